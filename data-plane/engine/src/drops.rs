@@ -1,0 +1,55 @@
+//! Every datagram that is not taken ends here: one variant = one reason = one counter. There is no
+//! other way for a packet to disappear.
+
+/// Declares the reasons once, with their metric labels.
+macro_rules! drop_reasons {
+    ($( $(#[$doc:meta])* $variant:ident => $label:literal, )+) => {
+        /// Why something was discarded without an answer.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum DropReason { $( $(#[$doc])* $variant, )+ }
+
+        impl DropReason {
+            /// All reasons, in counter order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// Value of the `reason` label of `ravelin_drops_total`.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Zero octets, or only CR and LF: a keep-alive (RFC 5626 4.4.1, RFC 3261 7.5).
+    KeepAlive => "keep_alive",
+    /// First octet is of no protocol we speak on this port (RFC 7983).
+    UnknownProtocol => "unknown_protocol",
+    /// No trunk of this realm has this source address.
+    UnknownSource => "unknown_source",
+    /// Longer than a message may be.
+    Oversized => "oversized",
+    /// A request too broken to be answered.
+    MalformedRequest => "malformed_request",
+    /// A response that breaks the grammar; responses are never answered.
+    MalformedResponse => "malformed_response",
+    /// A response that matches no client transaction.
+    StrayResponse => "stray_response",
+    /// An ACK that matches nothing.
+    StrayAck => "stray_ack",
+    /// RTP or RTCP on a port that no stream uses.
+    MediaPortIdle => "media_port_idle",
+    /// RTP or RTCP from an address that the stream does not expect.
+    MediaSource => "media_source",
+    /// Media before the other side's address is known, or on hold.
+    MediaNoPeer => "media_no_peer",
+    /// Shorter than an RTP or RTCP header, or a wrong version.
+    MediaMalformed => "media_malformed",
+    /// STUN, DTLS or other non-RTP on a media port that does not use it.
+    MediaUnsupported => "media_unsupported",
+    /// The ring to the owning shard was full.
+    CrossShardFull => "cross_shard_full",
+    /// The transaction table was full and no answer could be given.
+    TableFull => "table_full",
+}

@@ -1,0 +1,153 @@
+//! The seam between the engine and whatever moves its datagrams: a driver in `ravelin-io`, or the
+//! simulator. Batch-shaped: the driver calls [`crate::engine::Engine::receive`] for each datagram of
+//! a batch, then takes the whole [`TxQueue`].
+
+use std::net::SocketAddr;
+
+/// One pinned core with its own engine, sockets, ports and calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u8);
+
+/// Index of a listener in the snapshot (`edge.listeners`), the same on every shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ListenerId(pub u16);
+
+/// Index of a media port among those of this shard (see `Engine::media_ports`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MediaPortId(pub u32);
+
+/// An open stream connection (TCP, TLS). It belongs to one shard; the generation tells a reused
+/// slot from the connection that was there before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowId {
+    pub shard: ShardId,
+    pub slot: u32,
+    pub generation: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+/// Where a datagram, or one framed message of a stream, came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Source address of the packet. Nothing in the message may override it (EM-22).
+    pub source: SocketAddr,
+    pub local: Local,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// A datagram on a signalling listener.
+    Signalling { listener: ListenerId },
+    /// One whole message from a stream connection, framed by the driver.
+    Stream { listener: ListenerId, flow: FlowId },
+    /// A datagram on a media port.
+    Media { port: MediaPortId },
+}
+
+/// Where to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    Udp {
+        listener: ListenerId,
+        to: SocketAddr,
+    },
+    /// Through this connection if it is still open; else, if `or_connect` is set, as `Connect`.
+    Flow {
+        flow: FlowId,
+        or_connect: Option<(ListenerId, SocketAddr)>,
+    },
+    /// Through any open connection of this shard to `to`, or a new one from `listener`.
+    Connect {
+        listener: ListenerId,
+        to: SocketAddr,
+        transport: Transport,
+    },
+    Media {
+        port: MediaPortId,
+        to: SocketAddr,
+    },
+}
+
+/// Names the client transaction that wants to hear of a failed send (`Engine::send_failed`).
+/// Zero: nobody does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// What is to be sent at the end of this turn, in order. The only way out of the engine. One arena
+/// for all payloads: a turn allocates nothing once the arena has grown to its working size.
+#[derive(Debug, Default)]
+pub struct TxQueue {
+    arena: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    egress: Egress,
+    token: Token,
+    start: usize,
+    end: usize,
+}
+
+/// One datagram to send, or one message to write to a stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Tx<'q> {
+    pub egress: Egress,
+    pub token: Token,
+    pub bytes: &'q [u8],
+}
+
+impl TxQueue {
+    /// Queues a copy of `bytes`.
+    pub fn push(&mut self, egress: Egress, token: Token, bytes: &[u8]) {
+        self.write(egress, token, |arena| arena.extend_from_slice(bytes));
+    }
+
+    /// Queues what `fill` appends to the arena. `fill` must only append.
+    pub fn write(&mut self, egress: Egress, token: Token, fill: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.arena.len();
+        fill(&mut self.arena);
+        let end = self.arena.len();
+        self.entries.push(Entry { egress, token, start, end });
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The queued sends, oldest first.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Tx<'_>> {
+        self.entries.iter().map(|entry| Tx {
+            egress: entry.egress,
+            token: entry.token,
+            bytes: self.arena.get(entry.start..entry.end).unwrap_or_default(),
+        })
+    }
+
+    /// The bytes of the newest entry, for a caller that keeps a copy for retransmission.
+    #[must_use]
+    pub fn last_bytes(&self) -> &[u8] {
+        self.entries
+            .last()
+            .and_then(|entry| self.arena.get(entry.start..entry.end))
+            .unwrap_or_default()
+    }
+
+    /// Forgets what was queued and keeps the memory.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.entries.clear();
+    }
+}
