@@ -1,0 +1,6 @@
+//! What the tests of the whole house share: the seeded simulator and helpers that find the
+//! repository. It holds no test of its own; those are in `tests/tests/`.
+#![forbid(unsafe_code)]
+
+pub mod tree;
+pub mod wait;
