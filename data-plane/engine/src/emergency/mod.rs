@@ -1,0 +1,61 @@
+//! Emergency calls: a type decided once at ingress, and the token that no gate may refuse.
+//!
+//! An [`EmergencyRoute`] can only be made by [`EmergencyRoute::decide`], from what the classifier
+//! of the snapshot says about the Request-URI. Every gate of the engine (admission, table room,
+//! media ports, drain, identity, header oddities) takes a [`Passage`]; `Some` is required and
+//! sufficient to pass (emergency.md 1, rules 1, 2 and 7). A gate never looks at the call itself.
+
+use smallvec::SmallVec;
+
+/// What a gate is handed: the token, or nothing for an ordinary call.
+pub type Passage<'a> = Option<&'a EmergencyRoute>;
+
+/// Trunks that one emergency call may try. A longer chain is cut: no caller survives that many.
+pub const CHAIN_MAX: usize = 16;
+
+/// The trunks to try, in order, as indices into the snapshot's trunks (EM-50).
+pub type Chain = SmallVec<[u16; 8]>;
+
+/// The token: an emergency call, where it comes from and which trunks carry it.
+///
+/// There is no other constructor than [`Self::decide`] and no way to copy one: the call owns it.
+#[derive(Debug)]
+pub struct EmergencyRoute {
+    site: Option<u32>,
+    chain: Chain,
+}
+
+impl EmergencyRoute {
+    /// Makes the token. Called in one place, where an initial request enters
+    /// ([`crate::engine`]), with the classifier's verdict already `Emergency`.
+    pub(crate) fn decide(site: Option<u32>, chain: impl Iterator<Item = u16>) -> Self {
+        let mut trunks = Chain::new();
+        for trunk in chain {
+            if trunks.len() == CHAIN_MAX {
+                break;
+            }
+            if !trunks.contains(&trunk) {
+                trunks.push(trunk);
+            }
+        }
+        Self { site, chain: trunks }
+    }
+
+    /// Index of the caller's site in the snapshot, if its packet source belongs to one (EM-22).
+    #[must_use]
+    pub fn site(&self) -> Option<u32> {
+        self.site
+    }
+
+    /// The trunks in the order they are tried (EM-50).
+    #[must_use]
+    pub fn chain(&self) -> &[u16] {
+        &self.chain
+    }
+
+    /// A token for tests of gates that live in other modules.
+    #[cfg(test)]
+    pub(crate) fn for_test() -> Self {
+        Self::decide(None, std::iter::empty())
+    }
+}

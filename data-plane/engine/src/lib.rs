@@ -1,0 +1,22 @@
+//! The core of the SBC, one [`engine::Engine`] value per shard. It opens no socket, file or thread,
+//! reads no clock, environment or random source: datagrams, time and seeds are handed in, datagrams
+//! and records are taken out. That is what lets the same code run in the shard and in the
+//! simulator.
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_possible_wrap
+    )
+)]
+
+pub mod drops;
+pub mod emergency;
+pub mod port;
+pub mod time;
