@@ -52,4 +52,8 @@ drop_reasons! {
     CrossShardFull => "cross_shard_full",
     /// The transaction table was full and no answer could be given.
     TableFull => "table_full",
+    /// A message that deserved a stateless answer, beyond the rate of such answers.
+    StatelessRate => "stateless_rate",
+    /// An answer would have to go to a broadcast, multicast or unspecified address.
+    BadReplyAddress => "bad_reply_address",
 }

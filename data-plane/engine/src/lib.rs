@@ -16,7 +16,12 @@
     )
 )]
 
+pub mod cause;
+pub mod counters;
 pub mod drops;
 pub mod emergency;
+pub mod ids;
+pub mod limits;
 pub mod port;
 pub mod time;
+pub mod timer;

@@ -1,0 +1,339 @@
+//! What the engine counts. Plain integers, owned by the shard; nothing here is shared.
+
+use ravelin_contract::metrics::{Sample, SampleKind};
+
+use crate::{cause::Cause, drops::DropReason};
+
+/// Method classes that are counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MethodLabel {
+    Invite,
+    Ack,
+    Bye,
+    Cancel,
+    Options,
+    Update,
+    Info,
+    Message,
+    Prack,
+    Refer,
+    Register,
+    Subscribe,
+    Notify,
+    Publish,
+    Other,
+}
+
+impl MethodLabel {
+    pub const ALL: &'static [Self] = &[
+        Self::Invite,
+        Self::Ack,
+        Self::Bye,
+        Self::Cancel,
+        Self::Options,
+        Self::Update,
+        Self::Info,
+        Self::Message,
+        Self::Prack,
+        Self::Refer,
+        Self::Register,
+        Self::Subscribe,
+        Self::Notify,
+        Self::Publish,
+        Self::Other,
+    ];
+
+    /// Of a method token as it stands in the message (methods are case-sensitive).
+    #[must_use]
+    pub fn of(method: &[u8]) -> Self {
+        match method {
+            b"INVITE" => Self::Invite,
+            b"ACK" => Self::Ack,
+            b"BYE" => Self::Bye,
+            b"CANCEL" => Self::Cancel,
+            b"OPTIONS" => Self::Options,
+            b"UPDATE" => Self::Update,
+            b"INFO" => Self::Info,
+            b"MESSAGE" => Self::Message,
+            b"PRACK" => Self::Prack,
+            b"REFER" => Self::Refer,
+            b"REGISTER" => Self::Register,
+            b"SUBSCRIBE" => Self::Subscribe,
+            b"NOTIFY" => Self::Notify,
+            b"PUBLISH" => Self::Publish,
+            _ => Self::Other,
+        }
+    }
+
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Invite => "INVITE",
+            Self::Ack => "ACK",
+            Self::Bye => "BYE",
+            Self::Cancel => "CANCEL",
+            Self::Options => "OPTIONS",
+            Self::Update => "UPDATE",
+            Self::Info => "INFO",
+            Self::Message => "MESSAGE",
+            Self::Prack => "PRACK",
+            Self::Refer => "REFER",
+            Self::Register => "REGISTER",
+            Self::Subscribe => "SUBSCRIBE",
+            Self::Notify => "NOTIFY",
+            Self::Publish => "PUBLISH",
+            Self::Other => "other",
+        }
+    }
+}
+
+const METHODS: usize = MethodLabel::ALL.len();
+const CAUSES: usize = Cause::ALL.len();
+const DROPS: usize = DropReason::ALL.len();
+/// 1xx to 6xx.
+const CLASSES: usize = 6;
+
+/// Totals since the engine was made.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    drops: Array<DROPS>,
+    refusals: Array<CAUSES>,
+    requests_received: Array<METHODS>,
+    requests_sent: Array<METHODS>,
+    responses_received: Array<CLASSES>,
+    responses_sent: Array<CLASSES>,
+    /// Requests that a server transaction had seen before.
+    pub request_retransmissions_received: u64,
+    /// Responses that a client transaction had seen before.
+    pub response_retransmissions_received: u64,
+    /// Requests sent again by timers A and E.
+    pub request_retransmissions_sent: u64,
+    /// Responses sent again, by timer or because the request came again.
+    pub response_retransmissions_sent: u64,
+    /// Client transactions that ended by timer B or F.
+    pub client_timeouts: u64,
+    /// Server transactions that ended by timer H or without an ACK for their 2xx.
+    pub ack_timeouts: u64,
+    /// Client transactions that ended because nothing could be sent.
+    pub transport_errors: u64,
+    /// Requests for which a transaction table had no room.
+    pub transactions_refused: u64,
+    /// Large requests that went over TCP in place of UDP (RFC 3261 18.1.1).
+    pub tcp_for_size: u64,
+    /// Of these, fallen back to UDP.
+    pub tcp_for_size_failed: u64,
+    /// RTP packets and octets forwarded.
+    pub rtp_packets: u64,
+    pub rtp_bytes: u64,
+    /// RTCP packets forwarded.
+    pub rtcp_packets: u64,
+    /// Allocations that found no free port pair.
+    pub media_ports_refused: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Array<const N: usize>([u64; N]);
+
+impl<const N: usize> Default for Array<N> {
+    fn default() -> Self {
+        Self([0; N])
+    }
+}
+
+impl<const N: usize> Array<N> {
+    fn add(&mut self, index: usize) {
+        if let Some(count) = self.0.get_mut(index) {
+            *count = count.wrapping_add(1);
+        }
+    }
+
+    fn at(&self, index: usize) -> u64 {
+        self.0.get(index).copied().unwrap_or(0)
+    }
+}
+
+impl Counters {
+    pub fn drop(&mut self, reason: DropReason) {
+        self.drops.add(reason as usize);
+    }
+
+    pub fn refusal(&mut self, cause: Cause) {
+        self.refusals.add(cause as usize);
+    }
+
+    pub fn request_received(&mut self, method: MethodLabel) {
+        self.requests_received.add(method as usize);
+    }
+
+    pub fn request_sent(&mut self, method: MethodLabel) {
+        self.requests_sent.add(method as usize);
+    }
+
+    /// `code` of 100 to 699; anything else is not counted because it cannot have been parsed.
+    pub fn response_received(&mut self, code: u16) {
+        self.responses_received.add(usize::from(code / 100).wrapping_sub(1));
+    }
+
+    pub fn response_sent(&mut self, code: u16) {
+        self.responses_sent.add(usize::from(code / 100).wrapping_sub(1));
+    }
+
+    #[must_use]
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops.at(reason as usize)
+    }
+
+    #[must_use]
+    pub fn refusals(&self, cause: Cause) -> u64 {
+        self.refusals.at(cause as usize)
+    }
+
+    #[must_use]
+    pub fn requests_received(&self, method: MethodLabel) -> u64 {
+        self.requests_received.at(method as usize)
+    }
+
+    #[must_use]
+    pub fn requests_sent(&self, method: MethodLabel) -> u64 {
+        self.requests_sent.at(method as usize)
+    }
+
+    /// Responses received of class `class` (1 for 1xx to 6 for 6xx).
+    #[must_use]
+    pub fn responses_received(&self, class: usize) -> u64 {
+        self.responses_received.at(class.wrapping_sub(1))
+    }
+
+    #[must_use]
+    pub fn responses_sent(&self, class: usize) -> u64 {
+        self.responses_sent.at(class.wrapping_sub(1))
+    }
+
+    /// Everything as metric samples. Off the packet path: it allocates.
+    pub fn samples(&self, into: &mut Vec<Sample>) {
+        let mut add = |name: &str, help: &str, label: Option<(&str, &str)>, value: u64| {
+            into.push(counter(name, help, label, value));
+        };
+        for reason in DropReason::ALL {
+            add(
+                "drops_total",
+                "Packets discarded without an answer",
+                Some(("reason", reason.label())),
+                self.drops(*reason),
+            );
+        }
+        for cause in Cause::ALL {
+            add(
+                "refusals_total",
+                "Requests refused by Ravelin itself",
+                Some(("cause", cause.label())),
+                self.refusals(*cause),
+            );
+        }
+        for method in MethodLabel::ALL {
+            let label = Some(("method", method.label()));
+            add(
+                "requests_received_total",
+                "SIP requests received",
+                label,
+                self.requests_received(*method),
+            );
+            add(
+                "requests_sent_total",
+                "SIP requests sent, retransmissions apart",
+                label,
+                self.requests_sent(*method),
+            );
+        }
+        for (class, name) in (1..).zip(["1xx", "2xx", "3xx", "4xx", "5xx", "6xx"]) {
+            let label = Some(("class", name));
+            add(
+                "responses_received_total",
+                "SIP responses received",
+                label,
+                self.responses_received(class),
+            );
+            add(
+                "responses_sent_total",
+                "SIP responses sent, retransmissions apart",
+                label,
+                self.responses_sent(class),
+            );
+        }
+        for (name, help, value) in [
+            (
+                "request_retransmissions_received_total",
+                "Requests received again",
+                self.request_retransmissions_received,
+            ),
+            (
+                "response_retransmissions_received_total",
+                "Responses received again",
+                self.response_retransmissions_received,
+            ),
+            (
+                "request_retransmissions_sent_total",
+                "Requests sent again",
+                self.request_retransmissions_sent,
+            ),
+            (
+                "response_retransmissions_sent_total",
+                "Responses sent again",
+                self.response_retransmissions_sent,
+            ),
+            ("client_timeouts_total", "Requests never answered", self.client_timeouts),
+            ("ack_timeouts_total", "INVITE responses never acknowledged", self.ack_timeouts),
+            ("transport_errors_total", "Requests that could not be sent", self.transport_errors),
+            (
+                "transactions_refused_total",
+                "Requests for which the transaction table had no room",
+                self.transactions_refused,
+            ),
+            ("tcp_for_size_total", "Large requests sent over TCP", self.tcp_for_size),
+            (
+                "tcp_for_size_failed_total",
+                "Large requests that fell back to UDP",
+                self.tcp_for_size_failed,
+            ),
+            ("rtp_packets_total", "RTP packets forwarded", self.rtp_packets),
+            ("rtp_bytes_total", "RTP octets forwarded", self.rtp_bytes),
+            ("rtcp_packets_total", "RTCP packets forwarded", self.rtcp_packets),
+            (
+                "media_ports_refused_total",
+                "Allocations that found no free media port",
+                self.media_ports_refused,
+            ),
+        ] {
+            add(name, help, None, value);
+        }
+    }
+}
+
+/// One counter as a sample.
+#[must_use]
+pub fn counter(name: &str, help: &str, label: Option<(&str, &str)>, value: u64) -> Sample {
+    sample(name, help, SampleKind::Counter, label, value)
+}
+
+/// One gauge as a sample.
+#[must_use]
+pub fn gauge(name: &str, help: &str, label: Option<(&str, &str)>, value: u64) -> Sample {
+    sample(name, help, SampleKind::Gauge, label, value)
+}
+
+fn sample(
+    name: &str,
+    help: &str,
+    kind: SampleKind,
+    label: Option<(&str, &str)>,
+    value: u64,
+) -> Sample {
+    Sample {
+        name: name.to_owned(),
+        help: help.to_owned(),
+        kind,
+        labels: label.map(|(key, value)| (key.to_owned(), value.to_owned())).into_iter().collect(),
+        // Exact up to 2^53, which a packet counter reaches after a century.
+        value: value as f64,
+    }
+}

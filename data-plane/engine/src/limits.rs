@@ -1,0 +1,119 @@
+//! Every bound of the engine, with its number, what happens when it is reached, and the metric that
+//! shows it. Per shard, unless a line says otherwise.
+
+use std::time::Duration;
+
+/// Calls that one shard holds; the next INVITE gets 503 (`ravelin_refusals_total{cause=...}`).
+pub const CALLS_MAX: u32 = 60_000;
+/// Of these, kept for emergency calls.
+pub const CALLS_EMERGENCY_RESERVE: u32 = 600;
+/// Client transactions. INVITE transactions stay 64*T1 after their 2xx (RFC 6026), so this is
+/// about 32 s of calls at 3,000 calls/s. Gauge `ravelin_client_transactions`.
+pub const CLIENT_TRANSACTIONS_MAX: u32 = 262_144;
+/// Server transactions: an INVITE and a BYE stay 64*T1 each. Gauge `ravelin_server_transactions`.
+pub const SERVER_TRANSACTIONS_MAX: u32 = 262_144;
+/// Of each transaction table, kept for emergency calls and for requests inside calls that exist.
+pub const TRANSACTIONS_RESERVE: u32 = 8_192;
+/// Timers. Full: the insert is refused, which the tables above make impossible (asserted below).
+pub const TIMERS_MAX: u32 = 2_097_152;
+/// Timers that one transaction may hold at a time: retransmission and timeout.
+pub const TIMERS_PER_TRANSACTION: u32 = 2;
+/// Timers that one call may hold at a time, its legs included.
+pub const TIMERS_PER_CALL: u32 = 12;
+/// Timers fired in one turn before the shard looks at its sockets again.
+pub const TIMERS_PER_TURN: usize = 4_096;
+
+/// Round-trip time estimate (RFC 3261 17.1.1.1).
+pub const T1: Duration = Duration::from_millis(500);
+/// Longest retransmission interval of non-INVITE requests and INVITE responses (RFC 3261 17.1.2.2).
+pub const T2: Duration = Duration::from_secs(4);
+/// Longest time a message stays in the network (RFC 3261 17.1.2.2).
+pub const T4: Duration = Duration::from_secs(5);
+/// Timers B, F, H, J, L and M are this many T1.
+pub const TIMEOUT_T1_MULTIPLE: u32 = 64;
+
+/// Requests longer than this try TCP when the target has it (RFC 3261 18.1.1, path MTU unknown).
+pub const UDP_REQUEST_BYTES_MAX: usize = 1_300;
+/// Targets remembered as having refused TCP for large requests. Full: the oldest is forgotten.
+pub const TCP_REFUSED_TARGETS_MAX: usize = 64;
+/// How long such a target is not tried over TCP again.
+pub const TCP_REFUSED_HOLD: Duration = Duration::from_secs(60);
+
+/// Stateless answers per second, so that nobody can use us as a reflector. Beyond: silence,
+/// counted as `ravelin_drops_total{reason="stateless_rate"}`.
+pub const STATELESS_REPLIES_PER_SECOND: u32 = 2_000;
+/// Stateless answers at once.
+pub const STATELESS_REPLIES_BURST: u32 = 500;
+
+/// Media streams (m-lines) that one call may have. An offer with more gets 488.
+pub const STREAMS_PER_CALL_MAX: usize = 8;
+/// Port pairs of one pool kept for emergency calls, in percent.
+pub const MEDIA_RESERVE_PERCENT: u32 = 2;
+/// How long a released port pair rests, so that late packets of the old call die
+/// (gauge `ravelin_media_ports_quarantined`).
+pub const MEDIA_QUARANTINE: Duration = Duration::from_secs(10);
+/// A draw takes one of this many oldest free pairs, so that the next port cannot be told.
+pub const MEDIA_DRAW_WINDOW: usize = 64;
+
+/// Targets probed by OPTIONS (shard 0 only). More than that are not probed and stay `unprobed`.
+pub const PROBES_MAX: usize = 4_096;
+
+/// Highest `cps` limit that can be set on a trunk: each unit costs 8 octets of admission window.
+pub const CPS_MAX: u32 = 100_000;
+
+const _: () = assert!(CALLS_EMERGENCY_RESERVE < CALLS_MAX);
+const _: () = assert!(TRANSACTIONS_RESERVE < CLIENT_TRANSACTIONS_MAX);
+const _: () = assert!(TRANSACTIONS_RESERVE < SERVER_TRANSACTIONS_MAX);
+const _: () = assert!(
+    (CLIENT_TRANSACTIONS_MAX + SERVER_TRANSACTIONS_MAX) * TIMERS_PER_TRANSACTION
+        + CALLS_MAX * TIMERS_PER_CALL
+        + PROBES_MAX as u32
+        <= TIMERS_MAX,
+    "every transaction and call can always have its timers"
+);
+const _: () = assert!(MEDIA_RESERVE_PERCENT < 100);
+const _: () = assert!(T1.as_millis() < T2.as_millis());
+
+/// The bounds that a deployment or a test may choose. `Default` gives the constants above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub calls: u32,
+    pub calls_emergency_reserve: u32,
+    pub client_transactions: u32,
+    pub server_transactions: u32,
+    pub transactions_reserve: u32,
+    pub t1: Duration,
+    pub t2: Duration,
+    pub t4: Duration,
+    pub media_quarantine: Duration,
+    pub media_reserve_percent: u32,
+    pub stateless_per_second: u32,
+    pub stateless_burst: u32,
+}
+
+impl Limits {
+    /// 64*T1: timers B, F, H, J, L, M, and how long anything may wait for a peer.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.t1.saturating_mul(TIMEOUT_T1_MULTIPLE)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            calls: CALLS_MAX,
+            calls_emergency_reserve: CALLS_EMERGENCY_RESERVE,
+            client_transactions: CLIENT_TRANSACTIONS_MAX,
+            server_transactions: SERVER_TRANSACTIONS_MAX,
+            transactions_reserve: TRANSACTIONS_RESERVE,
+            t1: T1,
+            t2: T2,
+            t4: T4,
+            media_quarantine: MEDIA_QUARANTINE,
+            media_reserve_percent: MEDIA_RESERVE_PERCENT,
+            stateless_per_second: STATELESS_REPLIES_PER_SECOND,
+            stateless_burst: STATELESS_REPLIES_BURST,
+        }
+    }
+}
