@@ -1,0 +1,30 @@
+//! Config document to immutable [`Snapshot`]. Does no IO, reads no clock, file or environment, and
+//! keeps no state: a document goes in, a snapshot or the list of its faults comes out.
+//!
+//! | Step | Where |
+//! |---|---|
+//! | YAML to raw types, unknown keys refused | [`document`] |
+//! | raw types to a snapshot, every fault with path and line | [`compile()`] |
+//! | what a shard asks of a snapshot, without lock or allocation | [`Snapshot`] |
+//! | what would happen to a call, and why | [`explain()`] |
+#![forbid(unsafe_code)]
+
+pub mod class;
+pub mod compile;
+pub mod document;
+mod explain;
+mod ids;
+pub mod snapshot;
+mod test_mode;
+
+pub use class::{Class, Service, guard_matches};
+pub use compile::{Compiled, compile, restart_needed};
+pub use document::{Document, PinError, SiteError};
+pub use explain::{Explanation, explain};
+pub use ids::{RealmId, RouteId, SiteId, TrunkId};
+pub use snapshot::{
+    Address, Attestation, AttestationLevel, Driver, EmergencyStep, HealthCheck, Identity, Limits,
+    Listener, Location, MediaRange, Mode, OnFailure, Realm, RealmKind, Role, Route, RuleId, Site,
+    SiteMatch, SiteRule, Snapshot, Stir, Target, Tier, Transport, Trunk, TrunkLimits, Trust,
+};
+pub use test_mode::{TestSignal, TestSignals, test_signals};

@@ -1,0 +1,420 @@
+//! The resolved settings: what a shard sees. Built only by [`crate::compile()`], so it cannot be
+//! invalid; shared as `Arc<Snapshot>`, read without lock (design: config as snapshots).
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use ravelin_contract::config::{self, Features};
+pub use ravelin_contract::config::{
+    MediaDriver as Driver, Mode, OnFailure, RealmKind, Role, Transport,
+};
+
+use crate::{Class, RealmId, RouteId, SiteId, TrunkId};
+
+/// Everything that the data plane knows of the config document of one version.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Version of the config document, carried by every lookup result and record.
+    pub version: u64,
+    pub node: String,
+    /// Production unless the document declares test mode (E10).
+    pub mode: Mode,
+    /// Processor numbers, one shard each; empty: every core that the process may use.
+    pub cores: Vec<u16>,
+    pub limits: Limits,
+    pub realms: Vec<Realm>,
+    /// The index is the engine's `ListenerId`.
+    pub listeners: Vec<Listener>,
+    pub media: Vec<MediaRange>,
+    pub trunks: Vec<Trunk>,
+    pub routes: Vec<Route>,
+    pub sites: Vec<Site>,
+    pub stir: Stir,
+    /// Location of callers that belong to no site (EM-27).
+    pub default_location: Option<Address>,
+    /// The block as the user wrote it, for what the control plane does.
+    pub features: Features,
+    pub emergency: config::Emergency,
+    pub control: Option<config::Control>,
+}
+
+/// Capacities of this node over all shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Calls at the same time.
+    pub calls: u32,
+    /// New calls per second; `None`: no limit.
+    pub cps: Option<u32>,
+    /// Stream connections at the same time.
+    pub connections: u32,
+    /// Idle time after which a stream connection is closed.
+    pub connection_idle: Duration,
+    /// Largest SIP message accepted on a stream, octets.
+    pub message_bytes: u32,
+}
+
+/// A network that we face.
+#[derive(Clone, Debug)]
+pub struct Realm {
+    pub id: String,
+    pub kind: RealmKind,
+    /// Whether emergency calls may start here (EM-67).
+    pub emergency_allowed: bool,
+    /// ISO 3166 code of the country whose emergency numbers apply.
+    pub country: &'static str,
+    /// Digits that callers dial for an outside line; empty: none.
+    pub outside_prefix: String,
+}
+
+/// One signalling address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub id: String,
+    pub realm: RealmId,
+    pub transport: Transport,
+    pub bind: SocketAddr,
+    /// What goes into Via and Contact: `advertise` of the document, else `bind`.
+    pub advertise: SocketAddr,
+}
+
+/// One range of media ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MediaRange {
+    pub realm: RealmId,
+    pub address: IpAddr,
+    /// What goes into SDP: `advertise` of the document, else `address`.
+    pub advertise: IpAddr,
+    /// Even.
+    pub first_port: u16,
+    /// Odd, included.
+    pub last_port: u16,
+    pub driver: Driver,
+}
+
+/// A peer that we exchange calls with.
+#[derive(Clone, Debug)]
+pub struct Trunk {
+    pub id: String,
+    pub realm: RealmId,
+    pub role: Role,
+    /// In the order in which they are tried: by priority, then as in the document.
+    pub targets: Vec<Target>,
+    pub limits: TrunkLimits,
+    pub options: Option<HealthCheck>,
+    pub identity: Identity,
+    pub trust: Trust,
+    pub may_carry_emergency: bool,
+    /// Answers 933 with the registered address (EM-19).
+    pub address_test: bool,
+    /// Site of callers whose address belongs to none (EM-25 e).
+    pub default_site: Option<SiteId>,
+}
+
+/// One address of a trunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub addr: SocketAddr,
+    pub transport: Transport,
+    /// Lower is tried first.
+    pub priority: u16,
+    /// Share among targets of equal priority.
+    pub weight: u16,
+    /// As in the document.
+    pub uri: String,
+}
+
+/// Admission limits of a trunk. Emergency calls pass them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrunkLimits {
+    /// Calls at the same time.
+    pub calls: Option<u32>,
+    /// New calls per second.
+    pub cps: Option<u32>,
+}
+
+/// Health checks by OPTIONS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    pub interval: Duration,
+    /// Failed checks in a row after which a target is down.
+    pub failures: u32,
+}
+
+/// STIR/SHAKEN on one trunk, after the switches of `features.stir_shaken`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub sign: bool,
+    pub verify: bool,
+    pub on_failure: OnFailure,
+}
+
+/// Which headers of a peer are believed (EM-22).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trust {
+    pub asserted_identity: bool,
+    pub location: bool,
+}
+
+/// Where ordinary calls go.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub id: String,
+    /// In the order in which they are tried.
+    pub trunks: Vec<TrunkId>,
+}
+
+/// A place people call 911 from.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The number that users and the API know.
+    pub site_id: u32,
+    pub name: String,
+    /// Number of the PSAP as dialled toward the trunk; `911` unless configured.
+    pub psap: String,
+    /// Callback number, E.164 with `+`.
+    pub elin: Option<String>,
+    /// False for VPN and shared pools: no location is derived (EM-26).
+    pub is_a_place: bool,
+    pub address: Address,
+}
+
+/// A civic address (RFC 5139 elements as far as the documents have them).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// House number and street.
+    pub street: Option<String>,
+    pub building: Option<String>,
+    pub floor: Option<String>,
+    pub room: Option<String>,
+    pub city: Option<String>,
+    pub state: Option<String>,
+    pub postal_code: Option<String>,
+    /// ISO 3166 two-letter code.
+    pub country: String,
+}
+
+/// STIR/SHAKEN of this provider. Paths as in the document, relative to the data directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stir {
+    pub signing: bool,
+    pub verification: bool,
+    pub certificate_path: Option<String>,
+    pub private_key_path: Option<String>,
+    pub ca_cert_path: Option<String>,
+    /// The `x5u`.
+    pub certificate_url: Option<String>,
+    pub service_provider_code: Option<String>,
+    /// `default_attestation`: an upper bound (ST-10).
+    pub ceiling: Option<AttestationLevel>,
+}
+
+/// How well the caller's right to its number is known (RFC 8588). `A` is the highest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AttestationLevel {
+    A,
+    B,
+    C,
+}
+
+impl AttestationLevel {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::C => "C",
+        }
+    }
+}
+
+/// Stable name of the rule that decided, for records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RuleId(pub &'static str);
+
+/// Outcome of the attestation table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attestation {
+    /// `None`: no authority, must not be signed.
+    pub level: Option<AttestationLevel>,
+    pub rule: RuleId,
+}
+
+/// A site and why it was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiteMatch {
+    pub site: SiteId,
+    pub rule: SiteRule,
+}
+
+/// Why a site was chosen, in order of precedence (EM-25).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SiteRule {
+    /// The extension is pinned to the site.
+    Pinned,
+    /// The packet's source address is in the range of the site.
+    Address,
+    /// The extension is assigned to the site, and no address matched.
+    Assigned,
+    /// The site is the default of the trunk.
+    TrunkDefault,
+}
+
+impl SiteRule {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pinned => "pinned",
+            Self::Address => "address",
+            Self::Assigned => "assigned",
+            Self::TrunkDefault => "trunk_default",
+        }
+    }
+}
+
+/// A site together with where its caller is, for records that need both.
+#[derive(Clone, Copy, Debug)]
+pub struct Location<'s> {
+    pub site: Option<SiteMatch>,
+    /// `None`: no location is known, the call goes out all the same.
+    pub address: Option<&'s Address>,
+}
+
+/// One trunk of an emergency chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmergencyStep {
+    pub trunk: TrunkId,
+    pub tier: Tier,
+}
+
+/// Why a trunk is in an emergency chain (EM-50).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Trunk of the site.
+    Site,
+    /// `karis_law.emergency_trunk_id`.
+    Global,
+    /// Flagged `may_carry_emergency`.
+    Flagged,
+    /// Any carrier; may reach the wrong PSAP.
+    LastResort,
+}
+
+impl Tier {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Site => "site",
+            Self::Global => "global",
+            Self::Flagged => "flagged",
+            Self::LastResort => "last_resort",
+        }
+    }
+}
+
+impl Snapshot {
+    /// The trunk whose sources contain `source`, the most specific one (address before prefix, with
+    /// port before without).
+    #[must_use]
+    pub fn trunk_by_source(&self, realm: RealmId, source: SocketAddr) -> Option<TrunkId> {
+        let _ = (realm, source);
+        None
+    }
+
+    /// What kind of call a Request-URI asks for. Total on arbitrary bytes, allocates nothing
+    /// (EM-9..EM-16).
+    #[must_use]
+    pub fn classify(&self, realm: RealmId, request_uri: &[u8]) -> Class {
+        let _ = (realm, request_uri);
+        Class::None
+    }
+
+    /// The site that the packet's source address belongs to (EM-22..EM-24).
+    #[must_use]
+    pub fn site(&self, realm: RealmId, source: IpAddr) -> Option<SiteMatch> {
+        let _ = (realm, source);
+        None
+    }
+
+    /// The site of a caller by all rules of EM-25 that need no header: pinned extension, address,
+    /// assigned extension, default of the trunk.
+    #[must_use]
+    pub fn locate(
+        &self,
+        realm: RealmId,
+        source: IpAddr,
+        extension: Option<&[u8]>,
+        trunk: Option<TrunkId>,
+    ) -> Location<'_> {
+        let _ = (realm, source, extension, trunk);
+        Location { site: None, address: self.default_location.as_ref() }
+    }
+
+    /// Trunks of an emergency call in the order in which they are tried, each once (EM-50). Health
+    /// orders them further but never removes one; that is the engine's part.
+    pub fn emergency_chain(&self, site: Option<SiteId>) -> impl Iterator<Item = TrunkId> + '_ {
+        self.emergency_steps(site).iter().map(|step| step.trunk)
+    }
+
+    /// [`Self::emergency_chain`] with the reason for each trunk.
+    #[must_use]
+    pub fn emergency_steps(&self, site: Option<SiteId>) -> &[EmergencyStep] {
+        let _ = site;
+        &[]
+    }
+
+    /// The first route for a call from `from` to `dialled` (user part of the Request-URI).
+    #[must_use]
+    pub fn route(&self, from: TrunkId, dialled: &[u8]) -> Option<RouteId> {
+        let _ = (from, dialled);
+        None
+    }
+
+    /// The attestation that a call from `from` with the caller number `tn` gets (ST-10): derived,
+    /// never defaulted; `default_attestation` only lowers it.
+    #[must_use]
+    pub fn attestation(&self, from: TrunkId, tn: &[u8]) -> Attestation {
+        let _ = (from, tn);
+        Attestation { level: None, rule: RuleId("stir-off") }
+    }
+
+    #[must_use]
+    pub fn realm_by_id(&self, id: &str) -> Option<RealmId> {
+        let index = self.realms.iter().position(|realm| realm.id == id)?;
+        u16::try_from(index).ok().map(RealmId)
+    }
+
+    #[must_use]
+    pub fn trunk_by_id(&self, id: &str) -> Option<TrunkId> {
+        let index = self.trunks.iter().position(|trunk| trunk.id == id)?;
+        u16::try_from(index).ok().map(TrunkId)
+    }
+
+    #[must_use]
+    pub fn realm(&self, id: RealmId) -> Option<&Realm> {
+        self.realms.get(usize::from(id.0))
+    }
+
+    #[must_use]
+    pub fn trunk(&self, id: TrunkId) -> Option<&Trunk> {
+        self.trunks.get(usize::from(id.0))
+    }
+
+    #[must_use]
+    pub fn route_settings(&self, id: RouteId) -> Option<&Route> {
+        self.routes.get(usize::from(id.0))
+    }
+
+    #[must_use]
+    pub fn site_settings(&self, id: SiteId) -> Option<&Site> {
+        self.sites.get(usize::try_from(id.0).ok()?)
+    }
+}
+
+/// Shared between shards without a lock: this must stay true.
+const _: fn() = || {
+    fn shareable<T: Send + Sync + 'static>() {}
+    shareable::<Arc<Snapshot>>();
+};
