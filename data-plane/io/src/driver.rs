@@ -1,0 +1,173 @@
+//! The seam between a shard and whatever moves its datagrams.
+//!
+//! A turn of a shard: [`Driver::wait`], [`Driver::receive`] into the engine, the engine's timers,
+//! [`Driver::send`] of the whole [`TxQueue`]. One driver value belongs to one shard and never leaves
+//! its thread; only its [`Waker`] does.
+
+mod stats;
+mod waker;
+
+pub use stats::{Count, SendError, Stats};
+pub use waker::Waker;
+
+use ravelin_engine::port::{ListenerId, MediaPortId, Meta, Token, TxQueue};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// Most datagrams that one [`Driver::receive`] delivers: what is left waits for the next turn, so
+/// that timers and sends are never starved by a flood.
+pub const RECEIVE_BATCH_MAX: usize = 512;
+
+/// Longest UDP payload (65,535 octets of IPv4 minus 20 and 8 of headers).
+pub const DATAGRAM_MAX_BYTES: usize = 65_507;
+
+/// Longest datagram taken on a media port. RTP and RTCP stay below a path MTU; a longer one is
+/// counted as [`Stats::rx_truncated`] and not delivered.
+pub const MEDIA_DATAGRAM_MAX_BYTES: usize = 1_920;
+
+/// What a driver delivers.
+#[derive(Clone, Copy, Debug)]
+pub enum Rx<'a> {
+    Datagram {
+        meta: Meta,
+        bytes: &'a [u8],
+    },
+    /// An ICMP error says that what this listener sent to `to` did not arrive (RFC 3261 18.4).
+    /// Whoever can forge a packet can forge this: a hint for the transport layer, never more.
+    Unreachable {
+        listener: ListenerId,
+        to: SocketAddr,
+    },
+}
+
+/// Names a descriptor that is watched for readiness; chosen by the watcher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WatchKey(pub u32);
+
+/// What a watcher waits for. Errors and hang-ups always wake it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    Read,
+    Write,
+    ReadWrite,
+}
+
+/// What a watched descriptor is ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    pub key: WatchKey,
+    pub readable: bool,
+    pub writable: bool,
+    /// Error or hang-up on the descriptor.
+    pub closed: bool,
+}
+
+/// Moves datagrams for one shard.
+pub trait Driver {
+    fn kind(&self) -> Kind;
+
+    /// Opens a signalling listener: port shared between the shards (`SO_REUSEPORT`), ICMP errors
+    /// reported. Returns the bound address (the port, if `at` left it open).
+    ///
+    /// # Errors
+    /// Of socket, bind and registration; an id that is open already is `AlreadyExists`.
+    fn open_listener(&mut self, id: ListenerId, at: SocketAddr) -> io::Result<SocketAddr>;
+
+    /// Opens a media port, which nobody shares: bound by another process it is `AddrInUse`.
+    ///
+    /// # Errors
+    /// As [`Driver::open_listener`].
+    fn open_media(&mut self, id: MediaPortId, at: SocketAddr) -> io::Result<SocketAddr>;
+
+    /// Blocks until something has arrived, a watched descriptor is ready, the [`Waker`] is used or
+    /// `timeout` has passed; zero only looks. Returns how many things there are to take; a signal
+    /// or a wake may return zero early.
+    ///
+    /// # Errors
+    /// Only what ends this driver: no later call will succeed.
+    fn wait(&mut self, timeout: Duration) -> io::Result<usize>;
+
+    /// Delivers what has arrived, at most [`RECEIVE_BATCH_MAX`] datagrams. Returns how many.
+    fn receive(&mut self, sink: &mut dyn FnMut(Rx<'_>)) -> usize;
+
+    /// Sends every UDP entry of `queue`, in order per socket, in one batch; entries for streams are
+    /// skipped (see [`crate::stream`]). Never blocks. `failed` hears of each entry that the kernel
+    /// refused for a reason that will not pass by itself. A datagram that meets a full socket
+    /// buffer is kept for the next turns if it is signalling and there is room, else dropped; both
+    /// are counted, none is reported.
+    fn send(&mut self, queue: &TxQueue, failed: &mut dyn FnMut(Token, io::Error));
+
+    /// Wakes [`Driver::wait`] from another thread.
+    fn waker(&self) -> Waker;
+
+    /// Watches a descriptor until it is ready once ([`Driver::take_ready`]), then forgets it. A
+    /// watch of the same key replaces the older one.
+    ///
+    /// # Errors
+    /// The descriptor cannot be polled, or there are too many.
+    fn watch(&mut self, key: WatchKey, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()>;
+
+    /// Forgets a watch, to be called before its descriptor is closed. Its key is never reported
+    /// again unless it is watched anew.
+    fn unwatch(&mut self, key: WatchKey, fd: BorrowedFd<'_>);
+
+    /// Moves what became ready since the last call into `into`.
+    fn take_ready(&mut self, into: &mut Vec<Ready>);
+
+    fn stats(&self) -> &Stats;
+}
+
+/// Which driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Uring,
+    Mmsg,
+}
+
+impl Kind {
+    /// Value of the `driver` label of the metrics, and of the configuration.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Mmsg => "mmsg",
+        }
+    }
+}
+
+/// Sizes of one shard's driver. The defaults fit two shards into the 8 MiB that an unprivileged
+/// process may lock (see `docs` of [`crate::uring`]).
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Listeners that this shard may open.
+    pub listeners_max: u16,
+    /// Media ports that this shard may open.
+    pub media_ports_max: u32,
+    /// Descriptors that may be watched at a time.
+    pub watches_max: u32,
+    /// Receive buffers for media, 2 KiB each; a power of two, at most 32,768.
+    pub media_buffers: u16,
+    /// Receive buffers for signalling, 64 KiB each of address space, of which only touched pages
+    /// are memory; a power of two, at most 32,768.
+    pub signalling_buffers: u16,
+    /// Bytes asked of the kernel for each socket's receive and send queue. Media ports ask for
+    /// [`Options::media_socket_buffer_bytes`].
+    pub listener_socket_buffer_bytes: usize,
+    pub media_socket_buffer_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listeners_max: 64,
+            media_ports_max: 16_384,
+            watches_max: 16_384,
+            media_buffers: 2_048,
+            signalling_buffers: 256,
+            listener_socket_buffer_bytes: 4 << 20,
+            media_socket_buffer_bytes: 256 << 10,
+        }
+    }
+}
