@@ -2,5 +2,8 @@
 //! repository. It holds no test of its own; those are in `tests/tests/`.
 #![forbid(unsafe_code)]
 
+pub mod product;
+pub mod sim;
+pub mod sipp;
 pub mod tree;
 pub mod wait;

@@ -19,3 +19,8 @@ pub fn until<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Opti
         std::thread::sleep(POLL);
     }
 }
+
+/// One step of a wait that a caller bounds itself.
+pub fn pause() {
+    std::thread::sleep(POLL);
+}

@@ -1,0 +1,106 @@
+//! What happens in a run, drawn from the seed before it starts.
+
+use super::{peer::Act, rng::Rng};
+
+/// The network of one run, in thousandths and milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Weather {
+    pub loss: u64,
+    pub duplicate: u64,
+    pub delay_ms: (u64, u64),
+}
+
+/// One call of a run.
+#[derive(Clone, Debug)]
+pub struct PlannedCall {
+    pub number: u32,
+    pub at_ms: u64,
+    /// What the caller dials; the last six digits are the number of the call.
+    pub user: String,
+    pub caller: Vec<Act>,
+    /// What each carrier does, in the order in which the route tries them.
+    pub carriers: [Vec<Act>; 2],
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    pub weather: Weather,
+    pub calls: Vec<PlannedCall>,
+}
+
+impl Plan {
+    /// Draws a run from `seed`: one in three in fair weather, where every call must succeed as
+    /// planned; the others with up to 10 % loss, repeats and reordering.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let weather = if rng.chance(333) {
+            Weather { loss: 0, duplicate: 0, delay_ms: (1, 1) }
+        } else {
+            Weather {
+                loss: rng.below(100),
+                duplicate: rng.below(60),
+                delay_ms: (1, rng.between(1, 120)),
+            }
+        };
+        let count = rng.between(1, 6);
+        let calls = (0..count)
+            .map(|index| {
+                let number = u32::try_from(index).unwrap_or_default() + 1;
+                PlannedCall {
+                    number,
+                    at_ms: rng.below(3_000),
+                    user: format!("+1404{number:07}"),
+                    caller: caller_acts(&mut rng),
+                    carriers: [callee_acts(&mut rng), callee_acts(&mut rng)],
+                }
+            })
+            .collect();
+        Self { seed, weather, calls }
+    }
+}
+
+fn caller_acts(rng: &mut Rng) -> Vec<Act> {
+    let mut acts = Vec::new();
+    if rng.chance(200) {
+        acts.push(Act::Cancel { after_ms: rng.below(1_500) });
+    }
+    in_dialog_acts(rng, &mut acts);
+    // Somebody always hangs up: a call that nobody ends lasts until the limit of its duration.
+    acts.push(Act::Bye { after_ms: rng.between(0, 8_000) });
+    if rng.chance(60) {
+        acts.push(Act::Die { after_ms: rng.below(6_000) });
+    }
+    acts
+}
+
+fn callee_acts(rng: &mut Rng) -> Vec<Act> {
+    let mut acts = Vec::new();
+    match rng.below(10) {
+        0 => acts.push(Act::Refuse { code: 486, after_ms: rng.below(800) }),
+        1 => acts.push(Act::Refuse { code: 503, after_ms: rng.below(800) }),
+        2 => acts.push(Act::Ring { ring_ms: rng.below(500) }),
+        _ => acts.push(Act::Answer {
+            ring_ms: rng.below(400),
+            after_ms: rng.below(1_500),
+            early_sdp: rng.chance(300),
+        }),
+    }
+    in_dialog_acts(rng, &mut acts);
+    acts.push(Act::Bye { after_ms: rng.between(0, 8_000) });
+    if rng.chance(60) {
+        acts.push(Act::Die { after_ms: rng.below(6_000) });
+    }
+    acts
+}
+
+fn in_dialog_acts(rng: &mut Rng, acts: &mut Vec<Act>) {
+    if rng.chance(300) {
+        acts.push(Act::Reinvite { after_ms: rng.below(6_000) });
+    }
+    if rng.chance(200) {
+        let method = ["INFO", "UPDATE", "OPTIONS"][usize::try_from(rng.below(3)).unwrap_or(0)];
+        acts.push(Act::Request { method, after_ms: rng.below(6_000) });
+    }
+}

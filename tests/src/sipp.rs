@@ -1,0 +1,101 @@
+//! SIPp as a peer, graded by its own statistics.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use crate::wait;
+
+/// A running SIPp.
+#[derive(Debug)]
+pub struct Sipp {
+    child: Child,
+    statistics: PathBuf,
+    name: String,
+}
+
+/// What SIPp says of its calls at the end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grade {
+    pub created: u64,
+    pub successful: u64,
+    pub failed: u64,
+    pub retransmissions: u64,
+}
+
+/// Whether SIPp is installed.
+#[must_use]
+pub fn is_installed() -> bool {
+    Command::new("sipp").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+impl Sipp {
+    /// Starts SIPp in `folder` with the words of `arguments`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn start(folder: &Path, name: &str, arguments: &str) -> Self {
+        let statistics = folder.join(format!("{name}.csv"));
+        let log = std::fs::File::create(folder.join(format!("{name}.log"))).expect("log file");
+        let child = Command::new("sipp")
+            .args(arguments.split_whitespace())
+            .args(["-nostdin", "-trace_stat", "-fd", "1", "-stf"])
+            .arg(&statistics)
+            .args(["-trace_err", "-error_file"])
+            .arg(folder.join(format!("{name}.err")))
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("log file"))
+            .stderr(log)
+            .env("TERM", "dumb")
+            .spawn()
+            .expect("sipp");
+        Self { child, statistics, name: name.into() }
+    }
+
+    /// Waits for SIPp to have done its calls.
+    ///
+    /// # Panics
+    /// If it has not after `limit`.
+    pub fn finish(&mut self, limit: Duration) -> Grade {
+        let child = &mut self.child;
+        wait::until(&format!("SIPp {} has done its calls", self.name), limit, || {
+            child.try_wait().ok().flatten()
+        });
+        self.grade()
+    }
+
+    /// What it has counted until now.
+    #[must_use]
+    pub fn grade(&self) -> Grade {
+        let text = std::fs::read_to_string(&self.statistics).unwrap_or_default();
+        let mut lines = text.lines();
+        let Some(head) = lines.next() else { return Grade::default() };
+        let Some(last) = lines.next_back() else { return Grade::default() };
+        let value = |column: &str| -> u64 {
+            let index = head.split(';').position(|name| name == column);
+            index
+                .and_then(|index| last.split(';').nth(index))
+                .and_then(|text| text.parse().ok())
+                .unwrap_or_default()
+        };
+        Grade {
+            created: value("TotalCallCreated"),
+            successful: value("SuccessfulCall(C)"),
+            failed: value("FailedCall(C)"),
+            retransmissions: value("Retransmissions(C)"),
+        }
+    }
+}
+
+impl Drop for Sipp {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(Some(_))) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}

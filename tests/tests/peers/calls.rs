@@ -1,0 +1,116 @@
+//! Ordinary calls under load.
+
+use std::time::Duration;
+
+use ravelin_tests::sipp::{Grade, Sipp};
+
+use super::support::{SBC, settle, start};
+
+/// SIPp's built-in scenarios at 300 calls/s for 60 s on two shards (issue: "must show" 2): no call
+/// fails, nothing is sent twice, both parties agree, every table returns to zero.
+#[test]
+fn default_scenarios_at_300_calls_per_second() {
+    let Some((folder, product)) = start("default_scenarios") else { return };
+    let calls = 18_000;
+    let mut callee = Sipp::start(
+        folder.path(),
+        "uas",
+        &format!("-sn uas -i 127.8.2.1 -p 5060 -m {calls}"),
+    );
+    let mut caller = Sipp::start(
+        folder.path(),
+        "uac",
+        &format!("-sn uac {SBC} -i 127.8.1.1 -p 5060 -s 14045551234 -r 300 -m {calls} -l 3000"),
+    );
+    let expected =
+        Grade { created: calls, successful: calls, failed: 0, retransmissions: 0 };
+    assert_eq!(caller.finish(Duration::from_secs(150)), expected, "the caller's count");
+    assert_eq!(callee.finish(Duration::from_secs(30)), expected, "the callee's count");
+    settle(&product);
+    let records = product.metric("ravelin_cdrs_stored_total");
+    assert_eq!(records, Some((calls * 2) as f64), "a call and an attempt record for each call");
+}
+
+/// Memory does not grow from one round of calls to the next.
+#[test]
+fn memory_is_flat_over_repeats() {
+    let Some((folder, product)) = start("memory_is_flat") else { return };
+    let mut sizes = Vec::new();
+    for round in 0..5 {
+        let calls = 3_000;
+        let mut callee = Sipp::start(
+            folder.path(),
+            &format!("uas{round}"),
+            &format!("-sn uas -i 127.8.2.1 -p 5060 -m {calls}"),
+        );
+        let mut caller = Sipp::start(
+            folder.path(),
+            &format!("uac{round}"),
+            &format!("-sn uac {SBC} -i 127.8.1.1 -p 5060 -s 14045551234 -r 300 -m {calls}"),
+        );
+        assert_eq!(caller.finish(Duration::from_secs(60)).successful, calls);
+        callee.finish(Duration::from_secs(30));
+        settle(&product);
+        sizes.push(product.edge_rss().expect("the edge is running"));
+    }
+    // The first two rounds fill tables to their working size.
+    let (settled, last) = (sizes[1], sizes[4]);
+    assert!(
+        last <= settled + settled / 50,
+        "resident memory grows from round to round: {sizes:?}"
+    );
+}
+
+/// Recorded audio on 200 calls at once, echoed by the callee: every packet comes back.
+#[test]
+fn audio_on_200_concurrent_calls() {
+    let name = "audio_on_200_concurrent_calls";
+    if !is_root() {
+        super::support::skip(name, "SIPp plays recorded audio through raw sockets: needs root");
+        return;
+    }
+    let Some((folder, product)) = start(name) else { return };
+    let calls = 400;
+    let mut callee = Sipp::start(
+        folder.path(),
+        "uas",
+        &format!("-sn uas -i 127.8.2.1 -p 5060 -mp 7000 -rtp_echo -m {calls}"),
+    );
+    std::os::unix::fs::symlink("/usr/share/sip-tester", folder.path().join("pcap"))
+        .expect("link to SIPp's recordings");
+    let mut caller = Sipp::start(
+        folder.path(),
+        "uac",
+        &format!(
+            "-sn uac_pcap {SBC} -i 127.8.1.1 -p 5060 -s 14045551234 -mi 127.8.1.1 -mp 8000 -r 20 \
+             -l 200 -m {calls}"
+        ),
+    );
+    let grade = caller.finish(Duration::from_secs(180));
+    assert_eq!((grade.successful, grade.failed), (calls, 0), "the caller's count");
+    assert_eq!(grade.retransmissions, 0, "the caller's retransmissions");
+    let grade = callee.finish(Duration::from_secs(30));
+    assert_eq!((grade.successful, grade.failed), (calls, 0), "the callee's count");
+    settle(&product);
+    let (_, text) = product
+        .request("GET", "/api/cdrs?limit=1000", None)
+        .expect("CDRs through the API");
+    let answer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let records = answer["cdrs"].as_array().expect("cdrs");
+    let of_calls: Vec<_> =
+        records.iter().filter(|record| record["kind"] == "call").collect();
+    assert_eq!(of_calls.len() as u64, calls, "one call record each");
+    for record in of_calls {
+        let sent = record["media_caller"]["packets"].as_u64().unwrap_or_default();
+        let echoed = record["media_callee"]["packets"].as_u64().unwrap_or_default();
+        // The recording has 236 packets of audio and a digit of telephone events.
+        assert!(sent > 200, "the caller sent audio: {record}");
+        assert!(echoed + 25 >= sent, "the echo came back: {record}");
+    }
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self")
+        .map(|data| std::os::unix::fs::MetadataExt::uid(&data) == 0)
+        .unwrap_or(false)
+}

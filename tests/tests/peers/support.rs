@@ -1,0 +1,48 @@
+//! What the tests of this folder share.
+
+use std::time::Duration;
+
+use ravelin_tests::{
+    product::{Folder, Product},
+    sipp, wait,
+};
+
+pub const CONFIG: &str = include_str!("load.yml");
+pub const API: &str = "127.0.0.1:18980";
+pub const SBC: &str = "127.8.0.10:5060";
+
+/// 64*T1 and a margin: after this every transaction of a call is over (RFC 3261 17).
+pub const ALL_OVER: Duration = Duration::from_secs(45);
+
+/// Prints why a test cannot run here; `tools/test` counts these lines.
+pub fn skip(test: &str, why: &str) {
+    println!("skipped: {test}: {why}");
+}
+
+/// Starts the product, or says why the machine cannot run this test.
+pub fn start(test: &str) -> Option<(Folder, Product)> {
+    if !sipp::is_installed() {
+        skip(test, "SIPp is not installed (tools/setup test)");
+        return None;
+    }
+    let folder = Folder::new(test);
+    let product = Product::up(CONFIG, API, &folder);
+    Some((folder, product))
+}
+
+/// Waits until the product holds nothing more: no call, transaction, port, permit.
+pub fn settle(product: &Product) {
+    for gauge in [
+        "ravelin_calls",
+        "ravelin_client_transactions",
+        "ravelin_server_transactions",
+        "ravelin_media_ports_in_use",
+        "ravelin_permits",
+    ] {
+        wait::until(&format!("{gauge} is back to zero"), ALL_OVER, || {
+            let value = product.metric(gauge);
+            assert!(value.is_some(), "there is no metric {gauge}");
+            value.filter(|value| *value == 0.0)
+        });
+    }
+}
