@@ -1,6 +1,8 @@
 //! The stream between the planes: mutual TLS between machines, a Unix socket on one machine.
 //!
-//! A frame is a four-octet big-endian length and that many octets of JSON, one [`Up`] or [`Down`].
+//! A frame is a four-octet big-endian length and that many octets of JSON, one [`Up`] or [`Down`]:
+//! an object with one member, named for the frame. (A tag inside the object would make serde copy
+//! the records through its own buffer, and their octets must arrive as they were hashed.)
 //! The edge connects, sends [`Up::Hello`], and reconnects when the stream ends. Records go up at
 //! least once: the edge repeats what was not answered by [`Down::Stored`], the control plane
 //! recognises a repeated `seq`.
@@ -19,7 +21,7 @@ pub const FRAME_MAX_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Edge to control plane.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "up", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Up {
     Hello {
         protocol: u32,
@@ -86,7 +88,7 @@ pub struct FieldError {
 
 /// Control plane to edge.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "down", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Down {
     Welcome {
         protocol: u32,
@@ -112,7 +114,6 @@ pub enum Down {
         query: u64,
         call: String,
     },
-    /// Places a call from `ravelin` itself (notification, test call); not used yet by the edge.
     Ping {
         nonce: u64,
     },
