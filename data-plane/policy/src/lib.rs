@@ -16,6 +16,7 @@ mod explain;
 mod ids;
 pub mod snapshot;
 mod test_mode;
+mod yaml;
 
 pub use class::{Class, Service, guard_matches};
 pub use compile::{Compiled, compile, restart_needed};

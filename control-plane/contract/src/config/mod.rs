@@ -69,3 +69,39 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<Control>,
 }
+
+/// JSON Schema (draft 2020-12) of the document, as checked in at `docs/config.schema.json`.
+#[must_use]
+pub fn json_schema() -> serde_json::Value {
+    schemars::schema_for!(Config).to_value()
+}
+
+#[cfg(test)]
+mod tests {
+    /// `RAVELIN_BLESS=1` writes the file in place of comparing it.
+    #[test]
+    fn checked_in_schema_is_the_one_of_the_types() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/config.schema.json");
+        let mut generated = serde_json::to_string_pretty(&super::json_schema()).expect("is JSON");
+        generated.push('\n');
+        if std::env::var_os("RAVELIN_BLESS").is_some() {
+            std::fs::write(path, &generated).expect("docs folder is writable");
+        }
+        let checked_in = std::fs::read_to_string(path).expect("docs/config.schema.json exists");
+        assert!(
+            checked_in == generated,
+            "docs/config.schema.json is not what the types say; run this test with RAVELIN_BLESS=1"
+        );
+    }
+
+    #[test]
+    fn schema_knows_short_names_and_refuses_other_keys() {
+        let schema = super::json_schema();
+        let site = schema.pointer("/$defs/Site").expect("Site is defined");
+        for key in ["site_name", "name", "psap", "psap_number", "address", "zip_code", "ip_range"] {
+            assert!(site["properties"].get(key).is_some(), "{key}");
+        }
+        assert_eq!(site["additionalProperties"], false);
+        assert_eq!(schema["additionalProperties"], false);
+    }
+}
