@@ -3,3 +3,4 @@
 //! can break that.
 
 pub(crate) mod event;
+pub mod thread;

@@ -1,0 +1,85 @@
+//! Threads and process limits.
+
+use std::{io, mem};
+
+/// Pins the calling thread to one core.
+pub(crate) fn pin_to(core: usize) -> io::Result<()> {
+    // SAFETY: an all-zero cpu_set_t is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    if core >= 8 * mem::size_of::<libc::cpu_set_t>() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: `core` is below the size of the set, as checked above.
+    unsafe { libc::CPU_SET(core, &mut set) };
+    // SAFETY: the set is valid and its size is given; 0 means the calling thread.
+    let outcome = unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &raw const set) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A soft limit of this process and the hard one above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// Raises the limit on open files to its hard limit and returns what it is then. To be called once
+/// at start, before shards open their ports.
+///
+/// # Errors
+/// The limit could not be read or raised.
+pub fn raise_open_files() -> io::Result<Limit> {
+    let mut limit = read(libc::RLIMIT_NOFILE)?;
+    if limit.soft < limit.hard {
+        let raised = libc::rlimit { rlim_cur: limit.hard, rlim_max: limit.hard };
+        // SAFETY: the pointer is to a valid rlimit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        limit.soft = limit.hard;
+    }
+    Ok(limit)
+}
+
+/// The limit on open files.
+///
+/// # Errors
+/// As `getrlimit`.
+pub fn open_files() -> io::Result<Limit> {
+    read(libc::RLIMIT_NOFILE)
+}
+
+/// The limit on locked memory, in bytes.
+///
+/// # Errors
+/// As `getrlimit`.
+pub fn locked_memory() -> io::Result<Limit> {
+    read(libc::RLIMIT_MEMLOCK)
+}
+
+fn read(resource: libc::__rlimit_resource_t) -> io::Result<Limit> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a valid rlimit.
+    if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Limit { soft: limit.rlim_cur, hard: limit.rlim_max })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_files_rise_to_the_hard_limit() {
+        let raised = raise_open_files().unwrap();
+        assert_eq!(raised.soft, raised.hard);
+        assert_eq!(open_files().unwrap(), raised);
+    }
+
+    #[test]
+    fn a_core_that_does_not_exist_is_an_error() {
+        assert!(pin_to(1_000_000).is_err());
+        assert!(pin_to(1_023).is_err());
+    }
+}
