@@ -2,6 +2,7 @@
 //! repository. It holds no test of its own; those are in `tests/tests/`.
 #![forbid(unsafe_code)]
 
+pub mod netns;
 pub mod product;
 pub mod sim;
 pub mod sipp;

@@ -4,4 +4,5 @@
 mod calls;
 mod emergency;
 mod hostile;
+mod loss;
 mod support;
