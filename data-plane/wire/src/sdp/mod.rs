@@ -1,0 +1,193 @@
+//! SDP (RFC 8866, RFC 4566): a borrowed parse of session and media level, and [`rewrite`].
+//!
+//! Input lines may end in CRLF or bare LF; a CR anywhere else, or a NUL, refuses the whole
+//! description, since two readers could see two sets of lines.
+
+mod line;
+mod media;
+mod rewrite;
+
+pub use line::{Attribute, Connection, Direction, Origin, RtcpAttribute, RtpMap};
+pub use media::{Media, MediaKind};
+pub use rewrite::{Rewrite, RewriteError, StreamRewrite, rewrite, rewrite_parsed};
+
+use crate::limits::{SDP_LINE_MAX_BYTES, SDP_LINE_MAX_COUNT, SDP_MAX_BYTES, SDP_MEDIA_MAX_COUNT};
+use line::Lines;
+
+/// Why a description is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SdpError {
+    /// Longer than [`SDP_MAX_BYTES`], or too many or too long lines.
+    TooLarge,
+    /// More than [`SDP_MEDIA_MAX_COUNT`] media descriptions.
+    TooManyMedia,
+    /// A line that is not `letter=value`, or holds CR or NUL.
+    Line,
+    /// The first line is not `v=0`.
+    Version,
+    /// No o= line, two of them, or one that breaks its grammar.
+    Origin,
+    /// A c= line that breaks its grammar.
+    Connection,
+    /// An m= line that breaks its grammar.
+    Media,
+    /// An a=rtcp line that breaks its grammar (RFC 3605).
+    Rtcp,
+}
+
+impl SdpError {
+    /// Stable text.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::TooLarge => "SDP too large",
+            Self::TooManyMedia => "SDP with too many media",
+            Self::Line => "malformed SDP line",
+            Self::Version => "SDP does not start with v=0",
+            Self::Origin => "malformed SDP origin",
+            Self::Connection => "malformed SDP connection",
+            Self::Media => "malformed SDP media line",
+            Self::Rtcp => "malformed SDP rtcp attribute",
+        }
+    }
+}
+
+impl std::fmt::Display for SdpError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+impl std::error::Error for SdpError {}
+
+/// A parsed session description.
+#[derive(Clone, Debug)]
+pub struct Description<'a> {
+    origin: Origin<'a>,
+    session: &'a [u8],
+    medias: [Media<'a>; SDP_MEDIA_MAX_COUNT],
+    count: usize,
+}
+
+impl<'a> Description<'a> {
+    /// Parses a whole body.
+    ///
+    /// # Errors
+    /// See [`SdpError`].
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, SdpError> {
+        if bytes.len() > SDP_MAX_BYTES {
+            return Err(SdpError::TooLarge);
+        }
+        let mut medias = [Media::EMPTY; SDP_MEDIA_MAX_COUNT];
+        let mut count = 0;
+        let mut origin = None;
+        let mut session_end = bytes.len();
+        // Start of the lines of the media description being read.
+        let mut section_at = 0;
+        let mut lines = Lines::new(bytes);
+        let mut seen = 0;
+        while let Some(line) = lines.next_checked()? {
+            seen += 1;
+            if seen > SDP_LINE_MAX_COUNT || line.text.len() > SDP_LINE_MAX_BYTES {
+                return Err(SdpError::TooLarge);
+            }
+            if (seen == 1) != (line.kind == b'v') || seen == 1 && line.value != b"0" {
+                return Err(SdpError::Version);
+            }
+            match line.kind {
+                b'o' => {
+                    let parsed = Origin::parse(line.value).ok_or(SdpError::Origin)?;
+                    if count > 0 || origin.replace(parsed).is_some() {
+                        return Err(SdpError::Origin);
+                    }
+                }
+                b'c' => {
+                    Connection::parse(line.value).ok_or(SdpError::Connection)?;
+                }
+                b'a' if line.value.starts_with(b"rtcp:") => {
+                    let value = line.value.get(5..).unwrap_or_default();
+                    RtcpAttribute::parse(value).ok_or(SdpError::Rtcp)?;
+                }
+                b'm' => {
+                    close_section(bytes, &mut medias, count, section_at, line.start);
+                    if count == 0 {
+                        session_end = line.start;
+                    }
+                    let media = Media::parse_line(line.value).ok_or(SdpError::Media)?;
+                    *medias.get_mut(count).ok_or(SdpError::TooManyMedia)? = media;
+                    count += 1;
+                    section_at = line.end;
+                }
+                _ => {}
+            }
+        }
+        close_section(bytes, &mut medias, count, section_at, bytes.len());
+        if seen == 0 {
+            return Err(SdpError::Version);
+        }
+        let origin = origin.ok_or(SdpError::Origin)?;
+        let session = bytes.get(..session_end).unwrap_or_default();
+        Ok(Self { origin, session, medias, count })
+    }
+
+    /// The o= line.
+    #[must_use]
+    pub const fn origin(&self) -> Origin<'a> {
+        self.origin
+    }
+
+    /// The media descriptions, in order.
+    #[must_use]
+    pub fn medias(&self) -> &[Media<'a>] {
+        self.medias.get(..self.count).unwrap_or_default()
+    }
+
+    /// Value of the first session-level line of type `kind` (`b's'`, `b't'` ...).
+    #[must_use]
+    pub fn line(&self, kind: u8) -> Option<&'a [u8]> {
+        Lines::new(self.session).find(|line| line.kind == kind).map(|line| line.value)
+    }
+
+    /// Session-level connection.
+    #[must_use]
+    pub fn connection(&self) -> Option<Connection<'a>> {
+        self.line(b'c').and_then(Connection::parse)
+    }
+
+    /// Session-level attributes, in order.
+    pub fn attributes(&self) -> impl Iterator<Item = Attribute<'a>> {
+        Lines::new(self.session).filter_map(|line| line.attribute())
+    }
+
+    /// The connection that holds for `media`: its own, else the session's.
+    #[must_use]
+    pub fn connection_of(&self, media: &Media<'a>) -> Option<Connection<'a>> {
+        media.connection().or_else(|| self.connection())
+    }
+
+    /// The direction that holds for `media`: its own, else the session's, else sendrecv
+    /// (RFC 8866 6.7).
+    #[must_use]
+    pub fn direction_of(&self, media: &Media<'a>) -> Direction {
+        media
+            .direction()
+            .or_else(|| self.attributes().find_map(|a| Direction::of(a.name)))
+            .unwrap_or_default()
+    }
+}
+
+/// Gives media description `count - 1` its lines.
+fn close_section<'a>(
+    bytes: &'a [u8],
+    medias: &mut [Media<'a>],
+    count: usize,
+    from: usize,
+    to: usize,
+) {
+    if let Some(media) = count.checked_sub(1).and_then(|last| medias.get_mut(last)) {
+        media.section = bytes.get(from..to).unwrap_or_default();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! `name-addr` and `addr-spec` with header parameters (RFC 3261 20.10, 25.1).
+
+use super::chars::{self, TOKEN, quoted_len, split, trim, trim_start};
+use super::params::Params;
+use super::uri::Uri;
+
+/// One value of From, To, Contact, Route, Record-Route, P-Asserted-Identity, Refer-To and the like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameAddr<'a> {
+    /// Display name as on the wire, with its quotes if it has them; empty if there is none.
+    pub display: &'a [u8],
+    /// The URI without angle brackets.
+    pub uri: &'a [u8],
+    /// Header parameters, those after the brackets.
+    pub params: Params<'a>,
+}
+
+impl<'a> NameAddr<'a> {
+    /// Parses one whole value. Without angle brackets everything after the first `;` is a header
+    /// parameter, and the URI may hold neither `,` nor `?` (RFC 3261 20).
+    #[must_use]
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let value = trim(value);
+        let (display, uri, rest) = match *value.first()? {
+            b'"' => {
+                let (display, rest) = split(value, quoted_len(value)?);
+                let (uri, rest) = bracketed(trim_start(rest))?;
+                (display, uri, rest)
+            }
+            b'<' => {
+                let (uri, rest) = bracketed(value)?;
+                (&[][..], uri, rest)
+            }
+            _ => match memchr::memchr(b'<', value) {
+                // A `<` further on belongs to a quoted parameter when the start is a URI.
+                Some(at) if is_display(split(value, at).0) => {
+                    let (display, rest) = split(value, at);
+                    let (uri, rest) = bracketed(rest)?;
+                    (trim(display), uri, rest)
+                }
+                _ => {
+                    let end = memchr::memchr(b';', value).unwrap_or(value.len());
+                    let (uri, rest) = split(value, end);
+                    let uri = trim(uri);
+                    if uri.iter().any(|c| matches!(c, b',' | b'?')) {
+                        return None;
+                    }
+                    (&[][..], uri, rest)
+                }
+            },
+        };
+        Uri::parse(uri)?;
+        Some(Self { display, uri, params: Params::parse(rest)? })
+    }
+
+    /// The tag, if there is one.
+    #[must_use]
+    #[inline]
+    pub fn tag(&self) -> Option<&'a [u8]> {
+        self.params.get(b"tag")
+    }
+
+    /// Value of header parameter `name`, if it has one.
+    #[must_use]
+    pub fn param(&self, name: &[u8]) -> Option<&'a [u8]> {
+        self.params.get(name)
+    }
+
+    /// The URI, split. Total: a parsed value holds a valid URI.
+    #[must_use]
+    pub fn uri(&self) -> Option<Uri<'a>> {
+        Uri::parse(self.uri)
+    }
+
+    /// The display name to put into another message: as it stands, or nothing when it holds a
+    /// control character. Such are legal as escapes in quotes (RFC 4475 3.1.1.2) and dangerous to
+    /// every parser that counts on text.
+    #[must_use]
+    pub fn safe_display(&self) -> &'a [u8] {
+        let control = |c: &u8| c.is_ascii_control() && !chars::is_lws(*c);
+        if self.display.iter().any(control) { &[] } else { self.display }
+    }
+}
+
+/// `<uri>` at the start of `s`, and what follows.
+fn bracketed(s: &[u8]) -> Option<(&[u8], &[u8])> {
+    let s = s.strip_prefix(b"<")?;
+    let (uri, rest) = split(s, memchr::memchr(b'>', s)?);
+    Some((uri, rest.get(1..)?))
+}
+
+/// `*(token LWS)`: what may stand before `<` without quotes. The LWS before `<` may be missing
+/// (RFC 4475 3.1.1.6).
+fn is_display(s: &[u8]) -> bool {
+    s.iter().all(|&c| chars::is(c, TOKEN) || chars::is_lws(c))
+}

@@ -1,0 +1,150 @@
+//! Character classes of RFC 3261 25.1 and a small cursor over header values.
+
+/// RFC 3261 `token`.
+pub(crate) const TOKEN: u8 = 1;
+/// What may stand unescaped in the user part of a SIP URI. `#` is not in the grammar; dial strings
+/// bring it and no parser reads it as anything else.
+pub(crate) const USER: u8 = 2;
+/// Password of a SIP URI.
+pub(crate) const PASSWORD: u8 = 4;
+/// URI parameter name or value.
+pub(crate) const PARAM: u8 = 8;
+/// Header name or value inside a URI.
+pub(crate) const HNV: u8 = 16;
+/// Host name; `_` is not in the grammar but is in use.
+pub(crate) const HOST: u8 = 32;
+/// Header parameter value outside quotes. Wider than `token` or `host`: tags with `=` or `/` exist
+/// and nothing here delimits anything.
+pub(crate) const VALUE: u8 = 64;
+/// Opaque part of a URI of another scheme.
+pub(crate) const OPAQUE: u8 = 128;
+
+const TABLE: [u8; 256] = table();
+
+const fn mark(mut table: [u8; 256], set: &[u8], class: u8) -> [u8; 256] {
+    let mut i = 0;
+    while i < set.len() {
+        table[set[i] as usize] |= class;
+        i += 1;
+    }
+    table
+}
+
+const fn table() -> [u8; 256] {
+    let mut t = [0; 256];
+    let mut c = 0;
+    while c < 128u8 {
+        if c.is_ascii_alphanumeric() {
+            t[c as usize] = TOKEN | USER | PASSWORD | PARAM | HNV | HOST | VALUE | OPAQUE;
+        } else if c.is_ascii_graphic() {
+            if !matches!(c, b'"' | b',' | b';' | b'<' | b'>') {
+                t[c as usize] |= VALUE;
+            }
+            if !matches!(c, b'"' | b'<' | b'>') {
+                t[c as usize] |= OPAQUE;
+            }
+        }
+        c += 1;
+    }
+    let t = mark(t, b"-.!%*_+`'~", TOKEN);
+    let t = mark(t, b"-_.!~*'()&=+$,;?/#", USER);
+    let t = mark(t, b"-_.!~*'()&=+$,", PASSWORD);
+    let t = mark(t, b"-_.!~*'()[]/:&+$", PARAM);
+    let t = mark(t, b"-_.!~*'()[]/?:+$", HNV);
+    mark(t, b"-._", HOST)
+}
+
+/// Whether `c` is of `class`.
+#[inline]
+pub(crate) fn is(c: u8, class: u8) -> bool {
+    TABLE.get(usize::from(c)).is_some_and(|flags| flags & class != 0)
+}
+
+/// Whether all of a non-empty `s` is of `class`.
+#[inline]
+pub(crate) fn all(s: &[u8], class: u8) -> bool {
+    !s.is_empty() && s.iter().all(|&c| is(c, class))
+}
+
+/// As [`all`], with `%HH` escapes allowed; may be empty.
+#[inline]
+pub(crate) fn all_escaped(s: &[u8], class: u8) -> bool {
+    let mut rest = s;
+    while let Some((&c, tail)) = rest.split_first() {
+        rest = if is(c, class) {
+            tail
+        } else if c == b'%' {
+            match tail.split_first_chunk::<2>() {
+                Some(([a, b], tail)) if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => tail,
+                _ => return false,
+            }
+        } else {
+            return false;
+        };
+    }
+    true
+}
+
+/// Whether `c` is part of linear white space. CR and LF reach a value only as part of a fold.
+#[inline]
+pub(crate) const fn is_lws(c: u8) -> bool {
+    matches!(c, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Length of the leading run of `class`.
+#[inline]
+pub(crate) fn run(s: &[u8], class: u8) -> usize {
+    s.iter().position(|&c| !is(c, class)).unwrap_or(s.len())
+}
+
+/// Without leading white space.
+#[inline]
+pub(crate) fn trim_start(s: &[u8]) -> &[u8] {
+    let mut s = s;
+    while let [c, rest @ ..] = s {
+        if !is_lws(*c) {
+            break;
+        }
+        s = rest;
+    }
+    s
+}
+
+/// Without white space at either end.
+#[inline]
+pub(crate) fn trim(s: &[u8]) -> &[u8] {
+    let mut s = trim_start(s);
+    while let [rest @ .., c] = s {
+        if !is_lws(*c) {
+            break;
+        }
+        s = rest;
+    }
+    s
+}
+
+/// Splits at `at`; everything in the head when there is less.
+#[inline]
+pub(crate) fn split(s: &[u8], at: usize) -> (&[u8], &[u8]) {
+    s.split_at_checked(at).unwrap_or((s, &[]))
+}
+
+/// Length of the quoted string at the start of `s`, quotes included. `None` if it does not end, or
+/// holds a control character that is not escaped (RFC 3261 25.1 `quoted-string`).
+pub(crate) fn quoted_len(s: &[u8]) -> Option<usize> {
+    let mut i = 1;
+    loop {
+        match *s.get(i)? {
+            b'"' => return i.checked_add(1),
+            b'\\' => {
+                let escaped = *s.get(i.checked_add(1)?)?;
+                if matches!(escaped, b'\r' | b'\n') || escaped >= 0x80 {
+                    return None;
+                }
+                i = i.checked_add(2)?;
+            }
+            c if c >= b' ' && c != 0x7f || is_lws(c) => i = i.checked_add(1)?,
+            _ => return None,
+        }
+    }
+}

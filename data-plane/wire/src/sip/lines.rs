@@ -1,0 +1,266 @@
+//! The header section cut into lines: the one place that decides where a header begins and ends.
+//! [`super::message`] and [`super::stream`] share it, so that framing and parsing cannot disagree.
+
+use super::chars::{self, TOKEN, is_lws, split, trim};
+use super::error::ErrorKind;
+use super::name::HeaderName;
+use crate::limits::{HEADER_LINE_MAX_BYTES, HEADER_MAX_COUNT, HEADER_NAME_MAX_BYTES};
+
+/// Where one header line is in the message. 16 bits are enough for [`crate::limits::MESSAGE_MAX_BYTES`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry {
+    pub(crate) name: HeaderName,
+    name_len: u8,
+    name_start: u16,
+    value_start: u16,
+    value_end: u16,
+}
+
+impl Entry {
+    const EMPTY: Self =
+        Self { name: HeaderName::Other, name_len: 0, name_start: 0, value_start: 0, value_end: 0 };
+
+    /// The name as written.
+    pub(crate) fn raw_name<'a>(&self, message: &'a [u8]) -> &'a [u8] {
+        let start = usize::from(self.name_start);
+        message.get(start..start + usize::from(self.name_len)).unwrap_or_default()
+    }
+
+    /// The value, trimmed, folds still in it.
+    #[inline]
+    pub(crate) fn value<'a>(&self, message: &'a [u8]) -> &'a [u8] {
+        message.get(usize::from(self.value_start)..usize::from(self.value_end)).unwrap_or_default()
+    }
+}
+
+/// All header lines of one message, on the stack.
+#[derive(Clone, Debug)]
+pub(crate) struct Index {
+    entries: [Entry; HEADER_MAX_COUNT],
+    count: usize,
+}
+
+impl Index {
+    pub(crate) const EMPTY: Self = Self { entries: [Entry::EMPTY; HEADER_MAX_COUNT], count: 0 };
+
+    #[inline]
+    pub(crate) fn entries(&self) -> &[Entry] {
+        self.entries.get(..self.count).unwrap_or_default()
+    }
+
+    #[inline]
+    fn push(&mut self, entry: Entry) -> Result<(), ErrorKind> {
+        *self.entries.get_mut(self.count).ok_or(ErrorKind::TooManyHeaders)? = entry;
+        self.count += 1;
+        Ok(())
+    }
+}
+
+/// The start line of `message` without its CRLF, and the offset of the line after it.
+pub(crate) fn start_line(message: &[u8]) -> Result<(&[u8], usize), ErrorKind> {
+    let Some(lf) = memchr::memchr(b'\n', message) else {
+        return Err(ErrorKind::HeadersUnterminated);
+    };
+    let line = message.get(..lf).unwrap_or_default();
+    let line = line.strip_suffix(b"\r").ok_or(ErrorKind::BareLineEnd)?;
+    Ok((line, lf + 1))
+}
+
+/// Cuts everything from `start` (the line after the start line) to the empty line into `index`;
+/// returns the offset of the body. Checks the octets of the whole head, start line included.
+/// `message` is at most [`crate::limits::MESSAGE_MAX_BYTES`] long.
+pub(crate) fn scan(message: &[u8], start: usize, index: &mut Index) -> Result<usize, ErrorKind> {
+    let mut at = start;
+    let mut line_ends = 1; // the start line's
+    if matches!(message.get(at), Some(b' ' | b'\t')) {
+        return Err(ErrorKind::StartLine);
+    }
+    loop {
+        let rest = message.get(at..).unwrap_or_default();
+        if rest.starts_with(b"\r\n") {
+            at += 2;
+            line_ends += 1;
+            break;
+        }
+        if rest.is_empty() {
+            return Err(ErrorKind::HeadersUnterminated);
+        }
+        let (line_len, ends) = logical_line(rest)?;
+        line_ends += ends;
+        let line = split(rest, line_len).0;
+        index.push(entry(line, at)?)?;
+        at += line_len;
+    }
+    check_octets(message, start, at, line_ends, index)?;
+    Ok(at)
+}
+
+/// Length of the header line at the start of `rest` with its folds and line ends, and how many line
+/// ends those are (RFC 3261 7.3.1).
+#[inline]
+fn logical_line(rest: &[u8]) -> Result<(usize, usize), ErrorKind> {
+    let mut len = 0;
+    let mut ends = 0;
+    loop {
+        let tail = rest.get(len..).unwrap_or_default();
+        let Some(lf) = memchr::memchr(b'\n', tail) else {
+            return Err(if rest.len() > HEADER_LINE_MAX_BYTES {
+                ErrorKind::HeaderTooLong
+            } else {
+                ErrorKind::HeadersUnterminated
+            });
+        };
+        if lf == 0 || tail.get(lf - 1) != Some(&b'\r') {
+            return Err(ErrorKind::BareLineEnd);
+        }
+        len += lf + 1;
+        ends += 1;
+        if len > HEADER_LINE_MAX_BYTES {
+            return Err(ErrorKind::HeaderTooLong);
+        }
+        match rest.get(len) {
+            Some(b' ' | b'\t') => {}
+            Some(_) => return Ok((len, ends)),
+            None => return Err(ErrorKind::HeadersUnterminated),
+        }
+    }
+}
+
+/// Name, colon and value of one logical line that starts at offset `at`. White space before the
+/// colon is legal (RFC 3261 7.3.1, RFC 4475 3.1.1.1); what we write has none.
+#[inline]
+fn entry(line: &[u8], at: usize) -> Result<Entry, ErrorKind> {
+    let name_len = chars::run(line, TOKEN);
+    let (name, rest) = split(line, name_len);
+    if name.is_empty() {
+        return Err(ErrorKind::HeaderName);
+    }
+    if name_len > HEADER_NAME_MAX_BYTES {
+        return Err(ErrorKind::HeaderNameTooLong);
+    }
+    let blanks = rest.iter().position(|c| !matches!(c, b' ' | b'\t')).unwrap_or(rest.len());
+    let rest = split(rest, blanks).1;
+    let Some(rest) = rest.strip_prefix(b":") else { return Err(ErrorKind::HeaderName) };
+    let value_at = line.len() - rest.len();
+    let lead = rest.iter().position(|&c| !is_lws(c)).unwrap_or(rest.len());
+    let value = trim(rest);
+    let value_start = at + value_at + lead;
+    let offset = |n: usize| u16::try_from(n).map_err(|_| ErrorKind::TooLarge);
+    Ok(Entry {
+        name: HeaderName::of(name),
+        name_len: u8::try_from(name_len).map_err(|_| ErrorKind::HeaderNameTooLong)?,
+        name_start: offset(at)?,
+        value_start: offset(value_start)?,
+        value_end: offset(value_start + value.len())?,
+    })
+}
+
+/// Refuses bare CR, control characters and what is not UTF-8. Counting the control octets of the
+/// head tells in one pass whether there are any besides the line ends already seen.
+fn check_octets(
+    message: &[u8],
+    start: usize,
+    end: usize,
+    line_ends: usize,
+    index: &Index,
+) -> Result<(), ErrorKind> {
+    let head = message.get(..end).unwrap_or_default();
+    let (controls, ascii) = survey(head);
+    if !ascii && std::str::from_utf8(head).is_err() {
+        return Err(ErrorKind::NotUtf8);
+    }
+    if controls == line_ends * 2 {
+        return Ok(());
+    }
+    let start_line = message.get(..start.saturating_sub(2)).unwrap_or_default();
+    check_plain(start_line)?;
+    for entry in index.entries() {
+        check_value(entry.value(message), entry.name.is_address())?;
+    }
+    // What is left lies between the parts: a stray CR before a line end or round a colon.
+    let quoted: usize = index
+        .entries()
+        .iter()
+        .map(|entry| entry.value(message).iter().filter(|&&c| is_escaped_control(c)).count())
+        .sum();
+    if controls == line_ends * 2 + quoted { Ok(()) } else { Err(ErrorKind::BareLineEnd) }
+}
+
+/// How many control octets (HT aside) there are, and whether all octets are ASCII.
+fn survey(head: &[u8]) -> (usize, bool) {
+    let mut controls = 0;
+    let mut high = 0;
+    // Chunks short enough for a byte-wide counter, which the compiler turns into vector code.
+    for chunk in head.chunks(128) {
+        let mut count = 0u8;
+        for &c in chunk {
+            count += u8::from(c < 0x20 && c != b'\t') + u8::from(c == 0x7f);
+            high |= c;
+        }
+        controls += usize::from(count);
+    }
+    (controls, high < 0x80)
+}
+
+const fn is_escaped_control(c: u8) -> bool {
+    c.is_ascii_control() && !is_lws(c)
+}
+
+fn check_plain(s: &[u8]) -> Result<(), ErrorKind> {
+    match s.iter().find(|c| c.is_ascii_control() && **c != b'\t') {
+        None => Ok(()),
+        Some(b'\r' | b'\n') => Err(ErrorKind::BareLineEnd),
+        Some(_) => Err(ErrorKind::ControlCharacter),
+    }
+}
+
+/// Folds are the only line ends; other control characters are escapes in the quoted strings of an
+/// address header, or not at all.
+fn check_value(value: &[u8], quotes: bool) -> Result<(), ErrorKind> {
+    let mut i = 0;
+    while let Some(&c) = value.get(i) {
+        match c {
+            b'\r' => {
+                let fold = value.get(i + 1) == Some(&b'\n')
+                    && matches!(value.get(i + 2), Some(b' ' | b'\t'));
+                if !fold {
+                    return Err(ErrorKind::BareLineEnd);
+                }
+                i += 2;
+            }
+            b'\n' => return Err(ErrorKind::BareLineEnd),
+            b'"' if quotes => {
+                let string = value.get(i..).unwrap_or_default();
+                // An open quote is for the header's own parser to refuse.
+                let Some(len) = chars::quoted_len(string) else {
+                    return check_value(string.get(1..).unwrap_or_default(), false);
+                };
+                check_quoted(split(string, len).0)?;
+                i += len - 1;
+            }
+            c if is_escaped_control(c) => return Err(ErrorKind::ControlCharacter),
+            _ => {}
+        }
+        i += 1;
+    }
+    Ok(())
+}
+
+/// A closed quoted string: [`chars::quoted_len`] has seen to the controls, the folds are left.
+fn check_quoted(s: &[u8]) -> Result<(), ErrorKind> {
+    for (i, &c) in s.iter().enumerate() {
+        let ok = match c {
+            b'\r' => s.get(i + 1) == Some(&b'\n'),
+            b'\n' => {
+                i > 0
+                    && s.get(i - 1) == Some(&b'\r')
+                    && s.get(i + 1).is_some_and(|c| *c == b' ' || *c == b'\t')
+            }
+            _ => true,
+        };
+        if !ok {
+            return Err(ErrorKind::BareLineEnd);
+        }
+    }
+    Ok(())
+}

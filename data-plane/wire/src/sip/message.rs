@@ -1,0 +1,555 @@
+//! One whole message.
+
+use super::addr::NameAddr;
+use super::chars::split;
+use super::content::ContentType;
+use super::date::parse_date;
+use super::error::{ErrorKind, ParseError};
+use super::fields::{CSeq, RAck, decimal, method};
+use super::lines::{self, Entry, Index};
+use super::name::{HeaderName, Method};
+use super::uri::{Scheme, Uri};
+use super::values::{Values, elements};
+use super::via::{COOKIE, Via};
+use super::{chars, uri};
+use crate::limits::{
+    ID_MAX_BYTES, LIST_MAX_COUNT, MESSAGE_MAX_BYTES, METHOD_MAX_BYTES, URI_MAX_BYTES, VIA_MAX_COUNT,
+};
+
+/// How the octets were delimited before they came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// One UDP datagram: Content-Length may be missing, octets after the body are ignored
+    /// (RFC 3261 18.3).
+    Datagram,
+    /// One frame of a stream, as [`crate::sip::StreamFramer`] cuts it: Content-Length is there and
+    /// exact.
+    Stream,
+}
+
+/// The first line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartLine<'a> {
+    /// Of a request.
+    Request {
+        /// Method.
+        method: Method<'a>,
+        /// Request-URI; passes [`Uri::parse`].
+        uri: &'a [u8],
+    },
+    /// Of a response.
+    Response {
+        /// Status code, 100 to 699.
+        code: u16,
+        /// Reason phrase; may be empty.
+        reason: &'a [u8],
+    },
+}
+
+/// One header line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Which header it is.
+    pub name: HeaderName,
+    /// Its name as written.
+    pub raw_name: &'a [u8],
+    /// Its value, trimmed; folds may still be in it.
+    pub value: &'a [u8],
+}
+
+/// A parsed and checked message. Borrows the datagram; parsing takes nothing from the heap.
+#[derive(Clone, Debug)]
+pub struct Message<'a> {
+    raw: &'a [u8],
+    start: StartLine<'a>,
+    body: &'a [u8],
+    call_id: &'a [u8],
+    cseq: CSeq<'a>,
+    from: NameAddr<'a>,
+    to: NameAddr<'a>,
+    via: Via<'a>,
+    via_count: usize,
+    max_forwards: Option<u8>,
+    index: Index,
+}
+
+impl<'a> Message<'a> {
+    /// Parses one message. Total: any octets give a message or an error.
+    ///
+    /// # Errors
+    /// What is not a SIP message, and what the next parser could read in another way: see
+    /// [`ErrorKind`].
+    pub fn parse(bytes: &'a [u8], framing: Framing) -> Result<Self, ParseError> {
+        let bytes = skip_line_ends(bytes);
+        if bytes.is_empty() {
+            return Err(ParseError::new(ErrorKind::Empty, false));
+        }
+        Self::parse_inner(bytes, framing)
+            .map_err(|kind| ParseError::new(kind, looks_like_request(bytes)))
+    }
+
+    fn parse_inner(bytes: &'a [u8], framing: Framing) -> Result<Self, ErrorKind> {
+        if bytes.len() > MESSAGE_MAX_BYTES {
+            return Err(ErrorKind::TooLarge);
+        }
+        let (line, headers_at) = lines::start_line(bytes)?;
+        let start = parse_start(line)?;
+        let mut index = Index::EMPTY;
+        let body_at = lines::scan(bytes, headers_at, &mut index)?;
+        let mut fields = Fields::default();
+        for entry in index.entries() {
+            fields.take(entry, entry.value(bytes), &start)?;
+        }
+        let rest = split(bytes, body_at).1;
+        let body = match (fields.content_length, framing) {
+            (None, Framing::Datagram) => rest,
+            (None, Framing::Stream) => return Err(ErrorKind::ContentLengthMissing),
+            (Some(length), _) => {
+                let body = usize::try_from(length).ok().and_then(|n| rest.get(..n));
+                let body = body.ok_or(ErrorKind::BodyTruncated)?;
+                if framing == Framing::Stream && body.len() < rest.len() {
+                    return Err(ErrorKind::BodyOverrun);
+                }
+                body
+            }
+        };
+        let raw = split(bytes, body_at + body.len()).0;
+        fields.finish(raw, start, body, index)
+    }
+
+    /// The first line.
+    #[must_use]
+    #[inline]
+    pub const fn start(&self) -> StartLine<'a> {
+        self.start
+    }
+
+    /// Method of a request.
+    #[must_use]
+    #[inline]
+    pub const fn method(&self) -> Option<Method<'a>> {
+        match self.start {
+            StartLine::Request { method, .. } => Some(method),
+            StartLine::Response { .. } => None,
+        }
+    }
+
+    /// Request-URI of a request.
+    #[must_use]
+    #[inline]
+    pub const fn request_uri(&self) -> Option<&'a [u8]> {
+        match self.start {
+            StartLine::Request { uri, .. } => Some(uri),
+            StartLine::Response { .. } => None,
+        }
+    }
+
+    /// Status code of a response.
+    #[must_use]
+    #[inline]
+    pub const fn code(&self) -> Option<u16> {
+        match self.start {
+            StartLine::Request { .. } => None,
+            StartLine::Response { code, .. } => Some(code),
+        }
+    }
+
+    /// Every header line, in order.
+    pub fn headers(&self) -> impl Iterator<Item = Header<'a>> + '_ {
+        self.index.entries().iter().map(|entry| Header {
+            name: entry.name,
+            raw_name: entry.raw_name(self.raw),
+            value: entry.value(self.raw),
+        })
+    }
+
+    /// Value of the first line of header `name`, whole.
+    #[must_use]
+    pub fn header(&self, name: HeaderName) -> Option<&'a [u8]> {
+        let entry = self.index.entries().iter().find(|entry| entry.name == name)?;
+        Some(entry.value(self.raw))
+    }
+
+    /// Every value of header `name` over all its lines, split at commas where a comma separates.
+    pub fn values(&self, name: HeaderName) -> impl Iterator<Item = &'a [u8]> + '_ {
+        self.index
+            .entries()
+            .iter()
+            .filter(move |entry| entry.name == name)
+            .flat_map(move |entry| Values::new(entry.value(self.raw), name.is_list()))
+    }
+
+    /// Whether the list header `name` holds `token` (any case): option tags, methods.
+    #[must_use]
+    pub fn lists(&self, name: HeaderName, token: &[u8]) -> bool {
+        self.values(name).any(|value| value.eq_ignore_ascii_case(token))
+    }
+
+    /// Call-ID.
+    #[must_use]
+    #[inline]
+    pub const fn call_id(&self) -> &'a [u8] {
+        self.call_id
+    }
+
+    /// CSeq; its method is that of the request line in a request.
+    #[must_use]
+    #[inline]
+    pub const fn cseq(&self) -> CSeq<'a> {
+        self.cseq
+    }
+
+    /// From.
+    #[must_use]
+    #[inline]
+    pub const fn from(&self) -> NameAddr<'a> {
+        self.from
+    }
+
+    /// To.
+    #[must_use]
+    #[inline]
+    pub const fn to(&self) -> NameAddr<'a> {
+        self.to
+    }
+
+    /// The first Contact; `None` if there is none or it is `*`.
+    #[must_use]
+    pub fn contact(&self) -> Option<NameAddr<'a>> {
+        self.values(HeaderName::Contact).next().and_then(NameAddr::parse)
+    }
+
+    /// The topmost Via.
+    #[must_use]
+    #[inline]
+    pub const fn top_via(&self) -> Via<'a> {
+        self.via
+    }
+
+    /// Number of Via values.
+    #[must_use]
+    #[inline]
+    pub const fn via_count(&self) -> usize {
+        self.via_count
+    }
+
+    /// Max-Forwards; an RFC 2543 element sends none.
+    #[must_use]
+    #[inline]
+    pub const fn max_forwards(&self) -> Option<u8> {
+        self.max_forwards
+    }
+
+    /// The body, octet-exact.
+    #[must_use]
+    #[inline]
+    pub const fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// Value of Content-Type.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&'a [u8]> {
+        self.header(HeaderName::ContentType)
+    }
+
+    /// Content-Type, split.
+    #[must_use]
+    pub fn content(&self) -> Option<ContentType<'a>> {
+        ContentType::parse(self.content_type()?)
+    }
+
+    /// The message from start line to last body octet, without what stood around it.
+    #[must_use]
+    #[inline]
+    pub const fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+}
+
+/// What the header lines say, while they are gathered.
+#[derive(Default)]
+struct Fields<'a> {
+    seen: u128,
+    call_id: Option<&'a [u8]>,
+    cseq: Option<CSeq<'a>>,
+    from: Option<NameAddr<'a>>,
+    to: Option<NameAddr<'a>>,
+    via: Option<Via<'a>>,
+    via_count: usize,
+    contacts: usize,
+    max_forwards: Option<u8>,
+    content_length: Option<u64>,
+}
+
+// One bit of `seen` for each name.
+const _: () = assert!(HeaderName::ALL.len() < 128);
+
+impl<'a> Fields<'a> {
+    fn take(
+        &mut self,
+        entry: &Entry,
+        value: &'a [u8],
+        start: &StartLine<'a>,
+    ) -> Result<(), ErrorKind> {
+        let name = entry.name;
+        if name.is_singleton() {
+            let bit = 1u128 << (name as u8);
+            if self.seen & bit != 0 {
+                return Err(ErrorKind::DuplicateHeader);
+            }
+            self.seen |= bit;
+        }
+        match name {
+            HeaderName::Via => self.take_via(value)?,
+            HeaderName::From => self.from = Some(party(value).ok_or(ErrorKind::From)??),
+            HeaderName::To => self.to = Some(party(value).ok_or(ErrorKind::To)??),
+            HeaderName::CallId => self.call_id = Some(check_call_id(value)?),
+            HeaderName::CSeq => self.cseq = Some(CSeq::parse(value).ok_or(ErrorKind::CSeq)?),
+            HeaderName::MaxForwards => {
+                let hops = decimal(value).and_then(|n| u8::try_from(n).ok());
+                self.max_forwards = Some(hops.ok_or(ErrorKind::MaxForwards)?);
+            }
+            HeaderName::ContentLength => {
+                self.content_length = Some(decimal(value).ok_or(ErrorKind::ContentLength)?);
+            }
+            HeaderName::ContentType => {
+                ContentType::parse(value).ok_or(ErrorKind::ContentType)?;
+            }
+            HeaderName::Contact => self.take_contact(value, start)?,
+            HeaderName::Route => check_addresses(value, ErrorKind::Route)?,
+            HeaderName::RecordRoute => check_addresses(value, ErrorKind::RecordRoute)?,
+            HeaderName::PAssertedIdentity | HeaderName::PPreferredIdentity => {
+                check_addresses(value, ErrorKind::AssertedIdentity)?;
+            }
+            HeaderName::ReferTo => {
+                NameAddr::parse(value).ok_or(ErrorKind::ReferTo)?;
+            }
+            HeaderName::RSeq => {
+                let number = decimal(value).and_then(|n| u32::try_from(n).ok());
+                number.filter(|&n| n > 0).ok_or(ErrorKind::RSeq)?;
+            }
+            HeaderName::RAck => {
+                RAck::parse(value).ok_or(ErrorKind::RAck)?;
+            }
+            HeaderName::Date => {
+                parse_date(value).ok_or(ErrorKind::Date)?;
+            }
+            HeaderName::Require
+            | HeaderName::ProxyRequire
+            | HeaderName::Supported
+            | HeaderName::Unsupported
+            | HeaderName::Allow => check_tokens(value)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_via(&mut self, value: &'a [u8]) -> Result<(), ErrorKind> {
+        for element in elements(value) {
+            let via = Via::parse(element).ok_or(ErrorKind::Via)?;
+            self.via_count += 1;
+            if self.via_count > VIA_MAX_COUNT {
+                return Err(ErrorKind::TooManyVias);
+            }
+            if self.via.is_none() {
+                if let Some(branch) = via.branch {
+                    if branch.len() > ID_MAX_BYTES {
+                        return Err(ErrorKind::IdTooLong);
+                    }
+                    if branch.eq_ignore_ascii_case(COOKIE) {
+                        return Err(ErrorKind::Branch);
+                    }
+                }
+                self.via = Some(via);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_contact(&mut self, value: &'a [u8], start: &StartLine<'a>) -> Result<(), ErrorKind> {
+        for element in elements(value) {
+            self.contacts += 1;
+            if self.contacts > LIST_MAX_COUNT {
+                return Err(ErrorKind::Contact);
+            }
+            let star = element == b"*"
+                && matches!(start, StartLine::Request { method: Method::Register, .. });
+            if !star && NameAddr::parse(element).is_none() {
+                return Err(ErrorKind::Contact);
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(
+        self,
+        raw: &'a [u8],
+        start: StartLine<'a>,
+        body: &'a [u8],
+        index: Index,
+    ) -> Result<Message<'a>, ErrorKind> {
+        let via = self.via.ok_or(ErrorKind::MissingVia)?;
+        let from = self.from.ok_or(ErrorKind::MissingFrom)?;
+        let to = self.to.ok_or(ErrorKind::MissingTo)?;
+        let call_id = self.call_id.ok_or(ErrorKind::MissingCallId)?;
+        let cseq = self.cseq.ok_or(ErrorKind::MissingCSeq)?;
+        if let StartLine::Request { method, .. } = start {
+            if cseq.method != method {
+                return Err(if method.is_other() {
+                    ErrorKind::CSeqMethodUnknown
+                } else {
+                    ErrorKind::CSeqMethod
+                });
+            }
+        }
+        if self.contacts > 1 && is_one_contact(start, cseq.method) {
+            return Err(ErrorKind::ContactCount);
+        }
+        Ok(Message {
+            raw,
+            start,
+            body,
+            call_id,
+            cseq,
+            from,
+            to,
+            via,
+            via_count: self.via_count,
+            max_forwards: self.max_forwards,
+            index,
+        })
+    }
+}
+
+/// Whether Contact is the remote target of a dialog, of which there is one (RFC 3261 8.1.1.8,
+/// 12.1.1): dialog requests, their provisional and 2xx responses. 3xx and REGISTER list many.
+const fn is_one_contact(start: StartLine<'_>, method: Method<'_>) -> bool {
+    let dialog = matches!(
+        method,
+        Method::Invite | Method::Update | Method::Subscribe | Method::Notify | Method::Refer
+    );
+    match start {
+        StartLine::Request { .. } => dialog,
+        StartLine::Response { code, .. } => dialog && code < 300,
+    }
+}
+
+/// From or To: an address with at most one tag.
+fn party(value: &[u8]) -> Option<Result<NameAddr<'_>, ErrorKind>> {
+    let addr = NameAddr::parse(value)?;
+    if let Some(tag) = addr.params.find(b"tag") {
+        let tag = tag.filter(|tag| chars::all(tag, chars::VALUE))?;
+        if tag.len() > ID_MAX_BYTES {
+            return Some(Err(ErrorKind::IdTooLong));
+        }
+        if addr.params.repeats(b"tag") {
+            return None;
+        }
+    }
+    Some(Ok(addr))
+}
+
+/// RFC 3261 `callid`, widened to all printable ASCII that separates nothing.
+fn check_call_id(value: &[u8]) -> Result<&[u8], ErrorKind> {
+    if value.len() > ID_MAX_BYTES {
+        return Err(ErrorKind::IdTooLong);
+    }
+    let ok = |c: &u8| c.is_ascii_graphic() && !matches!(c, b',' | b';');
+    if value.is_empty() || !value.iter().all(ok) {
+        return Err(ErrorKind::CallId);
+    }
+    Ok(value)
+}
+
+fn check_addresses(value: &[u8], kind: ErrorKind) -> Result<(), ErrorKind> {
+    for (count, element) in elements(value).enumerate() {
+        if count >= LIST_MAX_COUNT || NameAddr::parse(element).is_none() {
+            return Err(kind);
+        }
+    }
+    Ok(())
+}
+
+/// Tokens, or nothing at all: an empty list says something in Supported and Allow.
+fn check_tokens(value: &[u8]) -> Result<(), ErrorKind> {
+    let ok = value.is_empty() || elements(value).all(|token| chars::all(token, chars::TOKEN));
+    if ok { Ok(()) } else { Err(ErrorKind::TokenList) }
+}
+
+/// RFC 3261 7.5: line ends before the start line are ignored.
+pub(crate) fn skip_line_ends(bytes: &[u8]) -> &[u8] {
+    let mut bytes = bytes;
+    while let Some(rest) = bytes.strip_prefix(b"\r\n") {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// Whether an error may be answered: the first word is a method other than ACK.
+pub(crate) fn looks_like_request(bytes: &[u8]) -> bool {
+    let (method, rest) = split(bytes, chars::run(bytes, chars::TOKEN));
+    !method.is_empty() && rest.first() == Some(&b' ') && method != b"ACK"
+}
+
+fn parse_start(line: &[u8]) -> Result<StartLine<'_>, ErrorKind> {
+    match line.first_chunk::<4>() {
+        Some(head) if head.eq_ignore_ascii_case(b"SIP/") => parse_status_line(line),
+        _ => parse_request_line(line),
+    }
+}
+
+fn parse_status_line(line: &[u8]) -> Result<StartLine<'_>, ErrorKind> {
+    let space = memchr::memchr(b' ', line).ok_or(ErrorKind::StartLine)?;
+    let (version, rest) = split(line, space);
+    check_version(version)?;
+    let rest = rest.get(1..).unwrap_or_default();
+    // The space after the code may be missing with the phrase; nothing is ambiguous then.
+    let end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+    let (digits, reason) = split(rest, end);
+    let code = decimal(digits).filter(|_| digits.len() == 3).and_then(|n| u16::try_from(n).ok());
+    let code = code.filter(|code| (100..700).contains(code)).ok_or(ErrorKind::StatusCode)?;
+    Ok(StartLine::Response { code, reason: reason.get(1..).unwrap_or_default() })
+}
+
+fn parse_request_line(line: &[u8]) -> Result<StartLine<'_>, ErrorKind> {
+    let first = memchr::memchr(b' ', line).ok_or(ErrorKind::StartLine)?;
+    let last = memchr::memrchr(b' ', line).ok_or(ErrorKind::StartLine)?;
+    let name = line.get(..first).unwrap_or_default();
+    let target = line.get(first + 1..last).ok_or(ErrorKind::StartLine)?;
+    let version = line.get(last + 1..).unwrap_or_default();
+    if name.len() > METHOD_MAX_BYTES {
+        return Err(ErrorKind::Method);
+    }
+    let method = method(name).ok_or(ErrorKind::Method)?;
+    check_version(version)?;
+    if target.len() > URI_MAX_BYTES {
+        return Err(ErrorKind::RequestUriTooLong);
+    }
+    let uri = Uri::parse(target).ok_or(ErrorKind::RequestUri)?;
+    // RFC 3261 19.1.1: headers do not belong here, and must never become real ones.
+    if matches!(uri.scheme, Scheme::Sip | Scheme::Sips) && uri::has_headers(target) {
+        return Err(ErrorKind::RequestUriHeaders);
+    }
+    Ok(StartLine::Request { method, uri: target })
+}
+
+/// `SIP/2.0`, any case; another number is 505, another word a broken line.
+fn check_version(version: &[u8]) -> Result<(), ErrorKind> {
+    let number = match version.split_first_chunk::<4>() {
+        Some((name, number)) if name.eq_ignore_ascii_case(b"SIP/") => number,
+        _ => return Err(ErrorKind::StartLine),
+    };
+    if number == b"2.0" {
+        return Ok(());
+    }
+    let mut parts = number.splitn(2, |&c| c == b'.');
+    let digits = |part: Option<&[u8]>| {
+        part.is_some_and(|p| !p.is_empty() && p.iter().all(u8::is_ascii_digit))
+    };
+    if digits(parts.next()) && digits(parts.next()) {
+        Err(ErrorKind::Version)
+    } else {
+        Err(ErrorKind::StartLine)
+    }
+}

@@ -1,0 +1,119 @@
+//! `;name=value` lists after header values (RFC 3261 25.1 `generic-param`).
+
+use super::chars::{self, TOKEN, VALUE, split, trim, trim_start};
+use crate::limits::PARAM_MAX_COUNT;
+
+/// The parameters after a header value: empty, or a list that starts with `;`. Well formed when it
+/// comes out of a checked view; iterating stops at the first fault otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Params<'a>(&'a [u8]);
+
+impl<'a> Params<'a> {
+    /// A view over `bytes` without a check.
+    #[must_use]
+    pub const fn unchecked(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    /// Checks that all of `bytes` is a parameter list of bounded length: no empty parameter, no
+    /// empty value, quotes closed, nothing left over.
+    #[must_use]
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let bytes = trim(bytes);
+        let mut rest = bytes;
+        let mut count = 0;
+        while !rest.is_empty() {
+            let (_, tail) = next(rest)?;
+            rest = tail;
+            count += 1;
+            if count > PARAM_MAX_COUNT {
+                return None;
+            }
+        }
+        Some(Self(bytes))
+    }
+
+    /// As on the wire, with the leading `;`.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Name and value, in order. A value keeps its quotes.
+    pub fn iter(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone {
+        let mut rest = self.0;
+        std::iter::repeat_with(move || {
+            let (param, tail) = next(rest)?;
+            rest = tail;
+            Some(param)
+        })
+        .take(PARAM_MAX_COUNT)
+        .map_while(|param| param)
+    }
+
+    /// Value of the first parameter `name` (any case); `Some(None)` when it has no value.
+    #[must_use]
+    pub fn find(self, name: &[u8]) -> Option<Option<&'a [u8]>> {
+        self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Value of the first parameter `name`, if it has one.
+    #[must_use]
+    pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
+        self.find(name).flatten()
+    }
+
+    /// Whether parameter `name` is there, with or without a value.
+    #[must_use]
+    pub fn has(self, name: &[u8]) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// Whether two parameters have the same name.
+    #[must_use]
+    pub fn repeats(self, name: &[u8]) -> bool {
+        self.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).nth(1).is_some()
+    }
+}
+
+type Param<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// The parameter at the start of `s` and what follows it.
+#[inline]
+fn next(s: &[u8]) -> Option<(Param<'_>, &[u8])> {
+    let s = trim_start(s.strip_prefix(b";")?);
+    let (name, rest) = split(s, chars::run(s, TOKEN));
+    if name.is_empty() {
+        return None;
+    }
+    let rest = trim_start(rest);
+    let Some(rest) = rest.strip_prefix(b"=") else { return Some(((name, None), rest)) };
+    let rest = trim_start(rest);
+    let len = match rest.first()? {
+        b'"' => chars::quoted_len(rest)?,
+        _ => chars::run(rest, VALUE),
+    };
+    let (value, rest) = split(rest, len);
+    if value.is_empty() {
+        return None;
+    }
+    Some(((name, Some(value)), trim_start(rest)))
+}
+
+/// The content of a quoted string without quotes and escapes, or `value` itself when it is not
+/// quoted. An iterator, since unescaping must not allocate.
+pub fn unquote(value: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    let inner = value.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\""));
+    let quoted = inner.is_some();
+    let mut rest = inner.unwrap_or(value).iter().copied();
+    std::iter::from_fn(move || match rest.next()? {
+        b'\\' if quoted => rest.next(),
+        c => Some(c),
+    })
+}

@@ -1,0 +1,377 @@
+//! URIs: sip and sips (RFC 3261 19.1) to the letter, tel (RFC 3966) and urn (RFC 8141) as far as
+//! calls need, other schemes opaque. IPv6 references as in RFC 5118.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::chars::{self, HNV, HOST, OPAQUE, PARAM, PASSWORD, USER, all_escaped, split};
+use super::fields::decimal;
+use crate::limits::{PARAM_MAX_COUNT, URI_MAX_BYTES};
+
+/// Kind of URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `sip:`
+    Sip,
+    /// `sips:`
+    Sips,
+    /// `tel:`
+    Tel,
+    /// `urn:`
+    Urn,
+    /// Anything else with the shape of a URI; a Request-URI of this kind is answered 416.
+    Other,
+}
+
+/// A URI, split and checked. Nothing is unescaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Uri<'a> {
+    /// Kind.
+    pub scheme: Scheme,
+    /// User part of sip and sips (may hold `;`), number of tel.
+    pub user: Option<&'a [u8]>,
+    /// Password of sip and sips.
+    pub password: Option<&'a [u8]>,
+    /// Host of sip and sips, IPv6 with its brackets; else empty.
+    pub host: &'a [u8],
+    /// Port, if one is written.
+    pub port: Option<u16>,
+    /// Parameters with the leading `;`, or empty.
+    pub params: UriParams<'a>,
+    /// Headers of sip and sips without the `?`, or empty.
+    pub headers: &'a [u8],
+    /// Everything after the scheme and its colon.
+    pub opaque: &'a [u8],
+}
+
+/// A host as an address or a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Host<'a> {
+    /// Literal address.
+    Ip(IpAddr),
+    /// Name to be resolved.
+    Name(&'a [u8]),
+}
+
+/// `;name=value` list of a URI. White space does not occur, values are never quoted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UriParams<'a>(&'a [u8]);
+
+impl<'a> UriParams<'a> {
+    /// As on the wire, with the leading `;`.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// Name and value, in order, still escaped.
+    pub fn iter(self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+        self.0.split(|&c| c == b';').skip(1).map(|param| {
+            match param.iter().position(|&c| c == b'=') {
+                Some(at) => {
+                    let (name, value) = split(param, at);
+                    (name, value.get(1..))
+                }
+                None => (param, None),
+            }
+        })
+    }
+
+    /// Value of parameter `name`; `Some(None)` when it has none. Escapes in names are understood.
+    #[must_use]
+    pub fn find(self, name: &[u8]) -> Option<Option<&'a [u8]>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.iter().find(|(n, _)| eq_unescaped_ignore_case(n, name)).map(|(_, value)| value)
+    }
+
+    /// Value of parameter `name`, if it has one.
+    #[must_use]
+    pub fn get(self, name: &[u8]) -> Option<&'a [u8]> {
+        self.find(name).flatten()
+    }
+
+    /// Whether parameter `name` is there.
+    #[must_use]
+    pub fn has(self, name: &[u8]) -> bool {
+        self.find(name).is_some()
+    }
+}
+
+impl<'a> Uri<'a> {
+    /// Parses all of `bytes`. `None`: not a URI, or one that breaks the rules of its scheme, or
+    /// longer than [`URI_MAX_BYTES`].
+    #[must_use]
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        if bytes.len() > URI_MAX_BYTES {
+            return None;
+        }
+        let colon = memchr::memchr(b':', bytes)?;
+        let (name, rest) = split(bytes, colon);
+        let rest = rest.get(1..)?;
+        match scheme(name)? {
+            scheme @ (Scheme::Sip | Scheme::Sips) => Self::parse_sip(scheme, rest),
+            Scheme::Tel => Self::parse_tel(rest),
+            scheme @ Scheme::Urn => {
+                let (nid, nss) = split(rest, memchr::memchr(b':', rest)?);
+                let nid_ok = nid.iter().all(|&c| c.is_ascii_alphanumeric() || c == b'-');
+                (!nid.is_empty() && nid_ok && nss.len() > 1 && all_escaped(rest, OPAQUE))
+                    .then(|| Self::opaque(scheme, rest))
+            }
+            scheme @ Scheme::Other => chars::all(rest, OPAQUE).then(|| Self::opaque(scheme, rest)),
+        }
+    }
+
+    const fn opaque(scheme: Scheme, opaque: &'a [u8]) -> Self {
+        Self {
+            scheme,
+            user: None,
+            password: None,
+            host: &[],
+            port: None,
+            params: UriParams(&[]),
+            headers: &[],
+            opaque,
+        }
+    }
+
+    fn parse_sip(scheme: Scheme, opaque: &'a [u8]) -> Option<Self> {
+        let mut uri = Self::opaque(scheme, opaque);
+        let mut rest = opaque;
+        if let Some(at) = memchr::memchr(b'@', opaque) {
+            let (userinfo, tail) = split(opaque, at);
+            rest = tail.get(1..)?;
+            let (user, password) = match memchr::memchr(b':', userinfo) {
+                Some(colon) => {
+                    let (user, password) = split(userinfo, colon);
+                    (user, Some(password.get(1..)?))
+                }
+                None => (userinfo, None),
+            };
+            if user.is_empty()
+                || !all_escaped(user, USER)
+                || !password.is_none_or(|p| all_escaped(p, PASSWORD))
+            {
+                return None;
+            }
+            uri.user = Some(user);
+            uri.password = password;
+        }
+        let (host, port, tail) = host_port(rest)?;
+        uri.host = host;
+        uri.port = port;
+        let (params, headers) = match memchr::memchr(b'?', tail) {
+            Some(at) => {
+                let (params, headers) = split(tail, at);
+                (params, Some(headers.get(1..)?))
+            }
+            None => (tail, None),
+        };
+        uri.params = check_params(params)?;
+        if let Some(headers) = headers {
+            uri.headers = headers;
+            for header in headers.split(|&c| c == b'&') {
+                let (name, value) = split(header, memchr::memchr(b'=', header)?);
+                let value = value.get(1..)?;
+                if name.is_empty() || !all_escaped(name, HNV) || !all_escaped(value, HNV) {
+                    return None;
+                }
+            }
+        }
+        Some(uri)
+    }
+
+    fn parse_tel(opaque: &'a [u8]) -> Option<Self> {
+        let mut uri = Self::opaque(Scheme::Tel, opaque);
+        let end = memchr::memchr(b';', opaque).unwrap_or(opaque.len());
+        let (number, params) = split(opaque, end);
+        let digits = number.strip_prefix(b"+").unwrap_or(number);
+        let visual = |c: &u8| matches!(c, b'-' | b'.' | b'(' | b')');
+        let digit = |c: &u8| c.is_ascii_hexdigit() || matches!(c, b'*' | b'#');
+        if !digits.iter().all(|c| visual(c) || digit(c)) || !digits.iter().any(digit) {
+            return None;
+        }
+        uri.user = Some(number);
+        uri.params = check_params(params)?;
+        Some(uri)
+    }
+
+    /// The host as an address or a name. `None` for schemes without host.
+    #[must_use]
+    pub fn host(&self) -> Option<Host<'a>> {
+        parse_host(self.host)
+    }
+
+    /// The host as a literal address.
+    #[must_use]
+    pub fn host_ip(&self) -> Option<IpAddr> {
+        match self.host()? {
+            Host::Ip(ip) => Some(ip),
+            Host::Name(_) => None,
+        }
+    }
+
+    /// The number or user: `user` of sip and sips without parameters inside it, digits of tel.
+    /// Still escaped.
+    #[must_use]
+    pub fn user_number(&self) -> Option<&'a [u8]> {
+        self.user.map(|user| split(user, memchr::memchr(b';', user).unwrap_or(user.len())).0)
+    }
+}
+
+fn scheme(name: &[u8]) -> Option<Scheme> {
+    if name.eq_ignore_ascii_case(b"sip") {
+        return Some(Scheme::Sip);
+    }
+    if name.eq_ignore_ascii_case(b"sips") {
+        return Some(Scheme::Sips);
+    }
+    if name.eq_ignore_ascii_case(b"tel") {
+        return Some(Scheme::Tel);
+    }
+    if name.eq_ignore_ascii_case(b"urn") {
+        return Some(Scheme::Urn);
+    }
+    let ok = name.first()?.is_ascii_alphabetic()
+        && name.iter().all(|&c| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.'));
+    ok.then_some(Scheme::Other)
+}
+
+fn check_params(params: &[u8]) -> Option<UriParams<'_>> {
+    if params.is_empty() {
+        return Some(UriParams(params));
+    }
+    let list = params.strip_prefix(b";")?;
+    for (count, param) in list.split(|&c| c == b';').enumerate() {
+        let (name, value) = match memchr::memchr(b'=', param) {
+            Some(at) => {
+                let (name, value) = split(param, at);
+                (name, Some(value.get(1..)?))
+            }
+            None => (param, None),
+        };
+        let value_ok = value.is_none_or(|v| !v.is_empty() && all_escaped(v, PARAM));
+        if name.is_empty() || !all_escaped(name, PARAM) || !value_ok || count >= PARAM_MAX_COUNT {
+            return None;
+        }
+    }
+    Some(UriParams(params))
+}
+
+/// Splits `host [":" port]` off the start of `s`. The host is checked; the port is 1 to 65535.
+pub(crate) fn host_port(s: &[u8]) -> Option<(&[u8], Option<u16>, &[u8])> {
+    let end = if s.first() == Some(&b'[') {
+        memchr::memchr(b']', s)?.checked_add(1)?
+    } else {
+        chars::run(s, HOST)
+    };
+    let (host, rest) = split(s, end);
+    parse_host(host)?;
+    let Some(rest) = rest.strip_prefix(b":") else { return Some((host, None, rest)) };
+    let digits = rest.iter().position(|c| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (port, rest) = split(rest, digits);
+    let port = u16::try_from(decimal(port)?).ok().filter(|&port| port != 0)?;
+    Some((host, Some(port), rest))
+}
+
+/// Checks and reads a host: `[IPv6]`, IPv4 or a name. A name whose last label is a number is an
+/// address or nothing (RFC 3261 25.1 `toplabel`).
+#[must_use]
+pub fn parse_host(host: &[u8]) -> Option<Host<'_>> {
+    if let Some(inner) = host.strip_prefix(b"[") {
+        return parse_ipv6(inner.strip_suffix(b"]")?).map(|ip| Host::Ip(IpAddr::V6(ip)));
+    }
+    if !chars::all(host, HOST) {
+        return None;
+    }
+    let name = host.strip_suffix(b".").unwrap_or(host);
+    let last = name.rsplit(|&c| c == b'.').next()?;
+    if !last.is_empty() && last.iter().all(u8::is_ascii_digit) {
+        return parse_ipv4(host).map(|ip| Host::Ip(IpAddr::V4(ip)));
+    }
+    // One pass over the labels: none empty, none with a hyphen at its edge.
+    let labels_ok = name.split(|&c| c == b'.').all(|label| {
+        label.first().is_some_and(|&c| c != b'-') && label.last().is_some_and(|&c| c != b'-')
+    });
+    labels_ok.then_some(Host::Name(host))
+}
+
+/// Dotted quad without leading zeros.
+pub(crate) fn parse_ipv4(s: &[u8]) -> Option<Ipv4Addr> {
+    Ipv4Addr::parse_ascii_compat(s)
+}
+
+/// The standard library parses addresses from text only.
+trait ParseAscii: Sized {
+    fn parse_ascii_compat(s: &[u8]) -> Option<Self>;
+}
+
+impl ParseAscii for Ipv4Addr {
+    fn parse_ascii_compat(s: &[u8]) -> Option<Self> {
+        std::str::from_utf8(s).ok()?.parse().ok()
+    }
+}
+
+/// IPv6 text without brackets. Tolerates the third colon that the grammar of RFC 3261 produced
+/// before an embedded IPv4 address (RFC 5118 4.10).
+#[must_use]
+pub fn parse_ipv6(s: &[u8]) -> Option<Ipv6Addr> {
+    let text = std::str::from_utf8(s).ok()?;
+    if let Ok(ip) = text.parse() {
+        return Some(ip);
+    }
+    let (head, tail) = text.split_once(":::")?;
+    // 45 octets hold the longest IPv6 text.
+    let mut fixed = [0u8; 45];
+    let mut len = 0;
+    for &c in head.as_bytes().iter().chain(b"::").chain(tail.as_bytes()) {
+        *fixed.get_mut(len)? = c;
+        len += 1;
+    }
+    std::str::from_utf8(fixed.get(..len)?).ok()?.parse().ok()
+}
+
+/// `s` with `%HH` undone. What does not form an escape is passed on as it stands.
+pub fn percent_decode(s: &[u8]) -> impl Iterator<Item = u8> + '_ {
+    let mut rest = s;
+    std::iter::from_fn(move || {
+        let (&c, tail) = rest.split_first()?;
+        rest = tail;
+        if c != b'%' {
+            return Some(c);
+        }
+        let ([a, b], after) = tail.split_first_chunk::<2>()?;
+        match (hex(*a), hex(*b)) {
+            (Some(high), Some(low)) => {
+                rest = after;
+                Some(high << 4 | low)
+            }
+            _ => Some(c),
+        }
+    })
+}
+
+const fn hex(c: u8) -> Option<u8> {
+    match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        b'A'..=b'F' => Some(c - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// Whether `escaped`, its escapes undone, equals `plain`, ASCII case aside.
+#[must_use]
+pub fn eq_unescaped_ignore_case(escaped: &[u8], plain: &[u8]) -> bool {
+    if !escaped.contains(&b'%') {
+        return escaped.eq_ignore_ascii_case(plain);
+    }
+    let lower = |c: u8| c.to_ascii_lowercase();
+    percent_decode(escaped).map(lower).eq(plain.iter().copied().map(lower))
+}
+
+/// Whether a parsed SIP URI carries `?headers`. The user part may hold a `?` of its own.
+pub(crate) fn has_headers(uri: &[u8]) -> bool {
+    let host_at = memchr::memchr(b'@', uri).map_or(0, |at| at + 1);
+    uri.get(host_at..).is_some_and(|tail| tail.contains(&b'?'))
+}

@@ -1,0 +1,246 @@
+//! Via (RFC 3261 20.42, RFC 3581, RFC 5118).
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::chars::{self, TOKEN, VALUE, split, trim, trim_start};
+use super::fields::{decimal, push_decimal};
+use super::params::Params;
+use super::uri::{Host, host_port, parse_host, parse_ipv4, parse_ipv6};
+
+/// Transport named in a Via.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport<'a> {
+    /// UDP
+    Udp,
+    /// TCP
+    Tcp,
+    /// TLS
+    Tls,
+    /// SCTP
+    Sctp,
+    /// WS or WSS (RFC 7118)
+    Ws,
+    /// Any other token.
+    Other(&'a [u8]),
+}
+
+/// The magic cookie of RFC 3261 8.1.1.7.
+pub(crate) const COOKIE: &[u8] = b"z9hG4bK";
+
+/// One Via value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Via<'a> {
+    /// Transport of the hop.
+    pub transport: Transport<'a>,
+    /// Host of sent-by, IPv6 with its brackets.
+    pub host: &'a [u8],
+    /// Port of sent-by, if one is written.
+    pub port: Option<u16>,
+    /// Transaction identifier; `None` from an RFC 2543 element.
+    pub branch: Option<&'a [u8]>,
+    /// RFC 3581: `Some(None)` asks for it, `Some(Some(port))` is the answer.
+    pub rport: Option<Option<u16>>,
+    /// Where the request came from, as the element after this one saw it.
+    pub received: Option<IpAddr>,
+    /// All parameters.
+    pub params: Params<'a>,
+}
+
+impl<'a> Via<'a> {
+    /// Parses one whole value.
+    #[must_use]
+    pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let value = trim(value);
+        let rest = match value.split_at_checked(8) {
+            Some((head, rest)) if head.eq_ignore_ascii_case(b"SIP/2.0/") => rest,
+            _ => protocol(value)?,
+        };
+        let rest = trim_start(rest);
+        let (transport, rest) = split(rest, chars::run(rest, TOKEN));
+        let transport = match transport {
+            b"UDP" => Transport::Udp,
+            b"" => return None,
+            other => Transport::of(other),
+        };
+        // At least one white space between transport and sent-by.
+        if !rest.first().is_some_and(|&c| chars::is_lws(c)) {
+            return None;
+        }
+        let rest = trim_start(rest);
+        let (host, port, rest) = match host_port(rest) {
+            // The usual form: nothing between host and colon, or no port.
+            Some((host, port, tail)) if !matches!(trim_start(tail).first(), Some(b':')) => {
+                (host, port, tail)
+            }
+            _ => spaced_host_port(rest)?,
+        };
+        let rest = trim_start(rest);
+        let params = Params::parse(rest)?;
+        let mut via =
+            Self { transport, host, port, branch: None, rport: None, received: None, params };
+        for (name, value) in params.iter() {
+            via.take_param(name, value)?;
+        }
+        Some(via)
+    }
+
+    /// `None`: a parameter that decides where answers go is wrong or there twice.
+    fn take_param(&mut self, name: &'a [u8], value: Option<&'a [u8]>) -> Option<()> {
+        match name.len() {
+            6 if name.eq_ignore_ascii_case(b"branch") => {
+                if self.branch.is_some() {
+                    return None;
+                }
+                // A branch is a token; quotes would be compared as part of it.
+                self.branch = Some(value.filter(|v| chars::all(v, VALUE))?);
+            }
+            5 if name.eq_ignore_ascii_case(b"rport") => {
+                if self.rport.is_some() {
+                    return None;
+                }
+                self.rport = Some(match value {
+                    Some(port) => Some(u16::try_from(decimal(port)?).ok()?),
+                    None => None,
+                });
+            }
+            8 if name.eq_ignore_ascii_case(b"received") => {
+                if self.received.is_some() {
+                    return None;
+                }
+                self.received = Some(parse_received(value?)?);
+            }
+            5 if name.eq_ignore_ascii_case(b"maddr") => {
+                parse_host(value?)?;
+            }
+            3 if name.eq_ignore_ascii_case(b"ttl") => {
+                u8::try_from(decimal(value?)?).ok()?;
+            }
+            _ => {}
+        }
+        Some(())
+    }
+
+    /// Whether the branch is an RFC 3261 one, unique for the transaction.
+    #[must_use]
+    pub fn has_cookie(&self) -> bool {
+        self.branch.is_some_and(starts_with_cookie)
+    }
+
+    /// The host of sent-by as an address or a name.
+    #[must_use]
+    pub fn host(&self) -> Option<Host<'a>> {
+        parse_host(self.host)
+    }
+
+    /// Value of parameter `name`, if it has one.
+    #[must_use]
+    pub fn param(&self, name: &[u8]) -> Option<&'a [u8]> {
+        self.params.get(name)
+    }
+}
+
+pub(crate) fn starts_with_cookie(branch: &[u8]) -> bool {
+    branch.get(..COOKIE.len()).is_some_and(|head| head.eq_ignore_ascii_case(COOKIE))
+}
+
+impl<'a> Transport<'a> {
+    /// The transport that `token` names, any case.
+    #[must_use]
+    pub fn of(token: &'a [u8]) -> Self {
+        let is = |name: &[u8]| token.eq_ignore_ascii_case(name);
+        match token.len() {
+            3 if is(b"UDP") => Self::Udp,
+            3 if is(b"TCP") => Self::Tcp,
+            3 if is(b"TLS") => Self::Tls,
+            4 if is(b"SCTP") => Self::Sctp,
+            2 if is(b"WS") => Self::Ws,
+            3 if is(b"WSS") => Self::Ws,
+            _ => Self::Other(token),
+        }
+    }
+
+    /// As written in a Via.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        match self {
+            Self::Udp => b"UDP",
+            Self::Tcp => b"TCP",
+            Self::Tls => b"TLS",
+            Self::Sctp => b"SCTP",
+            Self::Ws => b"WS",
+            Self::Other(token) => token,
+        }
+    }
+}
+
+/// `SIP / 2.0 /` with white space anywhere between, the slow form of the prefix.
+fn protocol(value: &[u8]) -> Option<&[u8]> {
+    let (name, rest) = split(value, chars::run(value, TOKEN));
+    let rest = trim_start(trim_start(rest).strip_prefix(b"/")?);
+    let (version, rest) = split(rest, chars::run(rest, TOKEN));
+    let rest = trim_start(rest).strip_prefix(b"/")?;
+    (name.eq_ignore_ascii_case(b"SIP") && version == b"2.0").then_some(rest)
+}
+
+/// `host : port` with white space round the colon.
+fn spaced_host_port(s: &[u8]) -> Option<(&[u8], Option<u16>, &[u8])> {
+    let end = s.iter().position(|&c| chars::is_lws(c) || c == b';')?;
+    let (host, rest) = split(s, end);
+    let host = host.strip_suffix(b":").unwrap_or(host);
+    parse_host(host)?;
+    let rest = trim_start(rest);
+    let rest =
+        if s.get(end.checked_sub(1)?) == Some(&b':') { rest } else { rest.strip_prefix(b":")? };
+    let rest = trim_start(rest);
+    let digits = rest.iter().position(|c| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (port, rest) = split(rest, digits);
+    let port = u16::try_from(decimal(port)?).ok().filter(|&port| port != 0)?;
+    Some((host, Some(port), rest))
+}
+
+/// IPv4, IPv6, or IPv6 in brackets, which the grammar forbids and peers send (RFC 5118 4.5).
+fn parse_received(value: &[u8]) -> Option<IpAddr> {
+    let bare = value.strip_prefix(b"[").and_then(|v| v.strip_suffix(b"]"));
+    match bare {
+        Some(inner) => parse_ipv6(inner).map(IpAddr::V6),
+        None => parse_ipv4(value).map(IpAddr::V4).or_else(|| parse_ipv6(value).map(IpAddr::V6)),
+    }
+}
+
+/// Appends the top Via value of a request as its answer must carry it: `received` set to the packet
+/// source when it differs from sent-by or `rport` was asked for, `rport` filled in (RFC 3261 18.2.1,
+/// RFC 3581 4). Parameters of these names that the sender put there are replaced. Folds become SP.
+pub fn write_via_with_source(via: &Via<'_>, source: SocketAddr, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"SIP/2.0/");
+    out.extend_from_slice(via.transport.as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(via.host);
+    if let Some(port) = via.port {
+        out.push(b':');
+        push_decimal(out, u64::from(port));
+    }
+    for (name, value) in via.params.iter() {
+        if name.eq_ignore_ascii_case(b"received") || name.eq_ignore_ascii_case(b"rport") {
+            continue;
+        }
+        out.push(b';');
+        out.extend_from_slice(name);
+        if let Some(value) = value {
+            out.push(b'=');
+            out.extend(value.iter().map(|&c| if matches!(c, b'\r' | b'\n') { b' ' } else { c }));
+        }
+    }
+    let source_ip = source.ip().to_canonical();
+    let sent_by = via.host().and_then(|host| match host {
+        Host::Ip(ip) => Some(ip.to_canonical()),
+        Host::Name(_) => None,
+    });
+    if via.rport.is_some() || sent_by != Some(source_ip) {
+        // Vec<u8> never fails to grow short of an abort.
+        let _ = std::io::Write::write_fmt(out, format_args!(";received={source_ip}"));
+    }
+    if via.rport.is_some() {
+        out.extend_from_slice(b";rport=");
+        push_decimal(out, u64::from(source.port()));
+    }
+}
