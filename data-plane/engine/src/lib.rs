@@ -16,6 +16,7 @@
     )
 )]
 
+pub mod admission;
 pub mod cause;
 pub mod counters;
 pub mod drops;
@@ -23,5 +24,6 @@ pub mod emergency;
 pub mod ids;
 pub mod limits;
 pub mod port;
+pub mod sip;
 pub mod time;
 pub mod timer;

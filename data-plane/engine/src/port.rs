@@ -117,6 +117,33 @@ impl TxQueue {
         self.entries.push(Entry { egress, token, start, end });
     }
 
+    /// As [`Self::write`]; if `fill` fails, nothing is queued.
+    ///
+    /// # Errors
+    /// What `fill` returned.
+    pub fn try_write<E>(
+        &mut self,
+        egress: Egress,
+        token: Token,
+        fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.arena.len();
+        let written = fill(&mut self.arena);
+        if written.is_ok() {
+            self.entries.push(Entry { egress, token, start, end: self.arena.len() });
+        } else {
+            self.arena.truncate(start);
+        }
+        written
+    }
+
+    /// The newest entry, for a last change of its destination or of octets in place.
+    pub fn last_mut(&mut self) -> Option<(&mut Egress, &mut [u8])> {
+        let Self { arena, entries } = self;
+        let entry = entries.last_mut()?;
+        Some((&mut entry.egress, arena.get_mut(entry.start..entry.end)?))
+    }
+
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -91,7 +91,7 @@ impl Handle {
 }
 
 /// Lower-case hexadecimal digits, the last first.
-fn hex(mut value: u64, into: &mut [u8]) {
+pub(crate) fn hex(mut value: u64, into: &mut [u8]) {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
     for digit in into.iter_mut().rev() {
         let index = usize::try_from(value & 15).unwrap_or(0);
