@@ -299,6 +299,7 @@ impl Method<'_> {
 
 impl fmt::Display for Method<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.as_bytes().escape_ascii())
+        // A token, so ASCII.
+        self.as_bytes().iter().try_for_each(|&c| fmt::Write::write_char(f, char::from(c)))
     }
 }

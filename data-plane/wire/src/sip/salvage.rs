@@ -41,7 +41,7 @@ pub fn salvage(bytes: &[u8]) -> Option<Salvage<'_>> {
     let head = split(bytes, end).0;
     let first = |name| lines(head).find(|(n, _)| *n == name).map(|(_, value)| value);
     let via = first(HeaderName::Via)?;
-    let via = elements(via).next().and_then(Via::parse)?;
+    let via = elements(via).next().and_then(Via::parse_any_version)?;
     Some(Salvage {
         head,
         via,

@@ -30,6 +30,8 @@ pub(crate) const COOKIE: &[u8] = b"z9hG4bK";
 /// One Via value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Via<'a> {
+    /// SIP version, `2.0`; another only in what [`crate::sip::salvage`] finds.
+    pub version: &'a [u8],
     /// Transport of the hop.
     pub transport: Transport<'a>,
     /// Host of sent-by, IPv6 with its brackets.
@@ -50,9 +52,14 @@ impl<'a> Via<'a> {
     /// Parses one whole value.
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
+        Self::parse_any_version(value).filter(|via| via.version == b"2.0")
+    }
+
+    /// As [`Via::parse`], for the answer that says that the version is not spoken.
+    pub(crate) fn parse_any_version(value: &'a [u8]) -> Option<Self> {
         let value = trim(value);
-        let rest = match value.split_at_checked(8) {
-            Some((head, rest)) if head.eq_ignore_ascii_case(b"SIP/2.0/") => rest,
+        let (version, rest) = match value.split_at_checked(8) {
+            Some((b"SIP/2.0/", rest)) => (&b"2.0"[..], rest),
             _ => protocol(value)?,
         };
         let rest = trim_start(rest);
@@ -76,8 +83,16 @@ impl<'a> Via<'a> {
         };
         let rest = trim_start(rest);
         let params = Params::parse(rest)?;
-        let mut via =
-            Self { transport, host, port, branch: None, rport: None, received: None, params };
+        let mut via = Self {
+            version,
+            transport,
+            host,
+            port,
+            branch: None,
+            rport: None,
+            received: None,
+            params,
+        };
         for (name, value) in params.iter() {
             via.take_param(name, value)?;
         }
@@ -174,12 +189,12 @@ impl<'a> Transport<'a> {
 }
 
 /// `SIP / 2.0 /` with white space anywhere between, the slow form of the prefix.
-fn protocol(value: &[u8]) -> Option<&[u8]> {
+fn protocol(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let (name, rest) = split(value, chars::run(value, TOKEN));
     let rest = trim_start(trim_start(rest).strip_prefix(b"/")?);
     let (version, rest) = split(rest, chars::run(rest, TOKEN));
     let rest = trim_start(rest).strip_prefix(b"/")?;
-    (name.eq_ignore_ascii_case(b"SIP") && version == b"2.0").then_some(rest)
+    (name.eq_ignore_ascii_case(b"SIP") && !version.is_empty()).then_some((version, rest))
 }
 
 /// `host : port` with white space round the colon.
@@ -211,7 +226,9 @@ fn parse_received(value: &[u8]) -> Option<IpAddr> {
 /// source when it differs from sent-by or `rport` was asked for, `rport` filled in (RFC 3261 18.2.1,
 /// RFC 3581 4). Parameters of these names that the sender put there are replaced. Folds become SP.
 pub fn write_via_with_source(via: &Via<'_>, source: SocketAddr, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"SIP/2.0/");
+    out.extend_from_slice(b"SIP/");
+    out.extend_from_slice(via.version);
+    out.push(b'/');
     out.extend_from_slice(via.transport.as_bytes());
     out.push(b' ');
     out.extend_from_slice(via.host);
