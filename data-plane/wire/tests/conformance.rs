@@ -78,7 +78,7 @@ fn broken_requests_can_be_answered() {
             continue;
         };
         let mut answer = Vec::new();
-        salvage.write_answer(400, b"Bad Request", b"x1", source, &mut answer).unwrap();
+        salvage.write_answer(400, b"Bad Request", b"x1", source, &[], &mut answer).unwrap();
         let text = String::from_utf8(answer).unwrap();
         assert!(text.starts_with("SIP/2.0 400 Bad Request\r\nVia: SIP/"), "{file}");
         assert!(text.contains(";received=192.0.2.99"), "{file}: {text}");

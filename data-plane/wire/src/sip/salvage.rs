@@ -62,7 +62,8 @@ impl<'a> Salvage<'a> {
     }
 
     /// Appends a final answer without state: the Via values (the top one with `received` and `rport`
-    /// from the packet `source`), From, To with `to_tag` when it has none, Call-ID, CSeq.
+    /// from the packet `source`), From, To with `to_tag` when it has none, Call-ID, CSeq, and then
+    /// `headers` (Reason, Retry-After ...).
     ///
     /// # Errors
     /// [`WriteError`] if a piece holds octets that must not be repeated; nothing is written then.
@@ -72,6 +73,7 @@ impl<'a> Salvage<'a> {
         reason: &[u8],
         to_tag: &[u8],
         source: SocketAddr,
+        headers: &[(HeaderName, &[u8])],
         out: &mut Vec<u8>,
     ) -> Result<(), WriteError> {
         let mut writer = Writer::new(out);
@@ -97,6 +99,9 @@ impl<'a> Salvage<'a> {
         }
         if let Some(cseq) = self.cseq {
             writer.header(HeaderName::CSeq, cseq);
+        }
+        for (name, value) in headers {
+            writer.header(*name, value);
         }
         writer.finish()
     }
