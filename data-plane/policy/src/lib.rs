@@ -14,6 +14,8 @@ pub mod compile;
 pub mod document;
 mod explain;
 mod ids;
+pub mod lpm;
+mod numbers;
 pub mod snapshot;
 mod test_mode;
 mod yaml;
@@ -28,4 +30,4 @@ pub use snapshot::{
     Listener, Location, MediaRange, Mode, OnFailure, Realm, RealmKind, Role, Route, RuleId, Site,
     SiteMatch, SiteRule, Snapshot, Stir, Target, Tier, Transport, Trunk, TrunkLimits, Trust,
 };
-pub use test_mode::{TestSignal, TestSignals, test_signals};
+pub use test_mode::{TEST_VARIABLES, TestSignal, TestSignals, test_signals};

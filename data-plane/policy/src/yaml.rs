@@ -73,8 +73,7 @@ pub(crate) fn add_lines(text: &str, faults: &mut [FieldError]) {
         }
     });
     for fault in faults {
-        fault.line =
-            ancestors(&fault.path).find_map(|path| wanted.get(path).copied().flatten());
+        fault.line = ancestors(&fault.path).find_map(|path| wanted.get(path).copied().flatten());
     }
 }
 
@@ -331,8 +330,7 @@ mod tests {
                     udp, bind: \"1\", bnid: 2 }\n  zebra: {}\ntrunks:\n- id: t\n  realm: r\n  role: \
                     carrier\n  identity:\n    sign: true\n    signn: true\n";
         let faults = faults(text);
-        let places: Vec<(&str, Option<u32>)> =
-            faults.iter().map(|f| (f.0.as_str(), f.1)).collect();
+        let places: Vec<(&str, Option<u32>)> = faults.iter().map(|f| (f.0.as_str(), f.1)).collect();
         assert_eq!(
             places,
             [
@@ -372,7 +370,8 @@ mod tests {
     #[test]
     fn lines_of_paths_fall_back_to_what_is_above() {
         let text = "# c\nnode: n\ntrunks:\n- id: a\n- id: b\n  targets: [{uri: x},\n   {uri: y}]\n";
-        let fault = |path: &str| FieldError { path: path.into(), line: None, reason: String::new() };
+        let fault =
+            |path: &str| FieldError { path: path.into(), line: None, reason: String::new() };
         let mut faults =
             [fault("trunks[1].targets[1].uri"), fault("trunks[0].realm"), fault("deployment.mode")];
         add_lines(text, &mut faults);
