@@ -13,14 +13,15 @@ pub(crate) const PARAM: u8 = 8;
 pub(crate) const HNV: u8 = 16;
 /// Host name; `_` is not in the grammar but is in use.
 pub(crate) const HOST: u8 = 32;
-/// Header parameter value outside quotes. Wider than `token` or `host`: tags with `=` or `/` exist
-/// and nothing here delimits anything.
+/// Header parameter value outside quotes. Wider than `token` or `host`: tags with `=` or `/` exist.
+/// Nothing here delimits anything, in this grammar or (hence no `?`) in that of a bare URI.
 pub(crate) const VALUE: u8 = 64;
 /// Opaque part of a URI of another scheme.
 pub(crate) const OPAQUE: u8 = 128;
 
 const TABLE: [u8; 256] = table();
 
+#[allow(clippy::indexing_slicing)] // runs in the compiler
 const fn mark(mut table: [u8; 256], set: &[u8], class: u8) -> [u8; 256] {
     let mut i = 0;
     while i < set.len() {
@@ -30,6 +31,7 @@ const fn mark(mut table: [u8; 256], set: &[u8], class: u8) -> [u8; 256] {
     table
 }
 
+#[allow(clippy::indexing_slicing)] // runs in the compiler
 const fn table() -> [u8; 256] {
     let mut t = [0; 256];
     let mut c = 0;
@@ -37,7 +39,7 @@ const fn table() -> [u8; 256] {
         if c.is_ascii_alphanumeric() {
             t[c as usize] = TOKEN | USER | PASSWORD | PARAM | HNV | HOST | VALUE | OPAQUE;
         } else if c.is_ascii_graphic() {
-            if !matches!(c, b'"' | b',' | b';' | b'<' | b'>') {
+            if !matches!(c, b'"' | b',' | b';' | b'<' | b'>' | b'?' | b'\\') {
                 t[c as usize] |= VALUE;
             }
             if !matches!(c, b'"' | b'<' | b'>') {

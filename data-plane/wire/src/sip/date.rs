@@ -17,7 +17,8 @@ pub fn parse_date(value: &[u8]) -> Option<u64> {
         return None;
     }
     let rest = rest.strip_prefix(b", ")?;
-    let (day, rest) = number(rest, 2)?;
+    // One digit is against the grammar and leaves no doubt.
+    let (day, rest) = number(rest, 2).or_else(|| number(rest, 1))?;
     let rest = rest.strip_prefix(b" ")?;
     let (month_name, rest) = rest.split_first_chunk::<3>()?;
     let month = MONTHS.iter().zip(1u64..).find(|(m, _)| m.eq_ignore_ascii_case(month_name))?.1;
@@ -78,7 +79,7 @@ fn number(s: &[u8], width: usize) -> Option<(u64, &[u8])> {
 }
 
 const fn is_leap(year: u64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
 const fn month_days(year: u64, month: u64) -> u64 {

@@ -125,7 +125,7 @@ kinds! {
     RAck => 400, "malformed RAck";
     /// Date is no SIP-date in GMT (RFC 3261 20.17).
     Date => 400, "malformed Date";
-    /// A Require, Proxy-Require, Supported, Unsupported or Allow list holds a non-token.
+    /// A Require or Proxy-Require list holds something that is no token.
     TokenList => 400, "malformed token list";
 }
 

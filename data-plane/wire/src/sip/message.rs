@@ -9,7 +9,7 @@ use super::fields::{CSeq, RAck, decimal, method};
 use super::lines::{self, Entry, Index};
 use super::name::{HeaderName, Method};
 use super::uri::{Scheme, Uri};
-use super::values::{Values, elements};
+use super::values::{Values, elements, split_commas};
 use super::via::{COOKIE, Via};
 use super::{chars, uri};
 use crate::limits::{
@@ -335,11 +335,7 @@ impl<'a> Fields<'a> {
             HeaderName::Date => {
                 parse_date(value).ok_or(ErrorKind::Date)?;
             }
-            HeaderName::Require
-            | HeaderName::ProxyRequire
-            | HeaderName::Supported
-            | HeaderName::Unsupported
-            | HeaderName::Allow => check_tokens(value)?,
+            HeaderName::Require | HeaderName::ProxyRequire => check_tokens(value)?,
             _ => {}
         }
         Ok(())
@@ -394,14 +390,11 @@ impl<'a> Fields<'a> {
         let to = self.to.ok_or(ErrorKind::MissingTo)?;
         let call_id = self.call_id.ok_or(ErrorKind::MissingCallId)?;
         let cseq = self.cseq.ok_or(ErrorKind::MissingCSeq)?;
-        if let StartLine::Request { method, .. } = start {
-            if cseq.method != method {
-                return Err(if method.is_other() {
-                    ErrorKind::CSeqMethodUnknown
-                } else {
-                    ErrorKind::CSeqMethod
-                });
-            }
+        if let StartLine::Request { method, .. } = start
+            && cseq.method != method
+        {
+            let unknown = method.is_other();
+            return Err(if unknown { ErrorKind::CSeqMethodUnknown } else { ErrorKind::CSeqMethod });
         }
         if self.contacts > 1 && is_one_contact(start, cseq.method) {
             return Err(ErrorKind::ContactCount);
@@ -471,9 +464,9 @@ fn check_addresses(value: &[u8], kind: ErrorKind) -> Result<(), ErrorKind> {
     Ok(())
 }
 
-/// Tokens, or nothing at all: an empty list says something in Supported and Allow.
+/// Option tags that decide whether the request is understood. Empty elements mean nothing.
 fn check_tokens(value: &[u8]) -> Result<(), ErrorKind> {
-    let ok = value.is_empty() || elements(value).all(|token| chars::all(token, chars::TOKEN));
+    let ok = split_commas(value).all(|token| chars::all(token, chars::TOKEN));
     if ok { Ok(()) } else { Err(ErrorKind::TokenList) }
 }
 

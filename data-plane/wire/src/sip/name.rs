@@ -115,18 +115,18 @@ headers! {
 const SLOTS: usize = 512;
 const TABLE: [u8; SLOTS] = build();
 
+#[allow(clippy::indexing_slicing)] // half of a length that is not zero is below it
 const fn hash(name: &[u8]) -> usize {
     // Length, both ends and the middle tell the known names apart well enough.
     let n = name.len();
-    if n == 0 {
-        return 0;
-    }
-    let first = (name[0] | 0x20) as usize;
-    let last = (name[n - 1] | 0x20) as usize;
+    let ([first, ..], [.., last]) = (name, name) else { return 0 };
+    let first = (*first | 0x20) as usize;
+    let last = (*last | 0x20) as usize;
     let middle = (name[n / 2] | 0x20) as usize;
     (first * 7 + last * 31 + middle * 113 + n * 59) % SLOTS
 }
 
+#[allow(clippy::indexing_slicing, clippy::cast_possible_truncation)] // runs in the compiler
 const fn build() -> [u8; SLOTS] {
     let mut table = [u8::MAX; SLOTS];
     let mut i = 0;
@@ -146,7 +146,6 @@ impl HeaderName {
     /// The header that `name` (full or compact, any case) stands for.
     #[must_use]
     #[inline]
-    #[allow(clippy::indexing_slicing)] // `hash` reads below `len`, checked non-zero
     pub fn of(name: &[u8]) -> Self {
         let mut slot = hash(name);
         // Ends at the first free slot; the table is never full.

@@ -157,9 +157,13 @@ impl<'a> Uri<'a> {
             uri.user = Some(user);
             uri.password = password;
         }
-        let (host, port, tail) = host_port(rest)?;
+        let (host, mut tail) = split_host(rest)?;
         uri.host = host;
-        uri.port = port;
+        if let Some(rest) = tail.strip_prefix(b":") {
+            let (port, rest) = split_port(rest)?;
+            uri.port = Some(port);
+            tail = rest;
+        }
         let (params, headers) = match memchr::memchr(b'?', tail) {
             Some(at) => {
                 let (params, headers) = split(tail, at);
@@ -258,8 +262,8 @@ fn check_params(params: &[u8]) -> Option<UriParams<'_>> {
     Some(UriParams(params))
 }
 
-/// Splits `host [":" port]` off the start of `s`. The host is checked; the port is 1 to 65535.
-pub(crate) fn host_port(s: &[u8]) -> Option<(&[u8], Option<u16>, &[u8])> {
+/// Splits a checked host off the start of `s`.
+pub(crate) fn split_host(s: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = if s.first() == Some(&b'[') {
         memchr::memchr(b']', s)?.checked_add(1)?
     } else {
@@ -267,11 +271,15 @@ pub(crate) fn host_port(s: &[u8]) -> Option<(&[u8], Option<u16>, &[u8])> {
     };
     let (host, rest) = split(s, end);
     parse_host(host)?;
-    let Some(rest) = rest.strip_prefix(b":") else { return Some((host, None, rest)) };
-    let digits = rest.iter().position(|c| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let (port, rest) = split(rest, digits);
+    Some((host, rest))
+}
+
+/// Splits a port, 1 to 65535, off the start of `s`.
+pub(crate) fn split_port(s: &[u8]) -> Option<(u16, &[u8])> {
+    let digits = s.iter().position(|c| !c.is_ascii_digit()).unwrap_or(s.len());
+    let (port, rest) = split(s, digits);
     let port = u16::try_from(decimal(port)?).ok().filter(|&port| port != 0)?;
-    Some((host, Some(port), rest))
+    Some((port, rest))
 }
 
 /// Checks and reads a host: `[IPv6]`, IPv4 or a name. A name whose last label is a number is an
@@ -298,18 +306,7 @@ pub fn parse_host(host: &[u8]) -> Option<Host<'_>> {
 
 /// Dotted quad without leading zeros.
 pub(crate) fn parse_ipv4(s: &[u8]) -> Option<Ipv4Addr> {
-    Ipv4Addr::parse_ascii_compat(s)
-}
-
-/// The standard library parses addresses from text only.
-trait ParseAscii: Sized {
-    fn parse_ascii_compat(s: &[u8]) -> Option<Self>;
-}
-
-impl ParseAscii for Ipv4Addr {
-    fn parse_ascii_compat(s: &[u8]) -> Option<Self> {
-        std::str::from_utf8(s).ok()?.parse().ok()
-    }
+    std::str::from_utf8(s).ok()?.parse().ok()
 }
 
 /// IPv6 text without brackets. Tolerates the third colon that the grammar of RFC 3261 produced

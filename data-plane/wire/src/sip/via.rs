@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::chars::{self, TOKEN, VALUE, split, trim, trim_start};
 use super::fields::{decimal, push_decimal};
 use super::params::Params;
-use super::uri::{Host, host_port, parse_host, parse_ipv4, parse_ipv6};
+use super::uri::{Host, parse_host, parse_ipv4, parse_ipv6, split_host, split_port};
 
 /// Transport named in a Via.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,12 +74,15 @@ impl<'a> Via<'a> {
             return None;
         }
         let rest = trim_start(rest);
-        let (host, port, rest) = match host_port(rest) {
-            // The usual form: nothing between host and colon, or no port.
-            Some((host, port, tail)) if !matches!(trim_start(tail).first(), Some(b':')) => {
-                (host, port, tail)
+        let (host, rest) = split_host(rest)?;
+        let rest = trim_start(rest);
+        // White space may stand on either side of the colon.
+        let (port, rest) = match rest.strip_prefix(b":") {
+            Some(rest) => {
+                let (port, rest) = split_port(trim_start(rest))?;
+                (Some(port), rest)
             }
-            _ => spaced_host_port(rest)?,
+            None => (None, rest),
         };
         let rest = trim_start(rest);
         let params = Params::parse(rest)?;
@@ -195,22 +198,6 @@ fn protocol(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let (version, rest) = split(rest, chars::run(rest, TOKEN));
     let rest = trim_start(rest).strip_prefix(b"/")?;
     (name.eq_ignore_ascii_case(b"SIP") && !version.is_empty()).then_some((version, rest))
-}
-
-/// `host : port` with white space round the colon.
-fn spaced_host_port(s: &[u8]) -> Option<(&[u8], Option<u16>, &[u8])> {
-    let end = s.iter().position(|&c| chars::is_lws(c) || c == b';')?;
-    let (host, rest) = split(s, end);
-    let host = host.strip_suffix(b":").unwrap_or(host);
-    parse_host(host)?;
-    let rest = trim_start(rest);
-    let rest =
-        if s.get(end.checked_sub(1)?) == Some(&b':') { rest } else { rest.strip_prefix(b":")? };
-    let rest = trim_start(rest);
-    let digits = rest.iter().position(|c| !c.is_ascii_digit()).unwrap_or(rest.len());
-    let (port, rest) = split(rest, digits);
-    let port = u16::try_from(decimal(port)?).ok().filter(|&port| port != 0)?;
-    Some((host, Some(port), rest))
 }
 
 /// IPv4, IPv6, or IPv6 in brackets, which the grammar forbids and peers send (RFC 5118 4.5).
