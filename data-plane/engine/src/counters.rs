@@ -112,8 +112,10 @@ pub struct Counters {
     pub response_retransmissions_sent: u64,
     /// Client transactions that ended by timer B or F.
     pub client_timeouts: u64,
-    /// Server transactions that ended by timer H or without an ACK for their 2xx.
+    /// Refused INVITEs whose refusal was never acknowledged (timer H).
     pub ack_timeouts: u64,
+    /// Answered INVITEs whose 2xx was never acknowledged (RFC 3261 13.3.1.4).
+    pub unacknowledged_2xx: u64,
     /// Client transactions that ended because nothing could be sent.
     pub transport_errors: u64,
     /// Requests for which a transaction table had no room.
@@ -282,7 +284,12 @@ impl Counters {
                 self.response_retransmissions_sent,
             ),
             ("client_timeouts_total", "Requests never answered", self.client_timeouts),
-            ("ack_timeouts_total", "INVITE responses never acknowledged", self.ack_timeouts),
+            ("ack_timeouts_total", "Refusals of INVITEs never acknowledged", self.ack_timeouts),
+            (
+                "unacknowledged_2xx_total",
+                "Answers to INVITEs never acknowledged",
+                self.unacknowledged_2xx,
+            ),
             ("transport_errors_total", "Requests that could not be sent", self.transport_errors),
             (
                 "transactions_refused_total",

@@ -23,6 +23,7 @@ pub mod drops;
 pub mod emergency;
 pub mod ids;
 pub mod limits;
+pub mod media;
 pub mod port;
 pub mod sip;
 pub mod time;

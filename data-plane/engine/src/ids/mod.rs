@@ -169,7 +169,13 @@ pub struct Generator {
 impl Generator {
     #[must_use]
     pub fn new(seed: &Seed, shard: ShardId) -> Self {
-        Self { shard, key: seed.shard_key(b"identifiers", shard), counter: 0 }
+        Self::for_purpose(seed, b"identifiers", shard)
+    }
+
+    /// A generator whose values have nothing to do with those of other purposes.
+    #[must_use]
+    pub fn for_purpose(seed: &Seed, purpose: &[u8], shard: ShardId) -> Self {
+        Self { shard, key: seed.shard_key(purpose, shard), counter: 0 }
     }
 
     /// 64 unforeseeable bits.

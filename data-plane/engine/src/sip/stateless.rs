@@ -109,8 +109,9 @@ impl Stateless {
             salvage.from.unwrap_or_default(),
             salvage.cseq.unwrap_or_default(),
         ]);
+        let headers = [(HeaderName::Reason, cause.reason_header().as_bytes())];
         let written = ctx.tx.try_write(egress, Token::default(), |out| {
-            salvage.write_answer(code, phrase(code).as_bytes(), &tag, meta.source, out)
+            salvage.write_answer(code, phrase(code).as_bytes(), &tag, meta.source, &headers, out)
         });
         count(written.is_ok(), code, cause, ctx)
     }

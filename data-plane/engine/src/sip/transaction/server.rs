@@ -284,7 +284,11 @@ impl Layer {
                 self.remove_server(slot, ctx);
                 let server = ServerKey { slot, generation };
                 lost.then(|| {
-                    ctx.counters.ack_timeouts += 1;
+                    if code < 300 {
+                        ctx.counters.unacknowledged_2xx += 1;
+                    } else {
+                        ctx.counters.ack_timeouts += 1;
+                    }
                     TuEvent::AckTimeout { owner, server, code }
                 })
             }

@@ -1,0 +1,371 @@
+//! What a call holds of the media table.
+
+use std::net::SocketAddr;
+
+use ravelin_contract::cdr::MediaCount;
+use ravelin_policy::RealmId;
+use smallvec::SmallVec;
+
+use super::{MediaTable, NO_PAIR, Remote, StreamCount};
+use crate::{
+    counters::Counters, emergency::Passage, limits::STREAMS_PER_CALL_MAX, port::MediaPortId,
+    time::Instant,
+};
+
+/// A party of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    Caller,
+    Callee,
+}
+
+impl Side {
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Caller => Self::Callee,
+            Self::Callee => Self::Caller,
+        }
+    }
+}
+
+/// Where one side's ports are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub realm: RealmId,
+    /// Whether the party is reached by IPv6. Without a range of that family the realm's other one
+    /// is taken.
+    pub v6: bool,
+}
+
+/// No port pair is free where one is needed, or the call wants too many. Counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortsExhausted;
+
+impl std::fmt::Display for PortsExhausted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("no media port free")
+    }
+}
+
+impl std::error::Error for PortsExhausted {}
+
+#[derive(Clone, Copy, Debug)]
+struct Half {
+    pair: u32,
+    generation: u32,
+    /// What an offer or answer under way asks for.
+    staged: Option<Remote>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    caller: Half,
+    callee: Half,
+}
+
+impl Stream {
+    fn half(&self, side: Side) -> &Half {
+        match side {
+            Side::Caller => &self.caller,
+            Side::Callee => &self.callee,
+        }
+    }
+
+    fn half_mut(&mut self, side: Side) -> &mut Half {
+        match side {
+            Side::Caller => &mut self.caller,
+            Side::Callee => &mut self.callee,
+        }
+    }
+}
+
+/// The port pairs of one call, two for each of its media streams. It goes back by
+/// [`MediaTable::release`]; the counters of the streams are read before that.
+#[derive(Debug)]
+#[must_use = "ports come back only through MediaTable::release"]
+pub struct Anchor {
+    places: [Place; 2],
+    streams: SmallVec<[Stream; 1]>,
+}
+
+impl Anchor {
+    /// Number of media streams.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Notes what `side` signalled for stream `index`, to take effect with
+    /// [`MediaTable::commit`]. An index that does not exist is ignored.
+    pub fn stage(&mut self, side: Side, index: usize, remote: Remote) {
+        if let Some(stream) = self.streams.get_mut(index) {
+            stream.half_mut(side).staged = Some(remote);
+        }
+    }
+
+    /// Forgets what was staged: the offer was refused.
+    pub fn roll_back(&mut self) {
+        for stream in &mut self.streams {
+            stream.caller.staged = None;
+            stream.callee.staged = None;
+        }
+    }
+}
+
+impl MediaTable {
+    /// Draws ports for `count` streams between a caller and a callee. All or nothing.
+    ///
+    /// # Errors
+    /// [`PortsExhausted`]; counted.
+    pub fn allocate(
+        &mut self,
+        now: Instant,
+        caller: Place,
+        callee: Place,
+        count: usize,
+        passage: Passage<'_>,
+        counters: &mut Counters,
+    ) -> Result<Anchor, PortsExhausted> {
+        let mut anchor = Anchor { places: [caller, callee], streams: SmallVec::new() };
+        self.extend(now, &mut anchor, count, passage, counters)?;
+        Ok(anchor)
+    }
+
+    /// Draws ports for more streams until the call has `count`. All or nothing.
+    ///
+    /// # Errors
+    /// [`PortsExhausted`]; counted.
+    pub fn extend(
+        &mut self,
+        now: Instant,
+        anchor: &mut Anchor,
+        count: usize,
+        passage: Passage<'_>,
+        counters: &mut Counters,
+    ) -> Result<(), PortsExhausted> {
+        let before = anchor.streams.len();
+        let [caller, callee] = anchor.places;
+        self.sweep(now);
+        let mut enough = count <= STREAMS_PER_CALL_MAX;
+        while enough && anchor.streams.len() < count {
+            match (self.draw(caller, passage), self.draw(callee, passage)) {
+                (Some(first), Some(second)) => {
+                    self.join(first, second);
+                    let caller = self.half(first);
+                    let callee = self.half(second);
+                    anchor.streams.push(Stream { caller, callee });
+                }
+                (first, second) => {
+                    for pair in [first, second].into_iter().flatten() {
+                        self.undraw(pair);
+                    }
+                    enough = false;
+                }
+            }
+        }
+        if enough {
+            return Ok(());
+        }
+        while anchor.streams.len() > before {
+            if let Some(stream) = anchor.streams.pop() {
+                for half in [stream.caller, stream.callee] {
+                    self.clear(half);
+                    self.undraw(half.pair);
+                }
+                self.streams -= 1;
+            }
+        }
+        counters.media_ports_refused += 1;
+        Err(PortsExhausted)
+    }
+
+    /// Draws new ports for one side in another place: the call goes to a trunk in another realm.
+    /// What was signalled by that side is forgotten, its old ports rest. All or nothing.
+    ///
+    /// # Errors
+    /// [`PortsExhausted`]; counted.
+    pub fn move_side(
+        &mut self,
+        now: Instant,
+        anchor: &mut Anchor,
+        side: Side,
+        place: Place,
+        passage: Passage<'_>,
+        counters: &mut Counters,
+    ) -> Result<(), PortsExhausted> {
+        self.sweep(now);
+        let mut drawn: SmallVec<[u32; 2]> = SmallVec::new();
+        while drawn.len() < anchor.streams.len() {
+            let Some(pair) = self.draw(place, passage) else {
+                for pair in drawn {
+                    self.undraw(pair);
+                }
+                counters.media_ports_refused += 1;
+                return Err(PortsExhausted);
+            };
+            drawn.push(pair);
+        }
+        for (stream, pair) in anchor.streams.iter_mut().zip(drawn) {
+            let stays = *stream.half(side.other());
+            self.put_to_rest(now, *stream.half(side));
+            self.join(stays.pair, pair);
+            *stream.half_mut(side) = self.half(pair);
+        }
+        let [caller, callee] = &mut anchor.places;
+        *(if side == Side::Caller { caller } else { callee }) = place;
+        Ok(())
+    }
+
+    /// Where `side` was told, or is to be told, to send stream `index`: the address for SDP.
+    #[must_use]
+    pub fn local(&self, anchor: &Anchor, side: Side, index: usize) -> Option<SocketAddr> {
+        let half = anchor.streams.get(index)?.half(side);
+        let spec = self.specs.get(half.pair as usize * 2)?;
+        let pool = self.pools.iter().find(|pool| pool.contains(half.pair))?;
+        Some(SocketAddr::new(pool.advertise(), spec.addr.port()))
+    }
+
+    /// The RTP port of `side` for stream `index`.
+    #[must_use]
+    pub fn port(&self, anchor: &Anchor, side: Side, index: usize) -> Option<MediaPortId> {
+        Some(MediaPortId(anchor.streams.get(index)?.half(side).pair * 2))
+    }
+
+    /// Lets what both sides signalled take effect at once: the offer was answered.
+    pub fn commit(&mut self, anchor: &mut Anchor) {
+        for stream in &mut anchor.streams {
+            for half in [&mut stream.caller, &mut stream.callee] {
+                if let Some(remote) = half.staged.take() {
+                    self.apply(*half, remote);
+                }
+            }
+        }
+    }
+
+    /// Sets what `side` signalled for stream `index`, at once.
+    pub fn set_remote(&mut self, anchor: &Anchor, side: Side, index: usize, remote: Remote) {
+        if let Some(stream) = anchor.streams.get(index) {
+            self.apply(*stream.half(side), remote);
+        }
+    }
+
+    /// What is in effect for `side` of stream `index`.
+    #[must_use]
+    pub fn remote(&self, anchor: &Anchor, side: Side, index: usize) -> Option<Remote> {
+        let half = anchor.streams.get(index)?.half(side);
+        let endpoint = self.endpoints.get(half.pair as usize)?;
+        (endpoint.generation == half.generation).then_some(endpoint.remote)
+    }
+
+    /// What came from `side`, over all streams.
+    #[must_use]
+    pub fn count(&self, anchor: &Anchor, side: Side) -> MediaCount {
+        let mut total = MediaCount::default();
+        for stream in &anchor.streams {
+            let half = stream.half(side);
+            let Some(endpoint) = self.endpoints.get(half.pair as usize) else { continue };
+            if endpoint.generation == half.generation {
+                total.packets += endpoint.count.packets;
+                total.bytes += endpoint.count.bytes;
+                total.rtcp_packets += endpoint.count.rtcp_packets;
+                total.dropped += endpoint.count.dropped;
+            }
+        }
+        total
+    }
+
+    /// When the last packet from `side` came, over all streams.
+    #[must_use]
+    pub fn last_packet(&self, anchor: &Anchor, side: Side) -> Option<Instant> {
+        let halves = anchor.streams.iter().map(|stream| stream.half(side));
+        halves
+            .filter_map(|half| self.endpoints.get(half.pair as usize))
+            .filter_map(|endpoint| endpoint.last_packet)
+            .max()
+    }
+
+    /// Takes the ports back; they rest before they are drawn again.
+    pub fn release(&mut self, now: Instant, anchor: Anchor) {
+        for stream in anchor.streams {
+            self.put_to_rest(now, stream.caller);
+            self.put_to_rest(now, stream.callee);
+            self.streams = self.streams.saturating_sub(1);
+        }
+    }
+
+    fn draw(&mut self, place: Place, passage: Passage<'_>) -> Option<u32> {
+        let Self { pools, draws, limits, .. } = self;
+        let percent = limits.media_reserve_percent;
+        let mut draw = |v6: bool| {
+            pools
+                .iter_mut()
+                .filter(|pool| pool.realm() == place.realm && pool.is_v6() == v6)
+                .find_map(|pool| pool.draw(percent, passage.is_some(), draws))
+        };
+        draw(place.v6).or_else(|| draw(!place.v6))
+    }
+
+    fn undraw(&mut self, pair: u32) {
+        if let Some(pool) = self.pool_of_pair(pair) {
+            pool.undraw(pair);
+        }
+    }
+
+    /// Makes two pairs the ends of one stream. One that is an end already keeps its state.
+    fn join(&mut self, first: u32, second: u32) {
+        let mut fresh = 0;
+        for (pair, other) in [(first, second), (second, first)] {
+            let Some(endpoint) = self.endpoints.get_mut(pair as usize) else { continue };
+            if endpoint.other == NO_PAIR {
+                endpoint.generation = endpoint.generation.wrapping_add(1);
+                endpoint.remote = Remote::NONE;
+                endpoint.count = StreamCount::default();
+                endpoint.last_packet = None;
+                fresh += 1;
+            }
+            endpoint.other = other;
+        }
+        if fresh == 2 {
+            self.streams += 1;
+        }
+    }
+
+    fn half(&self, pair: u32) -> Half {
+        let generation = self.endpoints.get(pair as usize).map_or(0, |end| end.generation);
+        Half { pair, generation, staged: None }
+    }
+
+    fn apply(&mut self, half: Half, remote: Remote) {
+        let Some(endpoint) = self.endpoints.get_mut(half.pair as usize) else { return };
+        if endpoint.generation == half.generation && endpoint.other != NO_PAIR {
+            let canonical =
+                |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+            endpoint.remote = Remote {
+                rtp: remote.rtp.map(canonical),
+                rtcp: remote.rtcp.map(canonical),
+                ..remote
+            };
+        }
+    }
+
+    /// True if the half was the current use of its pair.
+    fn clear(&mut self, half: Half) -> bool {
+        let Some(endpoint) = self.endpoints.get_mut(half.pair as usize) else { return false };
+        let current = endpoint.generation == half.generation && endpoint.other != NO_PAIR;
+        if current {
+            endpoint.other = NO_PAIR;
+            endpoint.remote = Remote::NONE;
+        }
+        current
+    }
+
+    fn put_to_rest(&mut self, now: Instant, half: Half) {
+        let until = now + self.limits.media_quarantine;
+        if self.clear(half)
+            && let Some(pool) = self.pool_of_pair(half.pair)
+        {
+            pool.rest(half.pair, until);
+        }
+    }
+}

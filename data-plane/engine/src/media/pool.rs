@@ -1,0 +1,162 @@
+//! The port pairs of one media range on one shard: free ones in the order they became free, and
+//! released ones that rest.
+
+use std::{collections::VecDeque, net::IpAddr, ops::Range};
+
+use ravelin_policy::{MediaRange, RealmId};
+
+use crate::{ids::Generator, limits::MEDIA_DRAW_WINDOW, port::ShardId, time::Instant};
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    realm: RealmId,
+    /// What goes into SDP.
+    advertise: IpAddr,
+    v6: bool,
+    pairs: Range<u32>,
+    free: VecDeque<u32>,
+    /// With the end of their rest, earliest first.
+    resting: VecDeque<(u32, Instant)>,
+    /// Pairs whose ports are open.
+    opened: usize,
+}
+
+/// The even ports that belong to `shard`: contiguous parts of the range, sizes as equal as they can
+/// be. A range's first port is even and its last odd.
+pub(super) fn ports_of_shard(
+    first: u16,
+    last: u16,
+    shard: ShardId,
+    shards: u8,
+) -> impl Iterator<Item = u16> {
+    let shards = u32::from(shards.max(1));
+    let number = u32::from(shard.0).min(shards);
+    let pairs = (u32::from(last).saturating_add(1)).saturating_sub(u32::from(first)) / 2;
+    let start = pairs * number / shards;
+    let end = pairs * (number + 1).min(shards) / shards;
+    (start..end).filter_map(move |pair| u16::try_from(u32::from(first) + pair * 2).ok())
+}
+
+impl Pool {
+    pub(super) fn new(range: &MediaRange, pairs: Range<usize>) -> Self {
+        let index = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        Self {
+            realm: range.realm,
+            advertise: range.advertise,
+            v6: range.address.is_ipv6(),
+            pairs: index(pairs.start)..index(pairs.end),
+            free: VecDeque::with_capacity(pairs.len()),
+            resting: VecDeque::with_capacity(pairs.len()),
+            opened: 0,
+        }
+    }
+
+    pub(super) fn realm(&self) -> RealmId {
+        self.realm
+    }
+
+    pub(super) fn is_v6(&self) -> bool {
+        self.v6
+    }
+
+    pub(super) fn advertise(&self) -> IpAddr {
+        self.advertise
+    }
+
+    pub(super) fn contains(&self, pair: u32) -> bool {
+        self.pairs.contains(&pair)
+    }
+
+    pub(super) fn free(&self) -> usize {
+        self.free.len()
+    }
+
+    pub(super) fn quarantined(&self) -> usize {
+        self.resting.len()
+    }
+
+    /// A pair whose ports have just been opened.
+    pub(super) fn add(&mut self, pair: u32) {
+        self.opened += 1;
+        self.free.push_back(pair);
+    }
+
+    /// Ends the rest of those whose time is over.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        while let Some((pair, until)) = self.resting.front().copied()
+            && until <= now
+        {
+            self.resting.pop_front();
+            self.free.push_back(pair);
+        }
+    }
+
+    /// One of the pairs that have been free for longest. An ordinary call leaves the reserve; an
+    /// emergency call takes even a pair that still rests, the one whose rest is nearest its end.
+    pub(super) fn draw(
+        &mut self,
+        reserve_percent: u32,
+        emergency: bool,
+        draws: &mut Generator,
+    ) -> Option<u32> {
+        let reserve = self.opened * usize::try_from(reserve_percent).unwrap_or(0) / 100;
+        if !emergency && self.free.len() <= reserve {
+            return None;
+        }
+        let window = self.free.len().min(MEDIA_DRAW_WINDOW);
+        if window > 0 {
+            self.free.swap(0, draws.below(window));
+        }
+        let pair = self.free.pop_front();
+        if emergency {
+            pair.or_else(|| self.resting.pop_front().map(|(pair, _)| pair))
+        } else {
+            pair
+        }
+    }
+
+    /// Takes back a pair that was drawn and never used.
+    pub(super) fn undraw(&mut self, pair: u32) {
+        self.free.push_front(pair);
+    }
+
+    /// Lays a used pair to rest. Times come in order, the rest being the same for all.
+    pub(super) fn rest(&mut self, pair: u32, until: Instant) {
+        self.resting.push_back((pair, until));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Every pair of a range belongs to exactly one shard.
+        #[test]
+        fn shards_divide_a_range(first in 512..30_000_u16, pairs in 1..2_000_u16, shards in 1..9_u8) {
+            let (first, last) = (first * 2, first * 2 + pairs * 2 - 1);
+            let mut seen = HashSet::new();
+            for shard in 0..shards {
+                let mut count = 0;
+                for port in ports_of_shard(first, last, ShardId(shard), shards) {
+                    prop_assert!(port % 2 == 0 && (first..last).contains(&port));
+                    prop_assert!(seen.insert(port));
+                    count += 1;
+                }
+                let even = usize::from(pairs) / usize::from(shards);
+                prop_assert!(count == even || count == even + 1);
+            }
+            prop_assert_eq!(seen.len(), usize::from(pairs));
+        }
+    }
+
+    #[test]
+    fn the_highest_port_does_not_overflow() {
+        let ports: Vec<u16> = ports_of_shard(65_532, 65_535, ShardId(0), 1).collect();
+        assert_eq!(ports, [65_532, 65_534]);
+    }
+}
