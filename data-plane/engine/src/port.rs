@@ -156,11 +156,21 @@ impl TxQueue {
 
     /// The queued sends, oldest first.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Tx<'_>> {
-        self.entries.iter().map(|entry| Tx {
+        self.entries.iter().map(|entry| self.tx(entry))
+    }
+
+    /// The queued send at a place counted from the oldest.
+    #[must_use]
+    pub fn get(&self, place: usize) -> Option<Tx<'_>> {
+        self.entries.get(place).map(|entry| self.tx(entry))
+    }
+
+    fn tx(&self, entry: &Entry) -> Tx<'_> {
+        Tx {
             egress: entry.egress,
             token: entry.token,
             bytes: self.arena.get(entry.start..entry.end).unwrap_or_default(),
-        })
+        }
     }
 
     /// The bytes of the newest entry, for a caller that keeps a copy for retransmission.
