@@ -11,6 +11,7 @@ use crate::verify::{Verdict, VerifyRequest};
 #[derive(Debug, Default)]
 pub struct SignBatch {
     arena: Vec<u8>,
+    payload: Vec<u8>,
     results: Vec<Result<Range<usize>, SignError>>,
 }
 
@@ -41,7 +42,10 @@ pub fn sign_batch<'a>(
     batch.results.clear();
     for request in requests {
         let start = batch.arena.len();
-        let result = signer.sign(request, &mut batch.arena);
+        let result = signer.append(request, &mut batch.payload, &mut batch.arena);
+        if result.is_err() {
+            batch.arena.truncate(start);
+        }
         batch.results.push(result.map(|()| start..batch.arena.len()));
     }
 }

@@ -21,10 +21,18 @@
     )
 )]
 
+mod base64;
 pub mod batch;
+pub mod cert;
+pub mod identity;
+mod json;
 pub mod limits;
 pub mod outcome;
+pub mod passport;
 pub mod sign;
 pub mod tn;
 pub mod trust;
 pub mod verify;
+
+#[cfg(test)]
+mod test_ca;

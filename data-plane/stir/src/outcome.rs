@@ -153,6 +153,8 @@ reasons! {
 
     NoIdentity => NoneAbsent, "no_identity";
     PptUnsupported => NonePpt, "ppt_unsupported";
+    /// Only tokens that vouch for something else than the calling number (ppt `rph`).
+    PptOther => NonePpt, "ppt_other";
     /// No certificate for this x5u at hand.
     CertificateUnavailable => NoneFetch, "certificate_unavailable";
 
@@ -217,7 +219,7 @@ reasons! {
     /// The chain is longer than allowed.
     DivTooLong => BadToken, "div_too_long";
     /// The certificate's JWTClaimConstraints do not allow these claims (ST-40).
-    ClaimConstraint => BadCred, "claim_constraint";
+    ClaimConstraint => BadToken, "claim_constraint";
 
     CertificateMalformed => BadCred, "certificate_malformed";
     CertificateExpired => BadCred, "certificate_expired";
@@ -235,6 +237,8 @@ reasons! {
     /// The leaf has no TNAuthList (ST-38).
     TnAuthListMissing => BadCred, "tn_auth_list_missing";
     TnAuthListMalformed => BadCred, "tn_auth_list_malformed";
+    /// The claim constraints do not parse, or there are both kinds (RFC 9118 6).
+    ClaimConstraintsMalformed => BadCred, "claim_constraints_malformed";
     /// The TNAuthList does not cover the calling (div: diverting) number.
     TnAuthListScope => BadCred, "tn_auth_list_scope";
     /// The leaf's key is not on P-256 (ST-12).

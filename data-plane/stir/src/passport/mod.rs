@@ -1,0 +1,6 @@
+//! PASSporTs (RFC 8225): reading received tokens strictly, and writing our own byte by byte.
+
+pub mod read;
+pub mod write;
+
+pub use read::{Claims, Jose, Passport, Type};
