@@ -1,0 +1,143 @@
+//! `ravelin calls`, `trunks`, `trace`, `audit verify --url`: what the control plane knows now.
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::request;
+use crate::{
+    cli::{ApiArgs, AuditVerifyArgs, LiveArgs, TraceArgs},
+    exit::{Failure, Outcome},
+    print,
+};
+
+/// Key of a field in the API's answer, and head of its column.
+type Column = (&'static str, &'static str);
+
+const CALLS: &[Column] = &[
+    ("id", "id"),
+    ("state", "state"),
+    ("from", "from"),
+    ("to", "to"),
+    ("inbound_trunk", "in"),
+    ("outbound_trunk", "out"),
+    ("class", "class"),
+    ("age_ms", "age ms"),
+];
+
+const TRUNKS: &[Column] = &[
+    ("node", "node"),
+    ("id", "trunk"),
+    ("role", "role"),
+    ("state", "state"),
+    ("calls", "calls"),
+    ("calls_limit", "limit"),
+    ("refused_total", "refused"),
+];
+
+pub(crate) fn calls(args: &LiveArgs) -> Result<Outcome, Failure> {
+    list(args, "/api/calls", "calls", CALLS)
+}
+
+pub(crate) fn trunks(args: &LiveArgs) -> Result<Outcome, Failure> {
+    list(args, "/api/trunks", "trunks", TRUNKS)
+}
+
+pub(crate) fn trace(args: &TraceArgs) -> Result<Outcome, Failure> {
+    let path = format!("/api/calls/{}/ladder", segment(&args.call_id));
+    let answer = request(&args.api, Method::GET, &path, None)?;
+    if answer.status == 404 {
+        return Err(Failure::not_passed(format!(
+            "no node knows the call {}; a ladder is kept as long as its call",
+            args.call_id
+        )));
+    }
+    let answer = answer.good()?;
+    for step in answer.body["steps"].as_array().into_iter().flatten() {
+        if args.json {
+            print::json(step)?;
+            continue;
+        }
+        let arrow = if step["inbound"].as_bool().unwrap_or_default() { "-->" } else { "<--" };
+        print::line(&print::plain(&format!(
+            "{:>9} ms  {:<20} {arrow} ravelin  {}",
+            text(&step["at_ms"]),
+            text(&step["peer"]),
+            text(&step["summary"])
+        )))?;
+    }
+    let omitted = answer.body["omitted"].as_u64().unwrap_or_default();
+    if omitted > 0 && !args.json {
+        print::line(&format!("{omitted} more messages were not kept"))?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Asks the control plane to check the chains that it has stored.
+pub(crate) fn audit_verify(url: &str, args: &AuditVerifyArgs) -> Result<Outcome, Failure> {
+    let api =
+        ApiArgs { url: url.to_owned(), token: args.token.clone(), data: args.data.clone() };
+    let answer = request(&api, Method::GET, "/api/audit/verify", None)?.good()?;
+    let chains = answer.body["nodes"].as_array().cloned().unwrap_or_default();
+    let whole = answer.body["valid"].as_bool().unwrap_or_default();
+    if args.json {
+        print::json(&answer.body)?;
+    } else {
+        for chain in &chains {
+            let state = if chain["valid"].as_bool().unwrap_or_default() { "whole" } else { "BROKEN" };
+            print::line(&print::plain(&format!(
+                "{}: {state}, {} records {}",
+                text(&chain["node"]),
+                text(&chain["records"]),
+                chain["error"].as_str().unwrap_or_default()
+            )))?;
+        }
+    }
+    Ok(Outcome::of(whole))
+}
+
+fn list(
+    args: &LiveArgs,
+    path: &str,
+    key: &str,
+    columns: &[Column],
+) -> Result<Outcome, Failure> {
+    let answer = request(&args.api, Method::GET, path, None)?.good()?;
+    let items = answer.body[key].as_array().cloned().unwrap_or_default();
+    if args.json {
+        for item in &items {
+            print::json(item)?;
+        }
+    } else if items.is_empty() {
+        print::line(&format!("no {key}"))?;
+    } else {
+        let mut table = comfy_table::Table::new();
+        table.load_preset(comfy_table::presets::NOTHING);
+        table.set_header(columns.iter().map(|(_, head)| *head));
+        for item in &items {
+            table.add_row(columns.iter().map(|(key, _)| print::plain(&text(&item[*key]))));
+        }
+        print::line(&table.to_string())?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Percent-encodes what may not stand in a path segment (RFC 3986 3.3).
+fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for octet in text.bytes() {
+        if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
+            out.push(char::from(octet));
+        } else {
+            out.push_str(&format!("%{octet:02X}"));
+        }
+    }
+    out
+}

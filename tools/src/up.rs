@@ -1,0 +1,221 @@
+//! `ravelin up`, `edge` and `control`: starting the planes. `up` starts the two others as processes
+//! of this binary, restarts the one that dies, and stops both in order: the edge first, so that its
+//! last records still find the control plane.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use ravelin_control::ControlOptions;
+use ravelin_edge::EdgeOptions;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+
+use crate::{
+    cli::{EdgeArgs, UpArgs},
+    exit::{Failure, Outcome},
+};
+
+/// A child that dies is started again after this long; the pause doubles while it keeps dying.
+const RESTART_AFTER: Duration = Duration::from_millis(200);
+const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
+/// A child that ran this long was healthy: the pause starts anew.
+const HEALTHY_AFTER: Duration = Duration::from_secs(30);
+/// Longer than the edge drains, so that it is ended only when it hangs.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// Exit code of a process that cannot run with what it was given: starting it again is no use.
+const CANNOT_RUN: i32 = 2;
+/// How long the planes may take until calls can be placed.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+
+pub(crate) fn edge(args: EdgeArgs) -> Result<Outcome, Failure> {
+    if args.config.is_none() && args.control.is_none() {
+        return Err(Failure::cannot_run(
+            "give --config FILE, or --control URL to follow a control plane",
+        ));
+    }
+    let options = EdgeOptions { config: args.config, data: args.data, control: args.control };
+    ravelin_edge::run(options).map_err(Failure::cannot_run)?;
+    Ok(Outcome::Passed)
+}
+
+pub(crate) fn control(args: &UpArgs) -> Result<Outcome, Failure> {
+    let options =
+        ControlOptions { config: Some(args.config.clone()), data: args.data.clone() };
+    ravelin_control::run(options).map_err(|error| Failure::cannot_run(error.to_string()))?;
+    Ok(Outcome::Passed)
+}
+
+pub(crate) fn run(args: &UpArgs) -> Result<Outcome, Failure> {
+    // Faults of the file are told here, once, and not by two children.
+    let text = ravelin_edge::settings::read_document(&args.config).map_err(Failure::cannot_run)?;
+    let compiled = ravelin_policy::compile(&text, 1).map_err(|errors| {
+        Failure::cannot_run(format!(
+            "{}: {}; `ravelin check` lists every fault",
+            args.config.display(),
+            ravelin_edge::settings::one_line(&errors)
+        ))
+    })?;
+    drop(compiled);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::cannot_run(format!("cannot start: {error}")))?;
+    runtime.block_on(supervise(args, api_address(&text)))
+}
+
+/// One of the two planes.
+struct Plane {
+    name: &'static str,
+    words: Vec<std::ffi::OsString>,
+    child: Child,
+    started: Instant,
+    pause: Duration,
+}
+
+impl Plane {
+    fn start(name: &'static str, words: Vec<std::ffi::OsString>) -> Result<Self, Failure> {
+        let child = spawn(name, &words)?;
+        Ok(Self { name, words, child, started: Instant::now(), pause: RESTART_AFTER })
+    }
+
+    /// Starts the plane again after it died; says so on standard error.
+    async fn restart(&mut self, status: std::process::ExitStatus) -> Result<(), Failure> {
+        let ran = self.started.elapsed();
+        if status.code() == Some(CANNOT_RUN) && ran < HEALTHY_AFTER {
+            return Err(Failure::cannot_run(format!(
+                "`ravelin {}` could not run; its last line above says why",
+                self.name
+            )));
+        }
+        if ran >= HEALTHY_AFTER {
+            self.pause = RESTART_AFTER;
+        }
+        eprintln!(
+            "ravelin: alarm: `ravelin {}` ended ({status}) after {} s; starting it again in {} ms",
+            self.name,
+            ran.as_secs(),
+            self.pause.as_millis()
+        );
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(RESTART_AFTER_MAX);
+        self.child = spawn(self.name, &self.words)?;
+        self.started = Instant::now();
+        Ok(())
+    }
+
+    /// Asks the plane to drain and stop; ends it when it does not.
+    async fn stop(&mut self) {
+        let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // An error here means that it has ended already.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if tokio::time::timeout(STOP_WITHIN, self.child.wait()).await.is_err() {
+            eprintln!(
+                "ravelin: alarm: `ravelin {}` did not stop within {} s; ending it",
+                self.name,
+                STOP_WITHIN.as_secs()
+            );
+            let _ = self.child.kill().await;
+        }
+    }
+}
+
+fn spawn(name: &str, words: &[std::ffi::OsString]) -> Result<Child, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::cannot_run(format!("this program's path: {error}")))?;
+    Command::new(program)
+        .arg(name)
+        .args(words)
+        .stdin(Stdio::null())
+        // Not with us: a terminal's Ctrl-C must reach only the supervisor, who stops them in order.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| Failure::cannot_run(format!("`ravelin {name}` cannot start: {error}")))
+}
+
+async fn supervise(args: &UpArgs, api: Option<String>) -> Result<Outcome, Failure> {
+    let failed = |error: std::io::Error| Failure::cannot_run(format!("signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let files = |flag: &str, path: &std::path::Path| [flag.into(), path.as_os_str().to_owned()];
+    let config = files("--config", &args.config);
+    let data = files("--data", &args.data);
+    let mut link = std::ffi::OsString::from("unix:");
+    link.push(args.data.join("run/link.sock"));
+    let follow = [std::ffi::OsString::from("--control"), link];
+
+    let words = config.iter().chain(&data).cloned().collect();
+    let mut control = Plane::start("control", words)?;
+    let words = config.iter().chain(&data).chain(&follow).cloned().collect();
+    let mut edge = Plane::start("edge", words)?;
+    let mut announcement = std::pin::pin!(announce(args, api));
+    let mut announced = false;
+    let result = loop {
+        tokio::select! {
+            () = &mut announcement, if !announced => announced = true,
+            status = control.child.wait() => {
+                let status = status.map_err(failed)?;
+                if let Err(failure) = control.restart(status).await { break Err(failure); }
+            }
+            status = edge.child.wait() => {
+                let status = status.map_err(failed)?;
+                if let Err(failure) = edge.restart(status).await { break Err(failure); }
+            }
+            _ = terminate.recv() => break Ok(Outcome::Passed),
+            _ = interrupt.recv() => break Ok(Outcome::Passed),
+        }
+    };
+    edge.stop().await;
+    control.stop().await;
+    result
+}
+
+/// Waits until calls can be placed, and says where to look.
+async fn announce(args: &UpArgs, api: Option<String>) {
+    let Some(address) = api else { return };
+    let url = format!("http://{address}");
+    let Ok(client) = reqwest::Client::builder().timeout(Duration::from_secs(2)).build() else {
+        return;
+    };
+    let end = Instant::now() + READY_WITHIN;
+    loop {
+        let nodes = match client.get(format!("{url}/api/health")).send().await {
+            Ok(answer) => answer
+                .json::<serde_json::Value>()
+                .await
+                .map(|health| health["nodes"]["connected"].as_u64().unwrap_or_default())
+                .unwrap_or_default(),
+            Err(_) => 0,
+        };
+        if nodes > 0 {
+            eprintln!(
+                "ravelin: up. API and admin UI at {url}/, token in {}, metrics at {url}/metrics; \
+                 stop with SIGTERM or Ctrl-C",
+                args.data.join("admin.token").display()
+            );
+            return;
+        }
+        if Instant::now() >= end {
+            eprintln!(
+                "ravelin: alarm: no edge is in service after {} s; the lines above say why",
+                READY_WITHIN.as_secs()
+            );
+            return;
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Where the API listens, as the config file says.
+fn api_address(text: &str) -> Option<String> {
+    let document = ravelin_policy::Document::from_yaml(text).ok()?;
+    document.config.control.as_ref().map(|control| control.listen.clone())
+}
