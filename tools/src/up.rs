@@ -191,7 +191,7 @@ async fn announce(args: &UpArgs, api: Option<String>) {
             Ok(answer) => answer
                 .json::<serde_json::Value>()
                 .await
-                .map(|health| health["nodes"]["connected"].as_u64().unwrap_or_default())
+                .map(|health| health["nodes_connected"].as_u64().unwrap_or_default())
                 .unwrap_or_default(),
             Err(_) => 0,
         };
