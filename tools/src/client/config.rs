@@ -57,7 +57,9 @@ fn put_in_force(
     } else {
         show(&answer.body, &nodes, version)?;
     }
-    Ok(Outcome::of(nodes.iter().all(|node| node["result"] == "active")))
+    // A node that is away, or that already has a newer version, did not refuse this one.
+    let failed = |node: &Value| node["result"] == "refused" || node["result"] == "timeout";
+    Ok(Outcome::of(!nodes.iter().any(failed)))
 }
 
 /// Version and acknowledgement of each node.
@@ -77,7 +79,7 @@ fn show(body: &Value, nodes: &[Value], version: u64) -> Result<(), Failure> {
     if nodes.is_empty() {
         print::line("  no node is connected; nodes take it when they connect")?;
     }
-    for path in body["restart_needed"].as_array().into_iter().flatten() {
+    for path in body["restart"].as_array().into_iter().flatten() {
         let path = path.as_str().unwrap_or_default();
         print::line(&print::plain(&format!("  needs a restart: {path}")))?;
     }

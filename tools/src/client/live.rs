@@ -77,19 +77,24 @@ pub(crate) fn audit_verify(url: &str, args: &AuditVerifyArgs) -> Result<Outcome,
     let api =
         ApiArgs { url: url.to_owned(), token: args.token.clone(), data: args.data.clone() };
     let answer = request(&api, Method::GET, "/api/audit/verify", None)?.good()?;
-    let chains = answer.body["nodes"].as_array().cloned().unwrap_or_default();
-    let whole = answer.body["valid"].as_bool().unwrap_or_default();
+    let whole = answer.body["intact"].as_bool().unwrap_or_default();
     if args.json {
         print::json(&answer.body)?;
-    } else {
-        for chain in &chains {
-            let state = if chain["valid"].as_bool().unwrap_or_default() { "whole" } else { "BROKEN" };
-            print::line(&print::plain(&format!(
-                "{}: {state}, {} records {}",
-                text(&chain["node"]),
-                text(&chain["records"]),
-                chain["error"].as_str().unwrap_or_default()
-            )))?;
+        return Ok(Outcome::of(whole));
+    }
+    for chain in answer.body["chains"].as_array().into_iter().flatten() {
+        let intact = chain["intact"].as_bool().unwrap_or_default();
+        print::line(&print::plain(&format!(
+            "{}: {}, {} records, {} to {}",
+            text(&chain["node"]),
+            if intact { "whole" } else { "BROKEN" },
+            text(&chain["records"]),
+            text(&chain["first_seq"]),
+            text(&chain["last_seq"])
+        )))?;
+        for place in chain["breaks"].as_array().into_iter().flatten() {
+            let reason = text(&place["reason"]);
+            print::line(&print::plain(&format!("  at {}: {reason}", text(&place["seq"]))))?;
         }
     }
     Ok(Outcome::of(whole))
