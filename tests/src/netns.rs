@@ -28,11 +28,12 @@ impl Namespace {
         self.run(&["nft", "add", "table", "ip", "loss"])?;
         self.run(&["nft", "add", "chain", "ip", "loss", "input", chain])?;
         let draw = format!("numgen random mod 100 < {percent}");
-        let rule: Vec<&str> = ["nft", "add", "rule", "ip", "loss", "input", "meta", "l4proto", "udp"]
-            .into_iter()
-            .chain(draw.split(' '))
-            .chain(["counter", "drop"])
-            .collect();
+        let rule: Vec<&str> =
+            ["nft", "add", "rule", "ip", "loss", "input", "meta", "l4proto", "udp"]
+                .into_iter()
+                .chain(draw.split(' '))
+                .chain(["counter", "drop"])
+                .collect();
         self.run(&rule)
     }
 

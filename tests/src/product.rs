@@ -23,8 +23,8 @@ impl Folder {
     #[must_use]
     pub fn new(name: &str) -> Self {
         let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir()
-            .join(format!("ravelin-{name}-{}-{number}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("ravelin-{name}-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a folder for the test");
         Self(path)
     }
@@ -116,6 +116,17 @@ impl Product {
     pub fn edge_id(&self) -> Option<u32> {
         let text = std::fs::read_to_string(self.data.join("run/edge.pid")).ok()?;
         text.trim().parse().ok()
+    }
+
+    /// Process id of a plane (`edge`, `control`) that `ravelin up` started.
+    #[must_use]
+    pub fn plane(&self, name: &str) -> Option<u32> {
+        let id = self.child.id();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        children.split_whitespace().filter_map(|text| text.parse().ok()).find(|child: &u32| {
+            let words = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            words.split(|octet| *octet == 0).nth(1) == Some(name.as_bytes())
+        })
     }
 
     /// The first admin token.

@@ -79,13 +79,7 @@ impl Verdict {
     }
 
     /// Without loss every call ends exactly as planned.
-    fn fair_weather(
-        &mut self,
-        plan: &Plan,
-        number: u32,
-        a: &super::peer::Call,
-        carriers: &[Peer],
-    ) {
+    fn fair_weather(&mut self, plan: &Plan, number: u32, a: &super::peer::Call, carriers: &[Peer]) {
         if plan.weather.loss > 0 || plan.weather.duplicate > 0 {
             return;
         }
@@ -100,8 +94,7 @@ impl Verdict {
         if dies || cancels {
             return;
         }
-        let answers =
-            |acts: &[Act]| acts.iter().any(|act| matches!(act, Act::Answer { .. }));
+        let answers = |acts: &[Act]| acts.iter().any(|act| matches!(act, Act::Answer { .. }));
         let refuses = |acts: &[Act], with: u16| {
             acts.iter().any(|act| matches!(act, Act::Refuse { code, .. } if *code == with))
         };

@@ -63,11 +63,17 @@ pub enum Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
     /// Send item `id` again if it is still unanswered.
-    Again { id: u64 },
-    Act { index: usize },
+    Again {
+        id: u64,
+    },
+    Act {
+        index: usize,
+    },
     /// Callee: the step after ringing.
     Final,
-    Rtp { left: u32 },
+    Rtp {
+        left: u32,
+    },
 }
 
 /// Something that is sent again until the other side reacts.
@@ -84,9 +90,15 @@ struct Unanswered {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Key {
-    Request { branch: String, method: &'static str },
+    Request {
+        branch: String,
+        method: &'static str,
+    },
     /// A final response to INVITE that waits for ACK, by CSeq number.
-    Response { cseq: u32, success: bool },
+    Response {
+        cseq: u32,
+        success: bool,
+    },
 }
 
 /// One call of one peer.
@@ -129,14 +141,7 @@ pub struct Peer {
 impl Peer {
     #[must_use]
     pub fn new(address: SocketAddr, sbc: SocketAddr, rng: Rng) -> Self {
-        Self {
-            address,
-            sbc,
-            calls: BTreeMap::new(),
-            by_call_id: HashMap::new(),
-            next_id: 1,
-            rng,
-        }
+        Self { address, sbc, calls: BTreeMap::new(), by_call_id: HashMap::new(), next_id: 1, rng }
     }
 
     /// Media address of call `number` at this peer.
@@ -244,14 +249,16 @@ impl Peer {
 
     /// A datagram for one of this peer's media ports.
     pub fn receive_rtp(&mut self, at: SocketAddr, bytes: &[u8]) {
-        let Some(call) = self.calls.values_mut().find(|call| {
-            u32::from(at.port()) == 40_000 + call.number % 10_000 * 2
-        }) else {
+        let Some(call) = self
+            .calls
+            .values_mut()
+            .find(|call| u32::from(at.port()) == 40_000 + call.number % 10_000 * 2)
+        else {
             return;
         };
-        let number = bytes.get(12..16).map(|octets| {
-            u32::from_be_bytes([octets[0], octets[1], octets[2], octets[3]])
-        });
+        let number = bytes
+            .get(12..16)
+            .map(|octets| u32::from_be_bytes([octets[0], octets[1], octets[2], octets[3]]));
         if number == Some(call.number) {
             call.outcome.rtp += 1;
         } else {
@@ -294,7 +301,8 @@ impl Peer {
             };
         }
         item.interval_ms = (item.interval_ms * 2).min(item.cap_ms);
-        let wake = Effect::Wake { call: number, at_ms: now + item.interval_ms, wake: Wake::Again { id } };
+        let wake =
+            Effect::Wake { call: number, at_ms: now + item.interval_ms, wake: Wake::Again { id } };
         if item.silent {
             return vec![wake];
         }
@@ -555,11 +563,8 @@ impl Peer {
     /// After the answer: the rest of the plan, and some audio.
     fn established(&mut self, now: u64, number: u32) -> Vec<Effect> {
         let call = self.call(number);
-        let mut effects = vec![Effect::Wake {
-            call: number,
-            at_ms: now + 100,
-            wake: Wake::Rtp { left: 3 },
-        }];
+        let mut effects =
+            vec![Effect::Wake { call: number, at_ms: now + 100, wake: Wake::Rtp { left: 3 } }];
         for (index, act) in call.acts.iter().enumerate() {
             let after_ms = match act {
                 Act::Bye { after_ms }
@@ -691,11 +696,8 @@ impl Peer {
                 Act::Answer { after_ms, early_sdp, .. } if !rang => {
                     let code = if early_sdp { 183 } else { 180 };
                     let effect = self.provisional(number, &invite, code, early_sdp);
-                    let wake = Effect::Wake {
-                        call: number,
-                        at_ms: now + after_ms,
-                        wake: Wake::Final,
-                    };
+                    let wake =
+                        Effect::Wake { call: number, at_ms: now + after_ms, wake: Wake::Final };
                     return vec![effect, wake];
                 }
                 Act::Ring { .. } if !rang => {
@@ -711,13 +713,7 @@ impl Peer {
         vec![]
     }
 
-    fn provisional(
-        &mut self,
-        number: u32,
-        invite: &Received,
-        code: u16,
-        with_sdp: bool,
-    ) -> Effect {
+    fn provisional(&mut self, number: u32, invite: &Received, code: u16, with_sdp: bool) -> Effect {
         let media = self.media(number);
         let body = if with_sdp {
             text::sdp(&media.ip().to_string(), media.port(), 2, "sendrecv")
@@ -788,7 +784,9 @@ impl Peer {
                 self.call(number).responses.insert(key, bytes.clone());
                 bytes
             }
-            None => respond(request, code, reason, request.header("to").unwrap_or_default(), "", ""),
+            None => {
+                respond(request, code, reason, request.header("to").unwrap_or_default(), "", "")
+            }
         };
         Effect::Send { from: self.address, to: self.sbc, bytes }
     }
@@ -837,9 +835,7 @@ impl Call {
     }
 
     fn bye_sent(&self) -> bool {
-        self.unanswered
-            .values()
-            .any(|item| matches!(item.key, Key::Request { method: "BYE", .. }))
+        self.unanswered.values().any(|item| matches!(item.key, Key::Request { method: "BYE", .. }))
     }
 
     /// Whether a message of this party still waits for an answer.

@@ -8,9 +8,9 @@ use std::{
 };
 
 use ravelin_engine::{
+    admission::Registry,
     engine::{Engine, EngineConfig, Received},
     limits::Limits,
-    admission::Registry,
     loadout::Loadout,
     port::{Egress, ListenerId, Local, MediaPortId, Meta, ShardId, TxQueue},
     time::{Instant, Now},
@@ -36,11 +36,23 @@ pub const CONFIG: &str = include_str!("world.yml");
 
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
-    Arrive { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
-    Dial { number: u32 },
-    Wake { peer: usize, call: u32, wake: Wake },
+    Arrive {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    },
+    Dial {
+        number: u32,
+    },
+    Wake {
+        peer: usize,
+        call: u32,
+        wake: Wake,
+    },
     /// An engine may have a timer due.
-    Tick { shard: usize },
+    Tick {
+        shard: usize,
+    },
 }
 
 /// Engines, peers and the network between them.
@@ -206,10 +218,7 @@ impl World {
                 let owner = usize::from(owner);
                 assert_ne!(owner, shard, "a shard passed a datagram to itself");
                 let again = self.engines[owner].receive(now, meta, bytes, &mut self.tx);
-                assert!(
-                    !matches!(again, Received::Elsewhere(_)),
-                    "a datagram was passed on twice"
-                );
+                assert!(!matches!(again, Received::Elsewhere(_)), "a datagram was passed on twice");
                 self.after_turn(owner);
             }
             Received::Taken | Received::Dropped(_) => self.after_turn(shard),

@@ -12,18 +12,14 @@ use super::support::{SBC, settle, start};
 fn default_scenarios_at_300_calls_per_second() {
     let Some((folder, product)) = start("default_scenarios") else { return };
     let calls = 18_000;
-    let mut callee = Sipp::start(
-        folder.path(),
-        "uas",
-        &format!("-sn uas -i 127.8.2.1 -p 5060 -m {calls}"),
-    );
+    let mut callee =
+        Sipp::start(folder.path(), "uas", &format!("-sn uas -i 127.8.2.1 -p 5060 -m {calls}"));
     let mut caller = Sipp::start(
         folder.path(),
         "uac",
         &format!("-sn uac {SBC} -i 127.8.1.1 -p 5060 -s 14045551234 -r 300 -m {calls} -l 3000"),
     );
-    let expected =
-        Grade { created: calls, successful: calls, failed: 0, retransmissions: 0 };
+    let expected = Grade { created: calls, successful: calls, failed: 0, retransmissions: 0 };
     assert_eq!(caller.finish(Duration::from_secs(150)), expected, "the caller's count");
     assert_eq!(callee.finish(Duration::from_secs(30)), expected, "the callee's count");
     settle(&product);
@@ -55,10 +51,7 @@ fn memory_is_flat_over_repeats() {
     }
     // The first two rounds fill tables to their working size.
     let (settled, last) = (sizes[1], sizes[4]);
-    assert!(
-        last <= settled + settled / 50,
-        "resident memory grows from round to round: {sizes:?}"
-    );
+    assert!(last <= settled + settled / 50, "resident memory grows from round to round: {sizes:?}");
 }
 
 /// Recorded audio on 200 calls at once, echoed by the callee: every packet comes back.
@@ -92,13 +85,11 @@ fn audio_on_200_concurrent_calls() {
     let grade = callee.finish(Duration::from_secs(30));
     assert_eq!((grade.successful, grade.failed), (calls, 0), "the callee's count");
     settle(&product);
-    let (_, text) = product
-        .request("GET", "/api/cdrs?limit=1000", None)
-        .expect("CDRs through the API");
+    let (_, text) =
+        product.request("GET", "/api/cdrs?limit=1000", None).expect("CDRs through the API");
     let answer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     let records = answer["cdrs"].as_array().expect("cdrs");
-    let of_calls: Vec<_> =
-        records.iter().filter(|record| record["kind"] == "call").collect();
+    let of_calls: Vec<_> = records.iter().filter(|record| record["kind"] == "call").collect();
     assert_eq!(of_calls.len() as u64, calls, "one call record each");
     for record in of_calls {
         let sent = record["media_caller"]["packets"].as_u64().unwrap_or_default();

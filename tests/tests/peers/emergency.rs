@@ -25,8 +25,7 @@ fn every_spelling_of_911_reaches_the_psap() {
         assert_eq!(caller.finish(Duration::from_secs(20)).successful, 1, "{dialled}: caller");
         assert_eq!(psap.finish(Duration::from_secs(20)).successful, 1, "{dialled}: PSAP");
     }
-    let mut carrier =
-        Sipp::start(folder.path(), "carrier", "-sn uas -i 127.8.2.1 -p 5060 -m 1");
+    let mut carrier = Sipp::start(folder.path(), "carrier", "-sn uas -i 127.8.2.1 -p 5060 -m 1");
     let mut caller = Sipp::start(
         folder.path(),
         "ordinary",
@@ -41,8 +40,7 @@ fn every_spelling_of_911_reaches_the_psap() {
 #[test]
 fn a_dead_emergency_trunk_is_passed_over() {
     let Some((folder, product)) = start("dead_emergency_trunk") else { return };
-    let mut psap =
-        Sipp::start(folder.path(), "backup", "-sn uas -i 127.8.9.2 -p 5060 -m 1");
+    let mut psap = Sipp::start(folder.path(), "backup", "-sn uas -i 127.8.9.2 -p 5060 -m 1");
     let mut caller = Sipp::start(
         folder.path(),
         "caller",

@@ -65,7 +65,9 @@ fn half_open_and_babbling_connections_are_closed() {
     babbler.set_read_timeout(Some(Duration::from_secs(10))).expect("a deadline");
     let mut sink = Vec::new();
     let closed = babbler.read_to_end(&mut sink);
-    assert!(closed.is_ok() || closed.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock));
+    assert!(
+        closed.is_ok() || closed.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
+    );
     let mut probe = TcpStream::connect(SBC).expect("a connection");
     probe
         .write_all(

@@ -5,4 +5,5 @@ mod calls;
 mod emergency;
 mod hostile;
 mod loss;
+mod resilience;
 mod support;
