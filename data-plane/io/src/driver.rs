@@ -4,9 +4,11 @@
 //! [`Driver::send`] of the whole [`TxQueue`]. One driver value belongs to one shard and never leaves
 //! its thread; only its [`Waker`] does.
 
+mod choice;
 mod stats;
 mod waker;
 
+pub use choice::{Choice, Opened, open};
 pub use stats::{Count, SendError, Stats};
 pub use waker::Waker;
 
@@ -20,8 +22,8 @@ use std::time::Duration;
 /// that timers and sends are never starved by a flood.
 pub const RECEIVE_BATCH_MAX: usize = 512;
 
-/// Longest UDP payload (65,535 octets of IPv4 minus 20 and 8 of headers).
-pub const DATAGRAM_MAX_BYTES: usize = 65_507;
+/// Longest UDP payload: 65,535 octets less 8 of header over IPv6; 20 fewer fit over IPv4.
+pub const DATAGRAM_MAX_BYTES: usize = 65_527;
 
 /// Longest datagram taken on a media port. RTP and RTCP stay below a path MTU; a longer one is
 /// counted as [`Stats::rx_truncated`] and not delivered.

@@ -4,8 +4,8 @@
 //! | Module | What it is |
 //! |---|---|
 //! | [`driver`] | the seam: [`driver::Driver`], what it delivers, what it counts, how it is chosen |
-//! | `uring` | UDP through one private io_uring ring per shard: the default |
-//! | `mmsg` | UDP through epoll, recvmmsg and sendmmsg, where io_uring is forbidden |
+//! | [`uring`] | UDP through one private io_uring ring per shard: the default |
+//! | [`mmsg`] | UDP through epoll, recvmmsg and sendmmsg, where io_uring is forbidden |
 //! | `stream` | SIP over TCP: listeners, connections, framing, bounded queues, deadlines |
 //! | `cross` | bounded rings between shards |
 //! | [`host`] | the thread of a shard: pinned, hosted by a glommio executor that never parks |
@@ -14,8 +14,13 @@
 //! | [`sys`] | the only `unsafe` of the product, behind safe types |
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod addr;
+mod backlog;
 pub mod clock;
 pub mod driver;
 pub mod host;
+pub mod mmsg;
 pub mod probe;
+mod sockets;
 pub mod sys;
+pub mod uring;

@@ -108,6 +108,16 @@ impl Stats {
         self.tx_errors[error as usize] += 1;
     }
 
+    pub(crate) fn count_sent(&mut self, bytes: usize) {
+        self.tx_datagrams += 1;
+        self.tx_bytes += bytes as u64;
+    }
+
+    pub(crate) fn count_received(&mut self, bytes: usize) {
+        self.rx_datagrams += 1;
+        self.rx_bytes += bytes as u64;
+    }
+
     /// Hands out every counter.
     pub fn each(&self, sink: &mut dyn FnMut(Count)) {
         let plain = [

@@ -2,5 +2,11 @@
 //! that the kernel may touch alive and in place for as long as it may; nothing outside this module
 //! can break that.
 
+mod buffers;
+pub(crate) mod epoll;
 pub(crate) mod event;
+mod memory;
+pub(crate) mod mmsg;
+pub(crate) mod ring;
+pub(crate) mod socket;
 pub mod thread;

@@ -1,0 +1,46 @@
+//! Page-aligned memory that the kernel reads and writes beside us.
+
+use std::io;
+use std::ptr::NonNull;
+
+/// An anonymous mapping, zeroed, whose pages become memory when they are first touched.
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl Mapping {
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        // SAFETY: a new private anonymous mapping touches no existing memory.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, len })
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `new` made exactly this mapping, and its owner no longer uses it.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
