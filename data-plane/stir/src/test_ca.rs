@@ -61,7 +61,7 @@ impl Wish {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, self.name);
-        params.is_ca = self.ca.clone();
+        params.is_ca = self.ca;
         params.key_usages = self.usages.clone();
         params.use_authority_key_identifier_extension = true;
         params.not_before = date_time_ymd(self.years.0, 1, 1);

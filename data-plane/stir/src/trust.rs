@@ -15,6 +15,9 @@ use crate::outcome::Reason;
 /// What a URL leads to: a validated chain, or why its body is not one.
 type Entry = Result<Arc<VerifiedChain>, Reason>;
 
+/// The certificates of an x5u body, or why it is none.
+type Body = Result<Vec<Arc<Certificate>>, Reason>;
+
 /// An immutable table of validated chains. An empty one trusts nothing: every token ends in
 /// `none-fetch`.
 #[derive(Debug, Default)]
@@ -61,7 +64,8 @@ pub struct TrustBuilder {
     anchors: Vec<Arc<Certificate>>,
     crl_anchors: Vec<Arc<Certificate>>,
     crls: Vec<Vec<u8>>,
-    chains: Vec<(Option<Box<str>>, Result<Vec<Arc<Certificate>>, Reason>)>,
+    /// By URL; no URL is any URL.
+    chains: Vec<(Option<Box<str>>, Body)>,
     crl_hard: bool,
 }
 
@@ -107,8 +111,8 @@ impl TrustBuilder {
         Ok(())
     }
 
-    /// Refuses certificates as soon as the revocation lists are stale, instead of seven days later
-    /// (ST-46).
+    /// Refuses certificates when there is no usable revocation list, and as soon as the lists are
+    /// stale instead of seven days later (ST-46).
     pub const fn crl_hard(&mut self, hard: bool) {
         self.crl_hard = hard;
     }
@@ -126,9 +130,15 @@ impl TrustBuilder {
                 Err(error) => refused.push(error),
             }
         }
+        let next_update = lists.iter().filter_map(|list| list.next_update).min();
         let mut trust = Trust {
             anchors: self.anchors.len(),
-            crl_next_update: lists.iter().filter_map(|list| list.next_update).min(),
+            // Without any usable list the hard profile accepts nothing (ST-46).
+            crl_next_update: if self.crl_hard && lists.is_empty() {
+                Some(i64::MIN)
+            } else {
+                next_update
+            },
             crl_hard: self.crl_hard,
             ..Trust::default()
         };

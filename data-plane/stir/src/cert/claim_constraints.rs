@@ -63,7 +63,7 @@ impl ClaimConstraints {
             && self.permitted.iter().all(|(claim, allowed)| {
                 payload.member(claim).is_none_or(|value| {
                     let string = value.string();
-                    let actual = string.as_deref().unwrap_or(value.raw());
+                    let actual = string.as_deref().unwrap_or_else(|| value.raw());
                     allowed.iter().any(|one| one.as_ref() == actual)
                 })
             })

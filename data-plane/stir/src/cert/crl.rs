@@ -57,10 +57,13 @@ impl fmt::Display for CrlError {
 
 impl std::error::Error for CrlError {}
 
+/// Serial numbers by issuer name.
+type Revoked = HashMap<Box<[u8]>, HashSet<Box<[u8]>>>;
+
 /// A verified list: which serial numbers of which issuers are revoked.
 #[derive(Clone, Debug)]
 pub struct RevocationList {
-    revoked: HashMap<Box<[u8]>, HashSet<Box<[u8]>>>,
+    revoked: Revoked,
     pub this_update: i64,
     /// After this the list is stale (ST-46). None: never.
     pub next_update: Option<i64>,
@@ -163,8 +166,8 @@ fn entries(
     list: &CertificateRevocationList<'_>,
     list_issuer: &[u8],
     indirect: bool,
-) -> Result<HashMap<Box<[u8]>, HashSet<Box<[u8]>>>, CrlError> {
-    let mut revoked: HashMap<Box<[u8]>, HashSet<Box<[u8]>>> = HashMap::new();
+) -> Result<Revoked, CrlError> {
+    let mut revoked: Revoked = HashMap::new();
     let mut issuer: Box<[u8]> = list_issuer.into();
     for entry in list.iter_revoked_certificates() {
         for extension in entry.extensions() {
@@ -194,3 +197,7 @@ fn directory_name(value: &[u8]) -> Option<Box<[u8]>> {
     }
     None
 }
+
+#[cfg(test)]
+#[path = "crl_tests.rs"]
+mod tests;

@@ -66,13 +66,20 @@ pub(super) fn single(octets: &[u8], tag: u8) -> Option<&[u8]> {
     reader.is_empty().then_some(content)
 }
 
-/// Whether this is `SEQUENCE { SEQUENCE, SEQUENCE, BIT STRING }` and nothing else: the frame of a
-/// signed certificate or revocation list, whose tags no signature covers.
+/// Whether this is `SEQUENCE { SEQUENCE, SEQUENCE, BIT STRING }` and nothing else, with the same
+/// algorithm octets inside and outside of what is signed (RFC 5280 4.1.1.2, 5.1.1.2): the frame of a
+/// certificate or revocation list, most of which no signature covers.
 pub(super) fn is_signed_frame(octets: &[u8]) -> bool {
-    let Some(content) = single(octets, SEQUENCE) else { return false };
-    let mut reader = Reader::new(content);
-    [SEQUENCE, SEQUENCE, BIT_STRING].into_iter().all(|tag| reader.expect(tag).is_some())
-        && reader.is_empty()
+    let frame = || {
+        let mut outer = Reader::new(single(octets, SEQUENCE)?);
+        let mut signed = Reader::new(outer.expect(SEQUENCE)?);
+        let algorithm = outer.expect(SEQUENCE)?;
+        outer.expect(BIT_STRING)?;
+        // Version and serial number of a certificate, version of a list.
+        let _ = (signed.optional(context(0)), signed.optional(INTEGER));
+        Some(outer.is_empty() && signed.expect(SEQUENCE)? == algorithm)
+    };
+    frame() == Some(true)
 }
 
 /// Appends an element.

@@ -125,8 +125,11 @@ impl<'a> Passport<'a> {
     }
 }
 
+/// Header, payload and signature, still encoded.
+type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+
 /// Three parts between two dots.
-fn split(token: &[u8]) -> Result<(&[u8], &[u8], &[u8]), Reason> {
+fn split(token: &[u8]) -> Result<Parts<'_>, Reason> {
     let mut parts = token.split(|octet| *octet == b'.');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some(header), Some(payload), Some(signature), None)
