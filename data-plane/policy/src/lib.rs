@@ -27,7 +27,8 @@ pub use explain::{Explanation, explain};
 pub use ids::{RealmId, RouteId, SiteId, TrunkId};
 pub use snapshot::{
     Address, Attestation, AttestationLevel, Driver, EmergencyStep, HealthCheck, Identity, Limits,
-    Listener, Location, MediaRange, Mode, OnFailure, Realm, RealmKind, Role, Route, RuleId, Site,
-    SiteMatch, SiteRule, Snapshot, Stir, Target, Tier, Transport, Trunk, TrunkLimits, Trust,
+    Listener, Location, MediaRange, Mode, NumberPlan, OnFailure, Realm, RealmKind, Role, Route,
+    RuleId, Site, SiteMatch, SiteRule, Snapshot, Stir, Target, Tier, Transport, Trunk, TrunkLimits,
+    Trust,
 };
 pub use test_mode::{TEST_VARIABLES, TestSignal, TestSignals, test_signals};

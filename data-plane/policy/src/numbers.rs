@@ -149,6 +149,20 @@ impl Pattern {
         }
         Ok(Self::Number { literal: literal.into(), plus, prefix })
     }
+
+    /// The first of `numbers` that this pattern would take in. A pattern with `+` and `*` is a
+    /// range of international numbers and takes in none: `+91*` is India. `*` means everything else.
+    pub(crate) fn collides_with(&self, numbers: impl Iterator<Item = Vec<u8>>) -> Option<String> {
+        let Self::Number { literal, plus, prefix } = self else { return None };
+        if *plus && *prefix {
+            return None;
+        }
+        let mut numbers = numbers;
+        let taken = |number: &Vec<u8>| {
+            if *prefix { number.starts_with(literal) } else { **number == **literal }
+        };
+        numbers.find(taken).map(|number| String::from_utf8_lossy(&number).into_owned())
+    }
 }
 
 /// Patterns with a value each; the lowest value of all patterns that match wins. Lookup costs a
@@ -187,10 +201,6 @@ impl PatternMap {
         map
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.any.is_none() && self.plus.is_empty() && self.bare.is_empty()
-    }
-
     /// The lowest value of the patterns that match; `None` for `dialled` is something that is not a
     /// number.
     pub(crate) fn lookup(&self, dialled: Option<&Dialled>) -> Option<u32> {
@@ -221,10 +231,6 @@ impl Group {
         self.lengths = self.prefixes.iter().map(|(literal, _)| literal.len()).collect();
         self.lengths.sort_unstable();
         self.lengths.dedup();
-    }
-
-    fn is_empty(&self) -> bool {
-        self.exact.is_empty() && self.prefixes.is_empty()
     }
 
     fn lookup(&self, number: &[u8]) -> Option<u32> {

@@ -9,10 +9,10 @@ use std::{
 
 use ravelin_contract::config::{self, Features};
 pub use ravelin_contract::config::{
-    MediaDriver as Driver, Mode, OnFailure, RealmKind, Role, Transport,
+    MediaDriver as Driver, Mode, NumberPlan, OnFailure, RealmKind, Role, Transport,
 };
 
-use crate::{Class, RealmId, RouteId, SiteId, TrunkId};
+use crate::{Class, RealmId, RouteId, SiteId, TrunkId, compile::Tables, numbers::Dialled};
 
 /// Everything that the data plane knows of the config document of one version.
 #[derive(Debug)]
@@ -39,6 +39,7 @@ pub struct Snapshot {
     pub features: Features,
     pub emergency: config::Emergency,
     pub control: Option<config::Control>,
+    pub(crate) tables: Tables,
 }
 
 /// Capacities of this node over all shards.
@@ -111,6 +112,8 @@ pub struct Trunk {
     pub address_test: bool,
     /// Site of callers whose address belongs to none (EM-25 e).
     pub default_site: Option<SiteId>,
+    /// How numbers without `+` are completed.
+    pub number_plan: NumberPlan,
 }
 
 /// One address of a trunk.
@@ -319,27 +322,47 @@ impl Snapshot {
     /// port before without).
     #[must_use]
     pub fn trunk_by_source(&self, realm: RealmId, source: SocketAddr) -> Option<TrunkId> {
-        let _ = (realm, source);
-        None
+        self.tables.sources.get(usize::from(realm.0))?.find(source)
+    }
+
+    /// The same where the source port is not known.
+    #[must_use]
+    pub fn trunk_by_address(&self, realm: RealmId, source: IpAddr) -> Option<TrunkId> {
+        self.tables.sources.get(usize::from(realm.0))?.find_any_port(source)
     }
 
     /// What kind of call a Request-URI asks for. Total on arbitrary bytes, allocates nothing
     /// (EM-9..EM-16).
     #[must_use]
     pub fn classify(&self, realm: RealmId, request_uri: &[u8]) -> Class {
-        let _ = (realm, request_uri);
-        Class::None
+        self.tables
+            .classes
+            .get(usize::from(realm.0))
+            .map_or(Class::None, |table| table.classify(request_uri))
+    }
+
+    /// What the test guard blocks in test mode: [`crate::guard_matches`], and what is an emergency
+    /// number in any realm of this document.
+    #[must_use]
+    pub fn guard_matches(&self, uri: &[u8]) -> bool {
+        crate::guard_matches(uri)
+            || self
+                .tables
+                .classes
+                .iter()
+                .any(|table| matches!(table.classify(uri), Class::Emergency(_)))
     }
 
     /// The site that the packet's source address belongs to (EM-22..EM-24).
     #[must_use]
     pub fn site(&self, realm: RealmId, source: IpAddr) -> Option<SiteMatch> {
-        let _ = (realm, source);
-        None
+        let index = self.tables.sites.get(usize::from(realm.0))?.get(source)?;
+        Some(SiteMatch { site: SiteId(index), rule: SiteRule::Address })
     }
 
-    /// The site of a caller by all rules of EM-25 that need no header: pinned extension, address,
-    /// assigned extension, default of the trunk.
+    /// The site of a caller by all rules of EM-25 that need no header, and where that is: pinned
+    /// extension, address, assigned extension, default of the trunk. Without a site, or where the
+    /// site is no place (EM-26), the location is the default of the document (EM-27).
     #[must_use]
     pub fn locate(
         &self,
@@ -348,8 +371,30 @@ impl Snapshot {
         extension: Option<&[u8]>,
         trunk: Option<TrunkId>,
     ) -> Location<'_> {
-        let _ = (realm, source, extension, trunk);
-        Location { site: None, address: self.default_location.as_ref() }
+        let assigned = extension.and_then(|extension| self.extension_site(extension));
+        let site = match assigned {
+            Some(found) if found.rule == SiteRule::Pinned => Some(found),
+            _ => self.site(realm, source).or(assigned).or_else(|| {
+                let site = self.trunk(trunk?)?.default_site?;
+                Some(SiteMatch { site, rule: SiteRule::TrunkDefault })
+            }),
+        };
+        let address = site
+            .and_then(|found| self.site_settings(found.site))
+            .filter(|site| site.is_a_place)
+            .map(|site| &site.address)
+            .or(self.default_location.as_ref());
+        Location { site, address }
+    }
+
+    /// The site that the document assigns to an extension.
+    #[must_use]
+    pub fn extension_site(&self, extension: &[u8]) -> Option<SiteMatch> {
+        let entries = &self.tables.extensions;
+        let at = entries.binary_search_by(|entry| (*entry.extension).cmp(extension)).ok()?;
+        let entry = entries.get(at)?;
+        let rule = if entry.pinned { SiteRule::Pinned } else { SiteRule::Assigned };
+        Some(SiteMatch { site: entry.site, rule })
     }
 
     /// Trunks of an emergency call in the order in which they are tried, each once (EM-50). Health
@@ -361,23 +406,59 @@ impl Snapshot {
     /// [`Self::emergency_chain`] with the reason for each trunk.
     #[must_use]
     pub fn emergency_steps(&self, site: Option<SiteId>) -> &[EmergencyStep] {
-        let _ = site;
-        &[]
+        let chain = site.and_then(|site| {
+            let at = *self.tables.chain_of_site.get(site.0 as usize)?;
+            self.tables.chains.get(at as usize)
+        });
+        chain.or_else(|| self.tables.chains.first()).map(|chain| &**chain).unwrap_or_default()
+    }
+
+    /// Trunks for an address test call (933): those of the emergency chain that answer it, then any
+    /// other that does (EM-19).
+    pub fn address_test_chain(&self, site: Option<SiteId>) -> impl Iterator<Item = TrunkId> + '_ {
+        let answers = |trunk: &TrunkId| self.trunk(*trunk).is_some_and(|t| t.address_test);
+        let steps = self.emergency_steps(site);
+        let all = (0_u16..).map(TrunkId).take(self.trunks.len());
+        let others = all.filter(move |trunk| !steps.iter().any(|step| step.trunk == *trunk));
+        steps.iter().map(|step| step.trunk).chain(others).filter(answers)
     }
 
     /// The first route for a call from `from` to `dialled` (user part of the Request-URI).
     #[must_use]
     pub fn route(&self, from: TrunkId, dialled: &[u8]) -> Option<RouteId> {
-        let _ = (from, dialled);
-        None
+        let dialled = Dialled::parse(dialled, self.trunk(from)?.number_plan);
+        self.tables.routes.lookup(from, dialled.as_ref())
     }
 
-    /// The attestation that a call from `from` with the caller number `tn` gets (ST-10): derived,
-    /// never defaulted; `default_attestation` only lowers it.
+    /// The attestation that a call from `from` with the caller number `tn` (user part of the
+    /// caller's URI) gets (ST-10): derived, never defaulted; `default_attestation` only lowers it.
     #[must_use]
     pub fn attestation(&self, from: TrunkId, tn: &[u8]) -> Attestation {
-        let _ = (from, tn);
-        Attestation { level: None, rule: RuleId("stir-off") }
+        use AttestationLevel::{A, B, C};
+        let Some(trunk) = self.trunk(from).filter(|_| self.stir.signing) else {
+            return Attestation { level: None, rule: RuleId("signing-disabled") };
+        };
+        let (level, rule, lowered) = if trunk.role != Role::Customer {
+            (C, "gateway", "gateway")
+        } else if self.is_entitled(from, trunk.number_plan, tn) {
+            (A, "customer-entitled", "customer-entitled-capped")
+        } else {
+            (B, "customer-not-entitled", "customer-not-entitled-capped")
+        };
+        match self.stir.ceiling {
+            Some(ceiling) if level < ceiling => {
+                Attestation { level: Some(ceiling), rule: RuleId(lowered) }
+            }
+            _ => Attestation { level: Some(level), rule: RuleId(rule) },
+        }
+    }
+
+    /// Only a telephone number can be entitled: `numbers: ["*"]` does not cover names.
+    fn is_entitled(&self, from: TrunkId, plan: NumberPlan, tn: &[u8]) -> bool {
+        let Some(number) = Dialled::parse(tn, plan) else { return false };
+        let entitled = self.tables.entitlements.get(usize::from(from.0));
+        number.international().is_some()
+            && entitled.is_some_and(|numbers| numbers.lookup(Some(&number)).is_some())
     }
 
     #[must_use]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_saphyr::granit_parser::{Event, Parser};
 
 /// Largest document. It has to travel in one frame to the edge.
-pub const DOCUMENT_MAX_BYTES: usize = 60 * 1024 * 1024;
+pub(crate) const DOCUMENT_MAX_BYTES: usize = 60 * 1024 * 1024;
 
 /// Nesting of maps and sequences. The schema needs seven.
 const DEPTH_MAX: usize = 32;

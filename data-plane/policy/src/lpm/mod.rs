@@ -132,6 +132,11 @@ pub struct Lpm<K> {
 }
 
 impl<K: Key> Lpm<K> {
+    fn empty() -> Self {
+        let segments = vec![Segment { start: K::MIN, value: VALUE_NONE }];
+        Self { root: vec![VALUE_NONE], root_shift: K::BITS, nodes: Vec::new(), segments }
+    }
+
     /// Builds the table.
     ///
     /// # Errors
@@ -383,6 +388,12 @@ fn number(address: IpAddr) -> Number {
 }
 
 impl AddressTable {
+    /// A table that knows no address.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { v4: Lpm::empty(), v6: Lpm::empty() }
+    }
+
     /// Builds both tables from ranges and their values.
     ///
     /// # Errors
