@@ -1,0 +1,248 @@
+//! Metrics: the control plane's own, and those of the nodes under one roof.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
+    metrics::{
+        MetricType, counter::ConstCounter, counter::Counter, family::Family, gauge::ConstGauge,
+    },
+    registry::Registry,
+};
+use ravelin_contract::metrics::{MetricsReport, SampleKind};
+
+use super::App;
+use crate::store::records::Stored;
+
+/// Samples of one node that are shown; a node with more is cut and counted.
+const SAMPLES_MAX: usize = 20_000;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CodeLabel {
+    code: u16,
+}
+
+/// What the control plane counts itself.
+#[derive(Debug, Default)]
+pub struct OwnCounters {
+    pub events: Counter,
+    pub cdrs: Counter,
+    pub repeats: Counter,
+    pub flaws: Counter,
+    pub store_failures: Counter,
+    pub links_refused: Counter,
+    pub auth_refused: Counter,
+    pub connections_refused: Counter,
+    requests: Family<CodeLabel, Counter>,
+}
+
+impl OwnCounters {
+    pub fn stored(&self, stored: &Stored) {
+        self.events.inc_by(stored.events);
+        self.cdrs.inc_by(stored.cdrs);
+        self.repeats.inc_by(stored.repeats);
+        self.flaws.inc_by(stored.flaws);
+    }
+
+    pub fn request(&self, status: StatusCode) {
+        self.requests.get_or_create(&CodeLabel { code: status.as_u16() }).inc();
+    }
+
+    fn register(&self, registry: &mut Registry) {
+        for (name, help, counter) in [
+            ("records_events", "Audit events stored", &self.events),
+            ("records_cdrs", "CDRs stored", &self.cdrs),
+            ("records_repeats", "Records that were stored already", &self.repeats),
+            ("records_flaws", "Records that break their chain", &self.flaws),
+            ("store_failures", "Transactions that failed", &self.store_failures),
+            ("links_refused", "Node connections refused", &self.links_refused),
+            ("auth_refused", "Requests refused for want of a right", &self.auth_refused),
+            ("connections_refused", "HTTP connections refused", &self.connections_refused),
+        ] {
+            registry.register(format!("control_{name}"), help, counter.clone());
+        }
+        registry.register("control_requests", "HTTP requests by status", self.requests.clone());
+    }
+}
+
+/// All metrics in OpenMetrics text, which Prometheus reads.
+#[utoipa::path(get, path = "/metrics", tag = "health", security(()),
+    responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
+pub(crate) async fn metrics(State(app): State<App>) -> Response {
+    let mut registry = Registry::with_prefix("ravelin");
+    app.counters.register(&mut registry);
+    let all = app.registry.all();
+    let reports = all
+        .iter()
+        .filter(|node| node.is_connected())
+        .filter_map(|node| Some((node.name.clone(), node.metrics()?)))
+        .collect();
+    let connected = all.iter().map(|node| (node.name.clone(), node.is_connected())).collect();
+    registry.register_collector(Box::new(Nodes {
+        reports,
+        connected,
+        config_version: app.version(),
+    }));
+    let mut text = String::new();
+    match encode(&mut text, &registry) {
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], text).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "metrics");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// The nodes' reports, encoded at each scrape.
+#[derive(Debug)]
+struct Nodes {
+    reports: Vec<(String, MetricsReport)>,
+    connected: Vec<(String, bool)>,
+    config_version: u64,
+}
+
+type Labels = Vec<(String, String)>;
+
+/// One family: what Prometheus wants to see together.
+struct Shown {
+    help: String,
+    kind: SampleKind,
+    samples: Vec<(Labels, f64)>,
+}
+
+impl Nodes {
+    fn families(&self) -> BTreeMap<String, Shown> {
+        let mut families = BTreeMap::new();
+        let mut add = |name: &str, help: &str, kind, labels: Labels, value: f64| {
+            let name = match kind {
+                SampleKind::Counter => name.strip_suffix("_total").unwrap_or(name),
+                SampleKind::Gauge => name,
+            };
+            if !valid_name(name) || !labels.iter().all(|(name, _)| valid_name(name)) {
+                return false;
+            }
+            let family = families.entry(name.to_owned()).or_insert_with(|| Shown {
+                help: help.trim_end_matches('.').to_owned(),
+                kind,
+                samples: Vec::new(),
+            });
+            let fits = family.kind == kind;
+            if fits {
+                family.samples.push((labels, value));
+            }
+            fits
+        };
+        let gauge = SampleKind::Gauge;
+        add(
+            "config_version",
+            "Config version in force",
+            gauge,
+            Vec::new(),
+            whole(self.config_version),
+        );
+        for (node, connected) in &self.connected {
+            let labels = vec![("node".to_owned(), node.clone())];
+            add(
+                "node_connected",
+                "1 if the node is connected",
+                gauge,
+                labels,
+                f64::from(u8::from(*connected)),
+            );
+        }
+        for (node, report) in &self.reports {
+            let mut hidden = report.samples.len().saturating_sub(SAMPLES_MAX);
+            let with_node = |labels: &Labels| {
+                let mut all = vec![("node".to_owned(), node.clone())];
+                all.extend(labels.iter().filter(|(name, _)| name != "node").cloned());
+                all
+            };
+            for sample in report.samples.iter().take(SAMPLES_MAX) {
+                let labels = with_node(&sample.labels);
+                if !add(&sample.name, &sample.help, sample.kind, labels, sample.value) {
+                    hidden += 1;
+                }
+            }
+            for histogram in &report.histograms {
+                let name = format!("{}_seconds", histogram.name);
+                for (quantile, ns) in [
+                    ("0.5", histogram.p50_ns),
+                    ("0.9", histogram.p90_ns),
+                    ("0.99", histogram.p99_ns),
+                    ("0.999", histogram.p999_ns),
+                    ("1", histogram.max_ns),
+                ] {
+                    let mut labels = with_node(&histogram.labels);
+                    labels.push(("quantile".to_owned(), quantile.to_owned()));
+                    add(&name, &histogram.help, gauge, labels, whole(ns) / 1e9);
+                }
+                let counter = SampleKind::Counter;
+                let labels = || with_node(&histogram.labels);
+                let help = format!("{}: how many", histogram.help.trim_end_matches('.'));
+                add(
+                    &format!("{}_observations", histogram.name),
+                    &help,
+                    counter,
+                    labels(),
+                    whole(histogram.count),
+                );
+                let help = format!("{}: their sum", histogram.help.trim_end_matches('.'));
+                let name = format!("{}_observed_seconds", histogram.name);
+                add(&name, &help, counter, labels(), whole(histogram.sum_ns) / 1e9);
+            }
+            let labels = vec![("node".to_owned(), node.clone())];
+            let hidden = u64::try_from(hidden).unwrap_or(u64::MAX);
+            add(
+                "control_samples_hidden",
+                "Samples of the node that cannot be shown",
+                gauge,
+                labels,
+                whole(hidden),
+            );
+            let labels = vec![("node".to_owned(), node.clone())];
+            let started = whole(report.started_unix_ms) / 1e3;
+            add("node_start_time_seconds", "When the node started", gauge, labels, started);
+        }
+        families
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "metrics are floating point")]
+fn whole(number: u64) -> f64 {
+    number as f64
+}
+
+fn valid_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|c: char| c.is_ascii_digit())
+        && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b'_')
+}
+
+impl Collector for Nodes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (name, family) in self.families() {
+            let kind = match family.kind {
+                SampleKind::Counter => MetricType::Counter,
+                SampleKind::Gauge => MetricType::Gauge,
+            };
+            let mut metric = encoder.encode_descriptor(&name, &family.help, None, kind)?;
+            for (labels, value) in family.samples {
+                let one = metric.encode_family(&labels)?;
+                match family.kind {
+                    SampleKind::Counter => ConstCounter::new(value).encode(one)?,
+                    SampleKind::Gauge => ConstGauge::new(value).encode(one)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,229 @@
+//! The REST API, the metrics, and the pages for people.
+
+mod audit;
+pub mod auth;
+mod body;
+mod config;
+mod e911;
+mod emergency;
+pub mod error;
+mod health;
+mod live;
+pub mod metrics;
+pub mod openapi;
+mod reports;
+mod soc2;
+mod tokens;
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderValue, Method, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, delete, get, post, put},
+};
+use ravelin_policy::TestSignals;
+use tokio::sync::Semaphore;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use self::{
+    auth::{ADMIN, ATTEST, AUDIT, Access, OPERATE, READ, Table},
+    error::ApiError,
+    metrics::OwnCounters,
+};
+use crate::{collect::registry::Registry, publish::Publisher, store::Store, ui};
+
+/// Largest request body of most routes, in octets.
+const BODY_MAX_BYTES: usize = 256 * 1024;
+/// How long a request may take; an activation waits at most five seconds for its nodes.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the check of all chains may take.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(600);
+/// Checks of chains at once.
+const VERIFY_MAX: usize = 1;
+
+/// What every request may need.
+#[derive(Clone, Debug)]
+pub struct App(Arc<Shared>);
+
+/// See [`App`].
+#[derive(Debug)]
+pub struct Shared {
+    pub store: Store,
+    pub publisher: Arc<Publisher>,
+    pub registry: Arc<Registry>,
+    pub counters: Arc<OwnCounters>,
+    pub signals: TestSignals,
+    pub logins: ui::Logins,
+    pub(crate) table: Table,
+    verify: Semaphore,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Builds the service. Routes and their access stand in one list: what is not in it is not served.
+#[must_use]
+pub fn router(
+    store: Store,
+    publisher: Arc<Publisher>,
+    registry: Arc<Registry>,
+    counters: Arc<OwnCounters>,
+    signals: TestSignals,
+) -> Router {
+    let routes = Routes::default();
+    let routes = ui::routes(open_routes(evidence_routes(config_routes(routes))));
+    let app = App(Arc::new(Shared {
+        store,
+        publisher,
+        registry,
+        counters,
+        signals,
+        logins: ui::Logins::default(),
+        table: routes.table,
+        verify: Semaphore::new(VERIFY_MAX),
+    }));
+    let fixed =
+        |name, value| SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value));
+    routes
+        .router
+        .route_layer(middleware::from_fn_with_state(app.clone(), auth::guard))
+        .fallback(|| async { ApiError::not_found("route") })
+        .layer(middleware::from_fn_with_state(app.clone(), observe))
+        .layer(fixed(header::CACHE_CONTROL, "no-store"))
+        .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))
+        .with_state(app)
+}
+
+/// Routes under construction.
+#[derive(Default)]
+pub(crate) struct Routes {
+    router: Router<App>,
+    table: Table,
+}
+
+impl Routes {
+    pub(crate) fn at(
+        mut self,
+        access: Access,
+        method: Method,
+        path: &'static str,
+        handler: MethodRouter<App>,
+    ) -> Self {
+        self.table.entry(path).or_default().push((method, access));
+        Self { router: self.router.route(path, handler), table: self.table }
+    }
+}
+
+fn config_routes(routes: Routes) -> Routes {
+    let large = || DefaultBodyLimit::max(crate::publish::DOCUMENT_MAX_BYTES);
+    let sites = "/api/e911/multi-site/config";
+    let site = "/api/e911/multi-site/config/{site_id}";
+    let old = "/api/framework/nomadic-e911";
+    let old_site = "/api/framework/nomadic-e911/sites/{site_id}";
+    debug_assert!(old_site.starts_with(old));
+    routes
+        .at(READ, Method::GET, "/api/config", get(config::show))
+        .at(OPERATE, Method::PUT, "/api/config", put(config::stage).layer(large()))
+        .at(READ, Method::GET, "/api/config/versions", get(config::versions))
+        .at(READ, Method::POST, "/api/config/validate", post(config::validate).layer(large()))
+        .at(OPERATE, Method::POST, "/api/config/activate", post(config::activate))
+        .at(OPERATE, Method::POST, "/api/config/rollback", post(config::rollback))
+        .at(ADMIN, Method::GET, "/api/tokens", get(tokens::list))
+        .at(ADMIN, Method::POST, "/api/tokens", post(tokens::create))
+        .at(ADMIN, Method::DELETE, "/api/tokens/{id}", delete(tokens::revoke))
+        .at(OPERATE, Method::POST, sites, post(e911::create))
+        .at(READ, Method::GET, site, get(e911::show))
+        .at(OPERATE, Method::PUT, site, put(e911::update))
+        .at(OPERATE, Method::DELETE, site, delete(e911::remove))
+        .at(READ, Method::GET, "/api/e911/multi-site/configs", get(e911::list))
+        .at(OPERATE, Method::POST, "/api/e911/extension-site", post(e911::pin))
+        .at(READ, Method::GET, "/api/framework/nomadic-e911/sites", get(e911::old_list))
+        .at(
+            OPERATE,
+            Method::POST,
+            "/api/framework/nomadic-e911/create-site",
+            post(e911::old_create),
+        )
+        .at(OPERATE, Method::PUT, old_site, put(e911::update))
+        .at(OPERATE, Method::DELETE, old_site, delete(e911::remove))
+        .at(
+            READ,
+            Method::POST,
+            "/api/framework/nomadic-e911/detect-location/{extension}",
+            post(e911::detect),
+        )
+        .at(READ, Method::GET, "/api/emergency/contacts", get(emergency::contacts))
+        .at(OPERATE, Method::POST, "/api/emergency/contacts", post(emergency::add_contact))
+        .at(
+            OPERATE,
+            Method::DELETE,
+            "/api/emergency/contacts/{id}",
+            delete(emergency::remove_contact),
+        )
+        .at(READ, Method::GET, "/api/emergency/history", get(emergency::history))
+        .at(OPERATE, Method::POST, "/api/emergency/trigger", post(emergency::trigger))
+        .at(OPERATE, Method::POST, "/api/emergency/test", post(emergency::test))
+}
+
+fn evidence_routes(routes: Routes) -> Routes {
+    let soc2 = "/api/framework/compliance/soc2/control";
+    routes
+        .at(READ, Method::GET, "/api/nodes", get(live::nodes))
+        .at(READ, Method::GET, "/api/calls", get(live::calls))
+        .at(READ, Method::GET, "/api/calls/{id}", get(live::call))
+        .at(READ, Method::GET, "/api/calls/{id}/ladder", get(live::ladder))
+        .at(READ, Method::GET, "/api/trunks", get(live::trunks))
+        .at(READ, Method::GET, "/api/stats", get(live::stats))
+        .at(READ, Method::GET, "/api/cdrs", get(audit::cdrs))
+        .at(AUDIT, Method::GET, "/api/audit/events", get(audit::events))
+        .at(AUDIT, Method::GET, "/api/audit/verify", get(audit::verify))
+        .at(READ, Method::GET, "/api/framework/compliance/soc2/controls", get(soc2::controls))
+        .at(ATTEST, Method::POST, soc2, post(soc2::save))
+        .at(
+            AUDIT,
+            Method::GET,
+            "/api/framework/compliance/soc2/control/{control_id}/history",
+            get(soc2::history),
+        )
+        .at(READ, Method::GET, "/api/framework/compliance/soc2/report", get(soc2::report))
+        .at(ATTEST, Method::POST, "/api/framework/compliance/soc2/audit", post(soc2::add_audit))
+        .at(AUDIT, Method::GET, "/api/reports/emergency", get(reports::emergency))
+        .at(AUDIT, Method::GET, "/api/reports/sites", get(reports::sites))
+}
+
+fn open_routes(routes: Routes) -> Routes {
+    routes
+        .at(Access::Open, Method::GET, "/api/health", get(health::health))
+        .at(Access::Open, Method::GET, "/metrics", get(metrics::metrics))
+        .at(Access::Open, Method::GET, "/api/openapi.json", get(openapi::show))
+}
+
+/// Counts requests, and bounds the time that they take.
+async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let patience =
+        if request.uri().path() == "/api/audit/verify" { VERIFY_TIMEOUT } else { REQUEST_TIMEOUT };
+    let response = match tokio::time::timeout(patience, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "this took too long").into_response(),
+    };
+    app.counters.request(response.status());
+    response
+}
+
+impl Shared {
+    /// Version of the config in force; 0 if there is none.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.publisher.active().map_or(0, |active| active.version)
+    }
+}
