@@ -7,7 +7,7 @@
 //! | [`uring`] | UDP through one private io_uring ring per shard: the default |
 //! | [`mmsg`] | UDP through epoll, recvmmsg and sendmmsg, where io_uring is forbidden |
 //! | `stream` | SIP over TCP: listeners, connections, framing, bounded queues, deadlines |
-//! | `cross` | bounded rings between shards |
+//! | [`cross`] | bounded rings between shards |
 //! | [`host`] | the thread of a shard: pinned, hosted by a glommio executor that never parks |
 //! | [`probe`] | what this kernel and this process may do, with a name for what is missing |
 //! | [`clock`] | the one place that reads the clocks |
@@ -17,6 +17,7 @@
 mod addr;
 mod backlog;
 pub mod clock;
+pub mod cross;
 pub mod driver;
 pub mod host;
 pub mod mmsg;
