@@ -199,6 +199,30 @@ pub struct Address {
     pub country: String,
 }
 
+/// The dispatchable location in one line: street, building, floor, room, city, state, ZIP, without
+/// what is absent; `Location on file` if all of it is.
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts = [
+            ("", &self.street),
+            ("Building: ", &self.building),
+            ("Floor ", &self.floor),
+            ("Room ", &self.room),
+            ("", &self.city),
+            ("", &self.state),
+            ("", &self.postal_code),
+        ];
+        let mut separator = "";
+        for (label, part) in parts {
+            if let Some(part) = part {
+                write!(f, "{separator}{label}{part}")?;
+                separator = ", ";
+            }
+        }
+        if separator.is_empty() { f.write_str("Location on file") } else { Ok(()) }
+    }
+}
+
 /// STIR/SHAKEN of this provider. Paths as in the document, relative to the data directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stir {

@@ -24,7 +24,7 @@ use ravelin_contract::{
 
 pub(crate) use faults::{Fault, FaultKind, Faults};
 pub(crate) use routes::RouteTable;
-pub(crate) use sites::{check_extension, conflict_with_emergency, number_sites};
+pub(crate) use sites::number_sites;
 pub(crate) use sources::SourceTable;
 
 use crate::{

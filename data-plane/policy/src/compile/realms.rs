@@ -92,7 +92,12 @@ fn resolve(
                     "realm `{id}` does not state `emergency: allow` or `deny`; emergency calls \
                      that start there are denied"
                 );
-                faults.warn(path("emergency"), reason);
+                let trunk = config.trunks.iter().position(|trunk| trunk.realm == id);
+                let path = match (raw, trunk) {
+                    (None, Some(trunk)) => format!("trunks[{trunk}].realm"),
+                    _ => path("emergency"),
+                };
+                faults.warn(path, reason);
             }
             false
         }

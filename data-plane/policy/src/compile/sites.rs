@@ -357,7 +357,7 @@ pub(super) fn extensions(
 }
 
 /// An extension is a user part that needs no escaping.
-pub(crate) fn check_extension(extension: &str) -> Result<(), String> {
+fn check_extension(extension: &str) -> Result<(), String> {
     let valid =
         |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'+' | b'*' | b'#');
     if extension.is_empty()
@@ -372,7 +372,7 @@ pub(crate) fn check_extension(extension: &str) -> Result<(), String> {
 }
 
 /// EM-14: an extension that is an emergency number, or that one starts with.
-pub(crate) fn conflict_with_emergency(extension: &str, classes: &[ClassTable]) -> Option<String> {
+fn conflict_with_emergency(extension: &str, classes: &[ClassTable]) -> Option<String> {
     let Ok(pattern @ Pattern::Number { .. }) = Pattern::parse(&format!("{extension}*")) else {
         return None;
     };

@@ -24,7 +24,11 @@ fn chain(snapshot: &Snapshot, site: Option<SiteId>) -> Vec<&str> {
 fn the_example_compiles_as_it_stands() {
     let Compiled { snapshot, warnings } = compile(LOOPBACK, 7).unwrap();
     let warned: Vec<&str> = warnings.iter().map(|w| w.path.as_str()).collect();
-    assert_eq!(warned, ["realms"], "only the unstated right of the core realm: {warnings:?}");
+    assert_eq!(
+        warned,
+        ["trunks[1].realm"],
+        "only the unstated right of the core realm: {warnings:?}"
+    );
     assert_eq!((snapshot.version, snapshot.node.as_str()), (7, "edge-1"));
     assert_eq!(snapshot.mode, Mode::Production);
     assert_eq!(snapshot.cores, [0, 1]);
