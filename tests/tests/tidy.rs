@@ -238,3 +238,26 @@ fn read(path: &Path) -> String {
 fn relative(root: &Path, path: &Path) -> String {
     path.strip_prefix(root).unwrap_or(path).display().to_string()
 }
+
+/// The manual's tables of causes and drop reasons are those of the code.
+#[test]
+fn the_manual_lists_every_cause_and_drop_reason() {
+    let manual = read(&tree::root().join("docs/MANUAL.md"));
+    for cause in ravelin_engine::cause::Cause::ALL {
+        let status = match cause.status() {
+            0 => "-".to_owned(),
+            status => status.to_string(),
+        };
+        let row = format!(
+            "| {} | {status} | `{}` | {} |",
+            cause.number(),
+            cause.label(),
+            cause.text()
+        );
+        assert!(manual.contains(&row), "docs/MANUAL.md lacks the row: {row}");
+    }
+    for reason in ravelin_engine::drops::DropReason::ALL {
+        let row = format!("| `{}` |", reason.label());
+        assert!(manual.contains(&row), "docs/MANUAL.md lacks the row of {row}");
+    }
+}
