@@ -222,8 +222,20 @@ mod tests {
     fn odd_texts_survive_writing() {
         let mut document = Document::from_yaml(LOOPBACK).unwrap();
         let mut site = chicago();
-        for name in ["yes", "1e3", "a: b # c", "- x", "\"q\"", "'", "Zürich ☎", " x", "null", "~"]
-        {
+        let long = "word ".repeat(60);
+        for name in [
+            long.trim(),
+            "yes",
+            "1e3",
+            "a: b # c",
+            "- x",
+            "\"q\"",
+            "'",
+            "Zürich ☎",
+            " x",
+            "null",
+            "~",
+        ] {
             site.site_name = name.to_owned();
             site.building = Some(format!("{name}\u{e9}: [\"x\"]"));
             document.config.sites[0] = site.clone();
@@ -273,12 +285,6 @@ mod tests {
         };
         let invalid = |path: &str| ("invalid", path.to_owned());
         let conflict = |path: &str| ("conflict", path.to_owned());
-        let range = |site: &mut Site, start: &str, end: &str| {
-            site.ip_range = None;
-            site.ip_range_start = Some(start.into());
-            site.ip_range_end = Some(end.into());
-        };
-        let _ = range;
         assert_eq!(refused(|s| s.ip_range = Some("zz".into())), invalid("ip_range"));
         assert_eq!(refused(|s| s.ip_range = None), invalid("ip_range_start"));
         assert_eq!(refused(|s| s.elin = Some("911".into())), invalid("elin"));

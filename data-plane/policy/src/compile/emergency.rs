@@ -44,7 +44,7 @@ pub(super) fn chains(
     let mut known: HashMap<Vec<TrunkId>, u32> = HashMap::from([(Vec::new(), 0)]);
     let mut of_site = Vec::with_capacity(config.sites.len());
     for (index, site) in config.sites.iter().enumerate() {
-        let own = site_trunks(index, site, names, trunks, faults);
+        let own = site_trunks(index, site, names, config, faults);
         let position = *known.entry(own).or_insert_with_key(|own| {
             chains.push(chain(own));
             u32::try_from(chains.len() - 1).unwrap_or(0)
@@ -66,7 +66,7 @@ fn tail(
     let global = config.features.karis_law.as_ref().and_then(|k| k.emergency_trunk_id.as_deref());
     if let Some(id) = global {
         let path = "features.karis_law.emergency_trunk_id";
-        if let Some(trunk) = emergency_trunk(path, id, names, trunks, faults) {
+        if let Some(trunk) = emergency_trunk(path, id, names, config, faults) {
             steps.push(EmergencyStep { trunk, tier: Tier::Global });
         }
     }
@@ -85,7 +85,7 @@ fn site_trunks(
     index: usize,
     site: &config::Site,
     names: &Names<'_>,
-    trunks: &[Trunk],
+    config: &Config,
     faults: &mut Faults,
 ) -> Vec<TrunkId> {
     let path = |at: Option<usize>| match at {
@@ -109,7 +109,7 @@ fn site_trunks(
     listed.sort_by_key(|(priority, ..)| *priority);
     let mut found = Vec::new();
     for (_, at, id) in listed {
-        let Some(trunk) = emergency_trunk(&path(at), id, names, trunks, faults) else { continue };
+        let Some(trunk) = emergency_trunk(&path(at), id, names, config, faults) else { continue };
         if found.contains(&trunk) {
             faults.error(path(at), format!("trunk `{id}` is listed twice"));
         } else {
@@ -123,14 +123,14 @@ fn emergency_trunk(
     path: &str,
     id: &str,
     names: &Names<'_>,
-    trunks: &[Trunk],
+    config: &Config,
     faults: &mut Faults,
 ) -> Option<TrunkId> {
     let Some(&trunk) = names.trunks.get(id) else {
         faults.error(path, format!("unknown trunk `{id}`"));
         return None;
     };
-    let settings = trunks.get(usize::from(trunk.0))?;
+    let settings = config.trunks.get(usize::from(trunk.0))?;
     if settings.role == Role::Customer {
         faults.error(path, format!("`{id}` is a customer; emergency calls cannot go there"));
         return None;

@@ -115,9 +115,9 @@ pub(crate) fn compile_config(
     edge::cores(config, &mut faults);
     let stir = features::stir(config, &mut faults);
     let (mut trunks, entitlements) =
-        trunks::build(config, &mut names, &realms, &listeners, &stir, &mut faults);
+        trunks::build(config, &mut names, &listeners, &stir, &mut faults);
     let sources = sources::build(config, &names, realms.len(), &mut faults);
-    let (routes, route_table) = routes::build(config, &names, &trunks, &classes, &mut faults);
+    let (routes, route_table) = routes::build(config, &names, &classes, &mut faults);
     let sites = sites::build(config, &realms, &names, &classes, &mut faults);
     let by_name = sites::by_name(&sites);
     trunks::default_sites(config, &by_name, &mut trunks, &mut faults);
@@ -125,7 +125,7 @@ pub(crate) fn compile_config(
     let extensions = sites::extensions(config, &sites, &by_name, &classes, &mut faults);
     let chains = emergency::chains(config, &names, &trunks, &realms, &mut faults);
     features::check(config, mode, &mut faults);
-    realms::check_use(config, &realms, &listeners, &media, &mut faults);
+    realms::check_use(config, &realms, &mut faults);
 
     let faults = faults.finish()?;
     let snapshot = Snapshot {

@@ -6,7 +6,7 @@ use ravelin_contract::config::{Allow, Config, RealmKind, Role};
 
 use super::{Faults, Names, text};
 use crate::{
-    Listener, MediaRange, Realm, RealmId,
+    Realm, RealmId,
     class::{Class, ClassTable, Country, NUMBER_MAX, OUTSIDE_PREFIX_MAX},
 };
 
@@ -155,23 +155,18 @@ fn prove_direct_dialling(class: &ClassTable, path: &str, faults: &mut Faults) {
     }
 }
 
-/// What is used by trunks has to exist on the edge.
-pub(super) fn check_use(
-    config: &Config,
-    realms: &[Realm],
-    listeners: &[Listener],
-    media: &[MediaRange],
-    faults: &mut Faults,
-) {
-    for (index, realm) in (0_u16..).zip(realms) {
+/// What is used by trunks has to exist on the edge. Judged by what the document names, so that a
+/// faulty listener or range is not reported a second time here.
+pub(super) fn check_use(config: &Config, realms: &[Realm], faults: &mut Faults) {
+    for realm in realms {
         let Some(at) = config.trunks.iter().position(|trunk| trunk.realm == realm.id) else {
             continue;
         };
         let path = format!("trunks[{at}].realm");
-        if !listeners.iter().any(|listener| listener.realm == RealmId(index)) {
+        if !config.edge.listeners.iter().any(|listener| listener.realm == realm.id) {
             let reason = format!("realm `{}` has no listener in edge.listeners", realm.id);
             faults.error(path, reason);
-        } else if !media.iter().any(|range| range.realm == RealmId(index)) {
+        } else if !config.edge.media.iter().any(|range| range.realm == realm.id) {
             let reason = format!(
                 "realm `{}` has no ports in edge.media: no call of this trunk could have audio",
                 realm.id

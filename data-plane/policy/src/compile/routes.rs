@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ravelin_contract::config::{Config, Role};
+use ravelin_contract::config::{self, Config, Role};
 
 use super::{Faults, Names, text, trunks};
 use crate::{
-    Route, RouteId, Trunk, TrunkId,
+    Route, RouteId, TrunkId,
     class::ClassTable,
     numbers::{Dialled, Pattern, PatternMap},
 };
@@ -39,7 +39,6 @@ impl RouteTable {
 pub(super) fn build(
     config: &Config,
     names: &Names<'_>,
-    trunks: &[Trunk],
     classes: &[ClassTable],
     faults: &mut Faults,
 ) -> (Vec<Route>, RouteTable) {
@@ -61,7 +60,7 @@ pub(super) fn build(
         let pattern = faults.check(at("to"), Pattern::parse(&raw.to));
         let from = references(&at("from"), &raw.from, names, faults);
         let to = references(&at("trunks"), &raw.trunks, names, faults);
-        check_targets(&at("trunks"), &raw.trunks, &to, trunks, faults);
+        check_targets(&at("trunks"), &raw.trunks, &to, &config.trunks, faults);
         if let Some(pattern) = pattern {
             warn_if_never_used(&at("to"), &raw.to, &pattern, classes, faults);
             if raw.from.is_empty() {
@@ -76,7 +75,7 @@ pub(super) fn build(
     }
     let map = |patterns: &[(Pattern, u32)]| PatternMap::new(patterns.iter().map(|(p, v)| (p, *v)));
     let by_trunk = (0_u16..)
-        .zip(trunks)
+        .zip(&config.trunks)
         .map(|(index, _)| by_trunk.get(&TrunkId(index)).map(|p| map(p)).unwrap_or_default())
         .collect();
     (routes, RouteTable { everyone: map(&everyone), by_trunk })
@@ -100,7 +99,7 @@ fn check_targets(
     path: &str,
     ids: &[String],
     to: &[TrunkId],
-    trunks: &[Trunk],
+    trunks: &[config::Trunk],
     faults: &mut Faults,
 ) {
     if ids.is_empty() {

@@ -6,8 +6,8 @@ use ravelin_contract::config::{self, Config, OnFailure, Role, Transport};
 
 use super::{Faults, Names, edge, text};
 use crate::{
-    HealthCheck, Identity, Listener, Realm, RealmId, SiteId, Stir, Target, Trunk, TrunkId,
-    TrunkLimits, Trust,
+    HealthCheck, Identity, Listener, RealmId, SiteId, Stir, Target, Trunk, TrunkId, TrunkLimits,
+    Trust,
     class::ClassTable,
     numbers::{Pattern, PatternMap},
 };
@@ -25,7 +25,6 @@ const SIPS_PORT: u16 = 5061;
 pub(super) fn build<'c>(
     config: &'c Config,
     names: &mut Names<'c>,
-    realms: &[Realm],
     listeners: &[Listener],
     stir: &Stir,
     faults: &mut Faults,
@@ -68,7 +67,7 @@ pub(super) fn build<'c>(
         }
         entitlements.push(numbers(raw, index, faults));
     }
-    let _ = realms;
+    check_trust_anchors(config, stir, faults);
     (trunks, entitlements)
 }
 
@@ -169,11 +168,6 @@ fn identity(raw: &config::Trunk, index: u16, stir: &Stir, faults: &mut Faults) -
     if identity.verify && !stir.verification {
         let reason = "nothing is verified: features.stir_shaken does not enable verification";
         faults.warn(at("verify"), reason);
-    } else if identity.verify && stir.ca_cert_path.is_none() {
-        faults.error(
-            "features.stir_shaken.ca_cert_path",
-            format!("missing: trunk `{}` verifies, and trusts no one without it", raw.id),
-        );
     }
     if identity.on_failure == OnFailure::Reject && !identity.verify {
         faults.warn(at("on_failure"), "without `verify` nothing can fail");
@@ -182,6 +176,19 @@ fn identity(raw: &config::Trunk, index: u16, stir: &Stir, faults: &mut Faults) -
         sign: identity.sign && stir.signing,
         verify: identity.verify && stir.verification,
         on_failure: identity.on_failure,
+    }
+}
+
+/// T9: without a list of trusted CAs nothing can pass.
+fn check_trust_anchors(config: &Config, stir: &Stir, faults: &mut Faults) {
+    if !stir.verification || stir.ca_cert_path.is_some() {
+        return;
+    }
+    let verifies = |trunk: &&config::Trunk| trunk.identity.as_ref().is_some_and(|i| i.verify);
+    if let Some(trunk) = config.trunks.iter().find(verifies) {
+        let reason =
+            format!("missing: trunk `{}` verifies, and trusts no one without it", trunk.id);
+        faults.error("features.stir_shaken.ca_cert_path", reason);
     }
 }
 
