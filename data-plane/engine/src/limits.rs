@@ -12,10 +12,16 @@ pub const CALLS_EMERGENCY_RESERVE: u32 = 600;
 pub const CLIENT_TRANSACTIONS_MAX: u32 = 262_144;
 /// Server transactions: an INVITE and a BYE stay 64*T1 each. Gauge `ravelin_server_transactions`.
 pub const SERVER_TRANSACTIONS_MAX: u32 = 262_144;
-/// Of each transaction table, kept for emergency calls and for requests inside calls that exist.
+/// Of each transaction table, kept for requests inside calls that exist. Emergency calls have as many
+/// again beyond the table.
 pub const TRANSACTIONS_RESERVE: u32 = 8_192;
-/// Timers. Full: the insert is refused, which the tables above make impossible (asserted below).
-pub const TIMERS_MAX: u32 = 2_097_152;
+/// Timers: what the tables together can ask for, the CANCEL of each INVITE included. The wheel grows
+/// up to that and needs no bound of its own. Gauge `ravelin_timers`.
+pub const TIMERS_MAX: u32 =
+    (2 * CLIENT_TRANSACTIONS_MAX + SERVER_TRANSACTIONS_MAX + 3 * TRANSACTIONS_RESERVE)
+        * TIMERS_PER_TRANSACTION
+        + CALLS_MAX * TIMERS_PER_CALL
+        + PROBES_MAX;
 /// Timers that one transaction may hold at a time: retransmission and timeout.
 pub const TIMERS_PER_TRANSACTION: u32 = 2;
 /// Timers that one call may hold at a time, its legs included.
@@ -45,6 +51,20 @@ pub const STATELESS_REPLIES_PER_SECOND: u32 = 2_000;
 /// Stateless answers at once.
 pub const STATELESS_REPLIES_BURST: u32 = 500;
 
+/// An attempt that got no response at all is given up after this if another target is left;
+/// without one it has until timer B. Emergency calls have their own, shorter time (EM-51).
+pub const ATTEMPT_NO_RESPONSE: Duration = Duration::from_secs(4);
+/// Attempts to reach the callee of one ordinary call. More targets are not tried.
+pub const ATTEMPTS_MAX: usize = 16;
+/// How long an ordinary call may go unanswered once a callee has it, as timer C (RFC 3261 16.6):
+/// then 480. Emergency calls ring without end (EM-52).
+pub const RING_MAX: Duration = Duration::from_secs(185);
+/// Longest ordinary call: what ends a call whose parties have both disappeared. Emergency calls
+/// have none (emergency.md 1, rule 8).
+pub const CALL_DURATION_MAX: Duration = Duration::from_secs(12 * 3600);
+/// Requests of one call that wait for the other party at a time; the next gets 500.
+pub const RELAYS_PER_CALL_MAX: usize = 8;
+
 /// Media streams (m-lines) that one call may have. An offer with more gets 488.
 pub const STREAMS_PER_CALL_MAX: usize = 8;
 /// Port pairs of one pool kept for emergency calls, in percent.
@@ -56,7 +76,7 @@ pub const MEDIA_QUARANTINE: Duration = Duration::from_secs(10);
 pub const MEDIA_DRAW_WINDOW: usize = 64;
 
 /// Targets probed by OPTIONS (shard 0 only). More than that are not probed and stay `unprobed`.
-pub const PROBES_MAX: usize = 4_096;
+pub const PROBES_MAX: u32 = 4_096;
 
 /// Highest `cps` limit that can be set on a trunk: each unit costs 8 octets of admission window.
 pub const CPS_MAX: u32 = 100_000;
@@ -64,13 +84,7 @@ pub const CPS_MAX: u32 = 100_000;
 const _: () = assert!(CALLS_EMERGENCY_RESERVE < CALLS_MAX);
 const _: () = assert!(TRANSACTIONS_RESERVE < CLIENT_TRANSACTIONS_MAX);
 const _: () = assert!(TRANSACTIONS_RESERVE < SERVER_TRANSACTIONS_MAX);
-const _: () = assert!(
-    (CLIENT_TRANSACTIONS_MAX + SERVER_TRANSACTIONS_MAX) * TIMERS_PER_TRANSACTION
-        + CALLS_MAX * TIMERS_PER_CALL
-        + PROBES_MAX as u32
-        <= TIMERS_MAX,
-    "every transaction and call can always have its timers"
-);
+const _: () = assert!(TIMERS_MAX < u32::MAX / 2, "the wheel's index is 32 bits");
 const _: () = assert!(MEDIA_RESERVE_PERCENT < 100);
 const _: () = assert!(T1.as_millis() < T2.as_millis());
 
@@ -89,6 +103,9 @@ pub struct Limits {
     pub media_reserve_percent: u32,
     pub stateless_per_second: u32,
     pub stateless_burst: u32,
+    pub attempt_no_response: Duration,
+    pub ring: Duration,
+    pub call_duration: Duration,
 }
 
 impl Limits {
@@ -114,6 +131,9 @@ impl Default for Limits {
             media_reserve_percent: MEDIA_RESERVE_PERCENT,
             stateless_per_second: STATELESS_REPLIES_PER_SECOND,
             stateless_burst: STATELESS_REPLIES_BURST,
+            attempt_no_response: ATTEMPT_NO_RESPONSE,
+            ring: RING_MAX,
+            call_duration: CALL_DURATION_MAX,
         }
     }
 }

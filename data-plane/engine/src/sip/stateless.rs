@@ -170,3 +170,150 @@ fn count(written: bool, code: u16, cause: Cause, ctx: &mut Ctx<'_>) -> Result<()
     ctx.counters.refusal(cause);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use ravelin_wire::sip::{Framing, salvage};
+
+    use super::*;
+    use crate::{
+        counters::Counters,
+        port::{Egress, ListenerId, Local, TxQueue},
+        timer::Wheel,
+    };
+
+    struct Rig {
+        stateless: Stateless,
+        wheel: Wheel,
+        tx: TxQueue,
+        counters: Counters,
+    }
+
+    const INVITE: &str = "INVITE sip:b@x SIP/2.0\r\n\
+        Via: SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bK1, SIP/2.0/UDP far;branch=z9hG4bK0\r\n\
+        From: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\n\
+        Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n";
+
+    impl Rig {
+        fn new(per_second: u32, burst: u32) -> Self {
+            let limits = Limits {
+                stateless_per_second: per_second,
+                stateless_burst: burst,
+                ..Limits::default()
+            };
+            Self {
+                stateless: Stateless::new(&limits, &Seed([4; 32])),
+                wheel: Wheel::new(Instant(0)),
+                tx: TxQueue::default(),
+                counters: Counters::default(),
+            }
+        }
+
+        fn refuse(&mut self, now: Instant, text: &str, cause: Cause) -> Result<String, DropReason> {
+            let message = Message::parse(text.as_bytes(), Framing::Datagram).unwrap();
+            let Self { stateless, wheel, tx, counters } = self;
+            tx.clear();
+            let meta = meta("192.0.2.1:9");
+            stateless.refuse(now, &meta, &message, cause, &[], &mut Ctx { wheel, tx, counters })?;
+            Ok(self.sent())
+        }
+
+        fn refuse_broken(&mut self, text: &str) -> Result<String, DropReason> {
+            let bytes = text.as_bytes();
+            let error = Message::parse(bytes, Framing::Datagram).unwrap_err();
+            let salvage = salvage(bytes).unwrap();
+            let Self { stateless, wheel, tx, counters } = self;
+            tx.clear();
+            let ctx = &mut Ctx { wheel, tx, counters };
+            let meta = meta("192.0.2.1:9");
+            let cause = Cause::Malformed;
+            stateless.refuse_broken(Instant(1), &meta, &salvage, error.status(), cause, ctx)?;
+            Ok(self.sent())
+        }
+
+        fn sent(&self) -> String {
+            assert_eq!(self.tx.len(), 1);
+            let tx = self.tx.iter().next().unwrap();
+            let to = SocketAddr::from(([192, 0, 2, 1], 5070));
+            assert_eq!(tx.egress, Egress::Udp { listener: ListenerId(0), to });
+            String::from_utf8(tx.bytes.to_vec()).unwrap()
+        }
+    }
+
+    fn meta(source: &str) -> Meta {
+        let source = source.parse().unwrap();
+        Meta { source, local: Local::Signalling { listener: ListenerId(0) } }
+    }
+
+    #[test]
+    fn a_refusal_is_whole_and_the_same_each_time() {
+        let mut rig = Rig::new(10, 10);
+        let answer = rig.refuse(Instant(1), INVITE, Cause::NoDialog).unwrap();
+        let tag = answer.split("To: <sip:b@x>;tag=").nth(1).unwrap().split('\r').next().unwrap();
+        assert_eq!(tag.len(), 16);
+        assert_eq!(
+            answer,
+            format!(
+                "SIP/2.0 481 Call/Transaction Does Not Exist\r\n\
+                 Via: SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bK1\r\n\
+                 Via: SIP/2.0/UDP far;branch=z9hG4bK0\r\nFrom: <sip:a@x>;tag=1\r\n\
+                 To: <sip:b@x>;tag={tag}\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\n\
+                 Reason: ravelin;cause=111;text=\"Call or transaction does not exist\"\r\n\
+                 Content-Length: 0\r\n\r\n"
+            )
+        );
+        assert_eq!(rig.refuse(Instant(2), INVITE, Cause::NoDialog).unwrap(), answer);
+        let other = rig.refuse(Instant(2), &INVITE.replace("K1", "K2"), Cause::NoDialog).unwrap();
+        assert!(!other.contains(tag));
+        assert_eq!(rig.counters.refusals(Cause::NoDialog), 3);
+        assert_eq!(rig.counters.responses_sent(4), 3);
+    }
+
+    #[test]
+    fn a_503_asks_for_patience() {
+        let mut rig = Rig::new(10, 10);
+        let answer = rig.refuse(Instant(1), INVITE, Cause::TransactionsFull).unwrap();
+        assert!(answer.starts_with("SIP/2.0 503 ") && answer.contains("\r\nRetry-After: 5\r\n"));
+        assert!(answer.contains("\r\nReason: ravelin;cause=302;"));
+    }
+
+    #[test]
+    fn an_ack_gets_no_answer() {
+        let mut rig = Rig::new(10, 10);
+        let ack = INVITE.replace("INVITE", "ACK");
+        let refused = rig.refuse(Instant(1), &ack, Cause::NoDialog);
+        assert_eq!(refused, Err(DropReason::StrayAck));
+        assert_eq!(rig.counters.drops(DropReason::StrayAck), 1);
+        assert!(rig.tx.is_empty());
+    }
+
+    #[test]
+    fn a_broken_request_is_answered_as_far_as_it_can_be() {
+        let mut rig = Rig::new(10, 10);
+        let broken = INVITE.replace("CSeq: 1 INVITE", "CSeq: 1 BYE");
+        let answer = rig.refuse_broken(&broken).unwrap();
+        assert!(answer.starts_with("SIP/2.0 400 "), "{answer}");
+        assert!(answer.contains("\r\nReason: ravelin;cause=101;"), "{answer}");
+        assert_eq!(rig.counters.refusals(Cause::Malformed), 1);
+    }
+
+    /// Bounded by time, and no more at once than the burst.
+    #[test]
+    fn a_flood_gets_few_answers() {
+        let mut rig = Rig::new(100, 20);
+        let mut answered = 0;
+        for ms in 0..2_000 {
+            for _ in 0..5 {
+                let now = Instant::from_millis(1_000 + ms);
+                match rig.refuse(now, INVITE, Cause::UnknownSource) {
+                    Ok(_) => answered += 1,
+                    Err(reason) => assert_eq!(reason, DropReason::StatelessRate),
+                }
+            }
+        }
+        assert!((210..=220).contains(&answered), "{answered}");
+        assert_eq!(rig.counters.drops(DropReason::StatelessRate), 10_000 - answered);
+    }
+}

@@ -90,13 +90,8 @@ impl Layer {
         room: Room,
         ctx: &mut Ctx<'_>,
     ) -> Result<(ClientKey, BranchText), Full> {
-        let capacity = match room {
-            Room::Reserved => self.limits.client_transactions,
-            Room::Ordinary => {
-                self.limits.client_transactions.saturating_sub(self.limits.transactions_reserve)
-            }
-        };
-        if self.clients.len() >= capacity as usize {
+        let capacity = room.of(self.limits.client_transactions, self.limits.transactions_reserve);
+        if self.clients.len() >= capacity {
             ctx.counters.transactions_refused += 1;
             return Err(Full);
         }

@@ -94,8 +94,23 @@ pub struct Hop {
 pub enum Room {
     /// A new call or an out-of-dialog request: not the reserve.
     Ordinary,
-    /// An emergency call, or a request of a call that exists: the reserve too.
+    /// A request of a call that exists, or one of ours: the reserve too.
     Reserved,
+    /// A request of an emergency call: beyond the table, as much again as the reserve, where
+    /// nothing else may go.
+    Emergency,
+}
+
+impl Room {
+    /// How many transactions a table of `capacity` may hold for a request to find room.
+    fn of(self, capacity: u32, reserve: u32) -> usize {
+        let bound = match self {
+            Self::Ordinary => capacity.saturating_sub(reserve),
+            Self::Reserved => capacity,
+            Self::Emergency => capacity.saturating_add(reserve),
+        };
+        bound as usize
+    }
 }
 
 /// What became of a request.

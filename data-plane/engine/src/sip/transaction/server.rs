@@ -127,13 +127,8 @@ impl Layer {
         room: Room,
         ctx: &mut Ctx<'_>,
     ) -> Result<ServerKey, Full> {
-        let capacity = match room {
-            Room::Reserved => self.limits.server_transactions,
-            Room::Ordinary => {
-                self.limits.server_transactions.saturating_sub(self.limits.transactions_reserve)
-            }
-        };
-        if self.servers.len() >= capacity as usize {
+        let capacity = room.of(self.limits.server_transactions, self.limits.transactions_reserve);
+        if self.servers.len() >= capacity {
             ctx.counters.transactions_refused += 1;
             return Err(Full);
         }

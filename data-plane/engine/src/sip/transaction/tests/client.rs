@@ -383,7 +383,9 @@ fn the_table_keeps_its_reserve() {
     assert!(!reserve(Room::Ordinary));
     assert!(reserve(Room::Reserved) && reserve(Room::Reserved));
     assert!(!reserve(Room::Reserved));
-    assert_eq!(side.counters.transactions_refused, 2);
+    assert!(reserve(Room::Emergency) && reserve(Room::Emergency));
+    assert!(!reserve(Room::Emergency));
+    assert_eq!(side.counters.transactions_refused, 3);
 }
 
 #[test]

@@ -269,7 +269,9 @@ fn the_table_keeps_its_reserve() {
     assert!(!open(3, Room::Ordinary));
     assert!(open(4, Room::Reserved));
     assert!(!open(5, Room::Reserved));
-    assert_eq!(side.counters.transactions_refused, 2);
+    assert!(open(6, Room::Emergency));
+    assert!(!open(7, Room::Emergency));
+    assert_eq!(side.counters.transactions_refused, 3);
 }
 
 /// A hostile peer cannot make the engine answer what nobody asked, nor loop.
