@@ -120,6 +120,10 @@ causes! {
     NoEmergencyRoute = 208, 503, "no_emergency_route", "No emergency route";
     /// The Identity header is required and absent.
     IdentityMissing = 209, 428, "identity_missing", "Identity required";
+    /// Looks like an emergency call, and the node is declared to be in test mode (E1, E5).
+    TestMode = 210, 403, "test_mode", "Blocked in test mode";
+    /// An emergency call from a realm where none may start (EM-67).
+    EmergencyDenied = 211, 403, "emergency_denied", "Emergency calls not allowed here";
 
     /// The call table is full.
     CallsFull = 301, 503, "calls_full", "Call table full";

@@ -1,6 +1,7 @@
 //! What the engine counts. Plain integers, owned by the shard; nothing here is shared.
 
 use ravelin_contract::metrics::{Sample, SampleKind};
+use ravelin_stir::outcome::Outcome;
 
 use crate::{cause::Cause, drops::DropReason};
 
@@ -87,6 +88,7 @@ impl MethodLabel {
     }
 }
 
+const OUTCOMES: usize = Outcome::ALL.len();
 const METHODS: usize = MethodLabel::ALL.len();
 const CAUSES: usize = Cause::ALL.len();
 const DROPS: usize = DropReason::ALL.len();
@@ -116,6 +118,12 @@ pub struct Counters {
     pub ack_timeouts: u64,
     /// Answered INVITEs whose 2xx was never acknowledged (RFC 3261 13.3.1.4).
     pub unacknowledged_2xx: u64,
+    /// Calls that a trunk wanted signed and that left unsigned for want of a credential.
+    pub unsigned_no_credential: u64,
+    /// Faults of ours that ended one call (a panic, caught).
+    pub faults_contained: u64,
+    /// Verifications by outcome.
+    identity: Array<OUTCOMES>,
     /// Client transactions that ended because nothing could be sent.
     pub transport_errors: u64,
     /// Requests for which a transaction table had no room.
@@ -161,6 +169,10 @@ impl Counters {
 
     pub fn refusal(&mut self, cause: Cause) {
         self.refusals.add(cause as usize);
+    }
+
+    pub fn identity_verified(&mut self, outcome: Outcome) {
+        self.identity.add(outcome as usize);
     }
 
     pub fn request_received(&mut self, method: MethodLabel) {
@@ -232,6 +244,14 @@ impl Counters {
                 self.refusals(*cause),
             );
         }
+        for outcome in Outcome::ALL {
+            add(
+                "identity_verified_total",
+                "Verifications of callers' Identity headers",
+                Some(("outcome", outcome.label())),
+                self.identity.at(outcome as usize),
+            );
+        }
         for method in MethodLabel::ALL {
             let label = Some(("method", method.label()));
             add(
@@ -289,6 +309,16 @@ impl Counters {
                 "unacknowledged_2xx_total",
                 "Answers to INVITEs never acknowledged",
                 self.unacknowledged_2xx,
+            ),
+            (
+                "unsigned_no_credential_total",
+                "Calls that left unsigned for want of a credential",
+                self.unsigned_no_credential,
+            ),
+            (
+                "faults_contained_total",
+                "Internal faults that ended one call",
+                self.faults_contained,
             ),
             ("transport_errors_total", "Requests that could not be sent", self.transport_errors),
             (

@@ -17,14 +17,22 @@
 )]
 
 pub mod admission;
+mod b2bua;
 pub mod cause;
+mod core;
 pub mod counters;
 pub mod drops;
 pub mod emergency;
+pub mod engine;
+pub mod health;
+pub mod identity;
 pub mod ids;
 pub mod limits;
+pub mod loadout;
 pub mod media;
 pub mod port;
+mod records;
+mod route;
 pub mod sip;
 pub mod time;
 pub mod timer;

@@ -5,7 +5,16 @@
 //! media ports, drain, identity, header oddities) takes a [`Passage`]; `Some` is required and
 //! sufficient to pass (emergency.md 1, rules 1, 2 and 7). A gate never looks at the call itself.
 
+mod events;
+pub mod pidf;
+pub(crate) mod walk;
+
 use smallvec::SmallVec;
+
+pub(crate) use events::{
+    answered, attempt_failed, attempted, blocked, callback, chain_exhausted, decide, denied, ended,
+    location, location_body, psap, restart, started, unacknowledged, write_callback,
+};
 
 /// What a gate is handed: the token, or nothing for an ordinary call.
 pub type Passage<'a> = Option<&'a EmergencyRoute>;

@@ -90,6 +90,16 @@ pub struct Anchor {
 }
 
 impl Anchor {
+    /// Where the ports of `side` were drawn.
+    #[must_use]
+    pub fn place(&self, side: Side) -> Place {
+        let [caller, callee] = self.places;
+        match side {
+            Side::Caller => caller,
+            Side::Callee => callee,
+        }
+    }
+
     /// Number of media streams.
     #[must_use]
     pub fn streams(&self) -> usize {

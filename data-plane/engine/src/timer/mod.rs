@@ -13,8 +13,6 @@ pub enum Timer {
     Client { slot: u32, generation: u32, kind: ClientTimer },
     /// Of a server transaction.
     Server { slot: u32, generation: u32, kind: ServerTimer },
-    /// Of one leg of a call.
-    Leg { slot: u32, generation: u32, kind: LegTimer },
     /// Of a call.
     Call { slot: u32, generation: u32, kind: CallTimer },
     /// The next OPTIONS to a target.
@@ -43,28 +41,17 @@ pub enum ServerTimer {
     Linger,
 }
 
-/// Timers of a leg.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LegTimer {
-    /// C: longer than 3 minutes, restarted by every provisional response (RFC 3261 16.6, 16.8).
-    C,
-    /// How long later 2xx of a forked INVITE are waited for.
-    Forks,
-    /// After a 491 (RFC 3261 14.1).
-    Glare,
-    /// How long a dialog may wait for the other leg.
-    Wait,
-}
-
 /// Timers of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallTimer {
+    /// The attempt with this number has had its time without an answer, or without progress.
+    Attempt(u16),
     /// Nobody picked up.
     Ring,
     /// Longest duration.
     MaxDuration,
-    /// A released call waits for its transactions.
+    /// An emergency call begins its chain of trunks again (EM-54).
+    Restart,
+    /// A released call has waited long enough for its transactions.
     Linger,
-    /// A sign or verify job did not come back.
-    Identity,
 }

@@ -1,0 +1,880 @@
+//! The search for the callee: one INVITE after the other, each with its own dialog, and what their
+//! answers mean.
+
+use std::{sync::Arc, time::Duration};
+
+use ravelin_policy::{Mode, guard_matches};
+use ravelin_wire::sip::{HeaderName, Message, Method, Uri, write_date};
+use smallvec::SmallVec;
+
+use super::{
+    call::{Attempt, AttemptState, Call, PendingInvite, Phase},
+    compose::{host_text, write_content, write_no_body, write_party, write_uri},
+    dialog::Dialog,
+    headers::{Skip, write_body_headers, write_line, write_passed_except},
+    ladder::Peer,
+    leg::{Goodbye, Leg},
+    offer::Negotiation,
+    release,
+    sdp::{self, Carried, Crossing, Description},
+};
+use crate::{
+    cause::Cause,
+    core::{Core, Turn, ctx},
+    counters::MethodLabel,
+    emergency::{self, walk},
+    identity::{SignJob, Unsigned, caller_uri, sign_request},
+    media::Side,
+    port::Meta,
+    route::{self, Way},
+    sip::transaction::{Ctx, Room},
+    timer::{CallTimer, Timer, TimerId},
+};
+
+/// Why an attempt did not leave.
+#[derive(Clone, Copy, Debug)]
+enum NotSent {
+    /// This way is closed; the next may be open.
+    Way(Cause),
+    /// No way would do.
+    Call(u16, Cause),
+}
+
+/// Tries the next way, and the next, until one INVITE is out; without a way left the call ends or,
+/// if it is an emergency call, begins again. `last` is the refusal that led here, if it is at hand.
+pub(crate) fn advance(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    last: Option<&Message<'_>>,
+) {
+    while let Some(way) = call.plan.next() {
+        match begin(core, call, turn, way) {
+            Ok(()) => return,
+            Err(NotSent::Way(cause)) => call.last_failure = (cause.status(), cause),
+            Err(NotSent::Call(code, cause)) => {
+                return release::refuse(core, call, turn, code, cause, None);
+            }
+        }
+    }
+    if call.emergency.is_some() {
+        return emergency::chain_exhausted(core, call, turn);
+    }
+    let (code, cause) = call.last_failure;
+    release::refuse(core, call, turn, code, cause, last);
+}
+
+/// Makes the attempt and sends its INVITE, or leaves it waiting for its signature.
+fn begin(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, way: Way) -> Result<(), NotSent> {
+    let loadout = Arc::clone(&call.loadout);
+    let snapshot = &*loadout.snapshot;
+    let (listener, hop, target) =
+        route::hop(snapshot, way).ok_or(NotSent::Way(Cause::TransportFailed))?;
+    let permit = match loadout.gauges.get(usize::from(way.trunk.0)) {
+        Some(gauge) => Some(
+            gauge
+                .admit(turn.now.mono, call.emergency.as_ref())
+                .map_err(|refused| NotSent::Way(super::invite::refusal(refused)))?,
+        ),
+        None => None,
+    };
+    let number = u16::try_from(call.attempts.len().saturating_add(1)).unwrap_or(u16::MAX);
+    let leg =
+        new_leg(core, call, listener, hop, target).ok_or(NotSent::Call(500, Cause::Internal))?;
+    let index = call.attempts.len();
+    call.attempts.push(Attempt {
+        number,
+        way,
+        trunk: way.trunk,
+        target,
+        leg,
+        state: AttemptState::Signing,
+        progress: walk::Progress::Nothing,
+        client: None,
+        permit,
+        timer: TimerId::NEVER,
+        started: turn.now.mono,
+        ring_at: None,
+        answer_at: None,
+        end_at: None,
+        status: 0,
+        cause: Cause::FarSideTimeout,
+        identity_out: Unsigned::NotAsked.as_str(),
+        attestation_rule: None,
+    });
+    if wants_signature(core, call, turn, index) {
+        return Ok(());
+    }
+    send_invite(core, call, turn, index, None)
+}
+
+/// A leg toward a target: new Call-ID, tag, identities (RFC 3261 8.1.1).
+fn new_leg(
+    core: &mut Core,
+    call: &Call,
+    listener: crate::port::ListenerId,
+    hop: crate::sip::transaction::Hop,
+    target: std::net::SocketAddr,
+) -> Option<Leg> {
+    let pending = call.pending.as_ref()?;
+    let invite = pending.message()?;
+    let own_host = SmallVec::from_slice(&core.listener(listener)?.host);
+    let peer_host = SmallVec::from_vec(host_text(target));
+    let (mut from, mut to) = (core.pool.take(), core.pool.take());
+    let mut user = SmallVec::new();
+    match emergency::callback(&call.loadout.snapshot, call.emergency.as_ref()) {
+        Some(number) => {
+            emergency::write_callback(number, &own_host, &mut from);
+            user.extend_from_slice(number.as_bytes());
+        }
+        None => {
+            write_party(&invite.from(), &own_host, &mut from);
+            let name = invite.from().uri().and_then(|uri| uri.user).unwrap_or_default();
+            user.extend_from_slice(contact_user(name));
+        }
+    }
+    if let Some(psap) = emergency::psap(&call.loadout.snapshot, call.emergency.as_ref()) {
+        to.extend_from_slice(b"<sip:");
+        to.extend_from_slice(psap.as_bytes());
+        to.push(b'@');
+        to.extend_from_slice(&peer_host);
+        to.push(b'>');
+    } else {
+        write_party(&invite.to(), &peer_host, &mut to);
+    }
+    let generator = core.layer.identifiers();
+    let tag = generator.handle(call.key.slot).tag();
+    let call_id = generator.call_id();
+    let description = Description::new(generator.nonce());
+    let dialog = Dialog::outgoing(&call_id, tag, &from, &to);
+    core.pool.give(from);
+    core.pool.give(to);
+    Some(Leg {
+        dialog,
+        listener,
+        hop,
+        negotiation: Negotiation::default(),
+        description,
+        ack_expected: None,
+        ack_due: None,
+        ack_body: Vec::new(),
+        goodbye: Goodbye::No,
+        user,
+        peer_host,
+        own_host,
+    })
+}
+
+/// The part of a user that can stand in a Contact: parameters inside it stay out.
+pub(crate) fn contact_user(user: &[u8]) -> &[u8] {
+    user.split(|&byte| byte == b';').next().unwrap_or_default()
+}
+
+/// Decides about the signature. True: a job is out and the INVITE waits for it.
+fn wants_signature(core: &mut Core, call: &mut Call, turn: &Turn<'_>, index: usize) -> bool {
+    let loadout = Arc::clone(&call.loadout);
+    let Some(attempt) = call.attempts.get_mut(index) else { return false };
+    let trunk = loadout.snapshot.trunk(attempt.trunk);
+    if !trunk.is_some_and(|trunk| trunk.identity.sign) {
+        return false;
+    }
+    let Some(invite) = call.pending.as_ref().and_then(PendingInvite::message) else {
+        return false;
+    };
+    // A token of the carrier before us is passed on; ours beside it would claim what we do not
+    // know (ST-32).
+    if invite.header(HeaderName::Identity).is_some() {
+        attempt.identity_out = Unsigned::PassedOn.as_str();
+        return false;
+    }
+    let Some(signer) = loadout.signer.as_ref() else {
+        attempt.identity_out = Unsigned::NoCredential.as_str();
+        core.counters.unsigned_no_credential += 1;
+        return false;
+    };
+    let inbound = call.inbound;
+    let trusted = inbound
+        .and_then(|id| loadout.snapshot.trunk(id))
+        .is_some_and(|trunk| trunk.trust.asserted_identity);
+    let caller = caller_uri(&invite, trusted);
+    let number = Uri::parse(caller).and_then(|uri| uri.user).unwrap_or_default();
+    let attestation = inbound.map(|from| loadout.snapshot.attestation(from, number));
+    attempt.attestation_rule = attestation.map(|attestation| attestation.rule.0);
+    let Some(level) = attestation.and_then(|attestation| attestation.level) else {
+        attempt.identity_out = Unsigned::NoAuthority.as_str();
+        return false;
+    };
+    let psap = emergency::psap(&loadout.snapshot, call.emergency.as_ref());
+    let dest: &[u8] = if psap.is_some() { b"urn:service:sos" } else { invite.to().uri };
+    let random = core.random_16();
+    let Some(request) = sign_request(level, caller, dest, turn.now.unix_ms / 1000, random) else {
+        attempt.identity_out = Unsigned::NoNumber.as_str();
+        return false;
+    };
+    attempt.identity_out = level.as_str();
+    if call.emergency.is_some() {
+        // Never held for a batch (ST-74): one signature is well below its budget of 1 ms.
+        let mut value = Vec::new();
+        if signer.sign(&request, &mut value).is_ok() {
+            call.emergency_identity = value;
+        } else {
+            attempt.identity_out = Unsigned::Failed.as_str();
+        }
+        return false;
+    }
+    core.jobs.sign(SignJob::new(call.key, attempt.number, signer, request));
+    true
+}
+
+/// The signature of an attempt is there, or is not to be had: its INVITE leaves.
+pub(crate) fn signed(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    number: u16,
+    value: Option<&[u8]>,
+) {
+    let Some(index) = call
+        .attempts
+        .iter()
+        .position(|attempt| attempt.number == number && attempt.state == AttemptState::Signing)
+    else {
+        return;
+    };
+    if value.is_none()
+        && let Some(attempt) = call.attempts.get_mut(index)
+    {
+        attempt.identity_out = Unsigned::Failed.as_str();
+    }
+    match send_invite(core, call, turn, index, value) {
+        Ok(()) => {}
+        Err(NotSent::Way(cause)) => {
+            close(core, call, turn, index, cause.status(), cause);
+            call.last_failure = (cause.status(), cause);
+            advance(core, call, turn, None);
+        }
+        Err(NotSent::Call(code, cause)) => release::refuse(core, call, turn, code, cause, None),
+    }
+}
+
+/// Writes and sends the INVITE of an attempt.
+fn send_invite(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    index: usize,
+    identity: Option<&[u8]>,
+) -> Result<(), NotSent> {
+    let Some(pending) = call.pending.take() else {
+        return Err(NotSent::Call(500, Cause::Internal));
+    };
+    let sent = match pending.message() {
+        Some(invite) => write_and_send(core, call, turn, index, identity, &pending, &invite),
+        None => Err(NotSent::Call(500, Cause::Internal)),
+    };
+    call.pending = Some(pending);
+    sent
+}
+
+/// Every initial INVITE of this engine leaves here, so the guard of test mode stands here (E1).
+fn write_and_send(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    index: usize,
+    identity: Option<&[u8]>,
+    pending: &PendingInvite,
+    invite: &Message<'_>,
+) -> Result<(), NotSent> {
+    let loadout = Arc::clone(&call.loadout);
+    let snapshot = &*loadout.snapshot;
+    let requested = invite.request_uri().unwrap_or_default();
+    if snapshot.mode == Mode::Test && (guard_matches(requested) || guard_matches(invite.to().uri)) {
+        emergency::blocked(core, call, turn);
+        return Err(NotSent::Call(403, Cause::TestMode));
+    }
+    let mut body = core.pool.take();
+    let sent = match carry_offer(core, call, turn, index, invite, &mut body) {
+        Ok(offer) => {
+            let parts = Parts { pending, invite, identity, body: &body, offer };
+            send_parts(core, call, turn, index, &parts)
+        }
+        Err(cause) => Err(NotSent::Call(cause.status(), cause)),
+    };
+    core.pool.give(body);
+    sent
+}
+
+/// Carries the caller's body toward the target of attempt `index`. True: it has an offer.
+fn carry_offer(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &Turn<'_>,
+    index: usize,
+    invite: &Message<'_>,
+    body: &mut Vec<u8>,
+) -> Result<bool, Cause> {
+    let places = call.places(core, index);
+    let Call { attempts, anchor, emergency: token, .. } = call;
+    let attempt = attempts.get_mut(index).ok_or(Cause::Internal)?;
+    let crossing = Crossing {
+        now: turn.now.mono,
+        from: Side::Caller,
+        places,
+        anchor,
+        description: &mut attempt.leg.description,
+        passage: token.as_ref(),
+    };
+    sdp::carry(core, invite, crossing, body).map(|carried| carried.description)
+}
+
+/// What an INVITE is made of.
+struct Parts<'a> {
+    pending: &'a PendingInvite,
+    invite: &'a Message<'a>,
+    identity: Option<&'a [u8]>,
+    body: &'a [u8],
+    offer: bool,
+}
+
+fn send_parts(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    index: usize,
+    parts: &Parts<'_>,
+) -> Result<(), NotSent> {
+    let internal = NotSent::Call(500, Cause::Internal);
+    let loadout = Arc::clone(&call.loadout);
+    let snapshot = &*loadout.snapshot;
+    let Parts { pending, invite, body, .. } = *parts;
+    let token = core.random_16();
+    let room = if call.is_emergency() { Room::Emergency } else { Room::Ordinary };
+    let Ok((client, branch)) = core.layer.reserve_branch(room, ctx!(core, turn)) else {
+        return Err(NotSent::Call(503, Cause::TransactionsFull));
+    };
+    let tu = call.tu();
+    let elin = emergency::callback(snapshot, call.emergency.as_ref());
+    let psap = emergency::psap(snapshot, call.emergency.as_ref());
+    let own_host = call.attempts.get(index).ok_or(internal)?.leg.own_host.clone();
+    let unix_ms = turn.now.unix_ms;
+    let location = emergency::location_body(call, invite, body, &own_host, unix_ms, token);
+    let own_identity = std::mem::take(&mut call.emergency_identity);
+    let signature =
+        parts.identity.or_else(|| (!own_identity.is_empty()).then_some(own_identity.as_slice()));
+    let mut uri = core.pool.take();
+    let Call { attempts, caller, emergency: token, .. } = &mut *call;
+    let attempt = attempts.get_mut(index).ok_or(internal)?;
+    write_request_uri(invite.request_uri().unwrap_or_default(), psap, attempt.target, &mut uri);
+    let leg = &mut attempt.leg;
+    leg.dialog.target = SmallVec::from_slice(&uri);
+    let cseq = leg.dialog.next_cseq();
+    let hide = caller.hide(leg);
+    let skip = match token {
+        Some(_) => Skip::Emergency { identities: elin.is_some() },
+        None => Skip::Nothing,
+    };
+    let Core { layer, listeners, wheel, counters, .. } = core;
+    let listener = listeners.get(usize::from(leg.listener.0)).ok_or(internal)?;
+    let context = &mut Ctx { wheel, tx: turn.out, counters };
+    let (hop, dialog) = (leg.hop, &leg.dialog);
+    let sent = layer.request(turn.now.mono, client, Method::Invite, hop, tu, context, |out| {
+        listener.write_request(b"INVITE", &uri, &branch, pending.max_forwards, out);
+        dialog.write(cseq, b"INVITE", out);
+        listener.write_contact(&leg.user, out);
+        write_passed_except(invite, hide, skip, out);
+        if let Some(number) = elin {
+            out.extend_from_slice(b"P-Asserted-Identity: ");
+            emergency::write_callback(number, &own_host, out);
+            out.extend_from_slice(b"\r\n");
+        }
+        if token.is_some() && invite.header(HeaderName::Priority).is_none() {
+            write_line(b"Priority", b"emergency", out);
+        }
+        if let Some(value) = signature {
+            // The date that the token was made at (RFC 8224 6.1 step 3).
+            if invite.header(HeaderName::Date).is_none() {
+                out.extend_from_slice(b"Date: ");
+                write_date(unix_ms / 1000, out);
+                out.extend_from_slice(b"\r\n");
+            }
+            write_line(b"Identity", value, out);
+        }
+        match &location {
+            Some(location) => {
+                write_line(b"Geolocation", location.geolocation.as_bytes(), out);
+                if invite.header(HeaderName::GeolocationRouting).is_none() {
+                    write_line(b"Geolocation-Routing", b"yes", out);
+                }
+                write_line(b"MIME-Version", b"1.0", out);
+                write_line(b"Content-Type", location.content_type.as_bytes(), out);
+                write_content(&location.body, out);
+            }
+            None if body.is_empty() => write_no_body(out),
+            None => {
+                write_body_headers(invite, out);
+                write_content(body, out);
+            }
+        }
+        Ok::<(), ()>(())
+    });
+    core.pool.give(uri);
+    if sent.is_err() {
+        core.layer.kill_client(client, ctx!(core, turn));
+        return Err(internal);
+    }
+    leg.negotiation.invite_sent(parts.offer);
+    attempt.client = Some(client);
+    attempt.state = AttemptState::Calling;
+    attempt.started = turn.now.mono;
+    let number = attempt.number;
+    let wait =
+        if call.is_emergency() { walk::NO_RESPONSE } else { core.limits.attempt_no_response };
+    let timer = arm(core, turn, call.key, wait, CallTimer::Attempt(number));
+    if let Some(attempt) = call.attempts.get_mut(index) {
+        attempt.timer = timer;
+    }
+    call.note(turn.now.mono, Peer::Callee(number), false, MethodLabel::Invite, 0);
+    if call.is_emergency() {
+        emergency::attempted(core, call, turn, index);
+    }
+    Ok(())
+}
+
+/// Starts a timer of a call.
+pub(crate) fn arm(
+    core: &mut Core,
+    turn: &Turn<'_>,
+    key: crate::identity::CallKey,
+    after: Duration,
+    kind: CallTimer,
+) -> TimerId {
+    let timer = Timer::Call { slot: key.slot, generation: key.generation, kind };
+    core.wheel.insert(turn.now.mono + after, timer)
+}
+
+/// The Request-URI of an attempt: what was dialled, at the target. Emergency: the PSAP number of
+/// the site (EM-44).
+fn write_request_uri(
+    requested: &[u8],
+    psap: Option<&str>,
+    target: std::net::SocketAddr,
+    out: &mut Vec<u8>,
+) {
+    let mut host = host_text(target);
+    host.push(b':');
+    super::headers::push_number(u64::from(target.port()), &mut host);
+    match (psap, Uri::parse(requested)) {
+        (Some(number), _) => {
+            out.extend_from_slice(b"sip:");
+            out.extend_from_slice(number.as_bytes());
+            out.push(b'@');
+            out.extend_from_slice(&host);
+        }
+        (None, Some(uri)) => write_uri(&uri, requested, &host, out),
+        (None, None) => out.extend_from_slice(requested),
+    }
+}
+
+/// A provisional response to an attempt.
+pub(crate) fn provisional(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    index: usize,
+    message: &Message<'_>,
+) {
+    let Some(code) = message.code() else { return };
+    let Some(attempt) = call.attempts.get_mut(index) else { return };
+    let number = attempt.number;
+    let ringing = code > 100;
+    if attempt.state == AttemptState::Calling {
+        let before = attempt.progress;
+        attempt.progress = match (before, ringing) {
+            (walk::Progress::Ringing, _) | (_, true) => walk::Progress::Ringing,
+            _ => walk::Progress::Trying,
+        };
+        if attempt.progress != before {
+            core.wheel.cancel(attempt.timer);
+            let age = turn.now.mono.since(attempt.started);
+            let wait = if call.emergency.is_some() {
+                walk::patience(attempt.progress, age)
+                    .filter(|_| attempt.progress == walk::Progress::Trying)
+            } else {
+                None
+            };
+            if let Some(wait) = wait {
+                let timer = arm(core, turn, call.key, wait, CallTimer::Attempt(number));
+                if let Some(attempt) = call.attempts.get_mut(index) {
+                    attempt.timer = timer;
+                }
+            }
+        }
+    }
+    call.note_received(turn.now.mono, Peer::Callee(number), message);
+    let Some(attempt) = call.attempts.get_mut(index) else { return };
+    if !ringing
+        || attempt.state != AttemptState::Calling
+        || !matches!(call.phase, Phase::Routing | Phase::Ringing)
+    {
+        return;
+    }
+    attempt.ring_at.get_or_insert(turn.now.mono);
+    if let Some(tag) = message.to().tag() {
+        attempt.leg.dialog.set_remote_tag(tag);
+        attempt.leg.dialog.retarget(message);
+        attempt.leg.dialog.learn_routes(message, true);
+    }
+    let mut body = core.pool.take();
+    let carried = carry_to_caller(core, call, turn, index, message, &mut body);
+    let carried = carried.unwrap_or_else(|_| {
+        // A description that cannot be used is no reason to lose the ringing.
+        body.clear();
+        Carried::default()
+    });
+    if carried.description
+        && let Some(anchor) = &mut call.anchor
+    {
+        core.media.commit(anchor);
+    }
+    if call.phase == Phase::Routing {
+        call.phase = Phase::Ringing;
+        call.ring_at = Some(turn.now.mono);
+        if !call.is_emergency() {
+            let ring = core.limits.ring;
+            call.timers.ring = arm(core, turn, call.key, ring, CallTimer::Ring);
+        }
+    }
+    release::respond_caller(core, call, turn, code, Some((index, message, &body)), None);
+    core.pool.give(body);
+}
+
+/// Carries the body of a response of attempt `index` toward the caller.
+pub(crate) fn carry_to_caller(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &Turn<'_>,
+    index: usize,
+    message: &Message<'_>,
+    body: &mut Vec<u8>,
+) -> Result<Carried, Cause> {
+    let places = call.places(core, index);
+    let Call { anchor, caller, emergency: route, .. } = call;
+    sdp::carry(
+        core,
+        message,
+        Crossing {
+            now: turn.now.mono,
+            from: Side::Callee,
+            places,
+            anchor,
+            description: &mut caller.description,
+            passage: route.as_ref(),
+        },
+        body,
+    )
+}
+
+/// The first final response to an attempt.
+pub(crate) fn last(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    index: usize,
+    message: &Message<'_>,
+) {
+    let Some(code) = message.code() else { return };
+    let Some(attempt) = call.attempts.get_mut(index) else { return };
+    let number = attempt.number;
+    core.wheel.cancel(attempt.timer);
+    attempt.leg.negotiation.invite_out_over();
+    call.note_received(turn.now.mono, Peer::Callee(number), message);
+    if (200..300).contains(&code) {
+        return answered(core, call, turn, index, message);
+    }
+    let was = call.attempts.get(index).map(|attempt| attempt.state);
+    close(core, call, turn, index, code, Cause::FarSideRefused);
+    failed(core, call, turn, was, code, Cause::FarSideRefused, Some(message));
+}
+
+/// An attempt ended without an answer from the far side: timer B, or nothing could be sent.
+pub(crate) fn lost(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    index: usize,
+    cause: Cause,
+) {
+    let was = call.attempts.get(index).map(|attempt| attempt.state);
+    close(core, call, turn, index, 0, cause);
+    failed(core, call, turn, was, cause.status(), cause, None);
+}
+
+/// Notes the end of an attempt that was not answered, and gives back what it held.
+fn close(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &Turn<'_>,
+    index: usize,
+    status: u16,
+    cause: Cause,
+) {
+    let Some(attempt) = call.attempts.get_mut(index) else { return };
+    core.wheel.cancel(attempt.timer);
+    attempt.client = None;
+    attempt.permit = None;
+    attempt.end_at.get_or_insert(turn.now.mono);
+    // An attempt given up earlier keeps the reason for that.
+    if attempt.state != AttemptState::Abandoned {
+        attempt.status = status;
+        attempt.cause = cause;
+    }
+    attempt.state = AttemptState::Failed;
+}
+
+/// What the failure of an attempt does to the call.
+fn failed(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    was: Option<AttemptState>,
+    code: u16,
+    cause: Cause,
+    message: Option<&Message<'_>>,
+) {
+    // Given up before: whoever gave it up has already decided how the call goes on.
+    if was == Some(AttemptState::Abandoned)
+        || !matches!(call.phase, Phase::Routing | Phase::Ringing)
+    {
+        return;
+    }
+    if call.is_emergency() {
+        emergency::attempt_failed(core, call, turn, code);
+        return advance(core, call, turn, None);
+    }
+    let (told, mut told_cause) = match message {
+        Some(_) => route::told(code),
+        None => (code, cause),
+    };
+    let search = call.phase == Phase::Routing
+        && (message.is_none() || route::meaning(code) == route::Meaning::Next);
+    if message.is_none() {
+        told_cause = cause;
+    }
+    call.last_failure = (told, told_cause);
+    let passed = message.filter(|_| told == code);
+    if search {
+        advance(core, call, turn, passed);
+    } else {
+        release::refuse(core, call, turn, told, told_cause, passed);
+    }
+}
+
+/// Gives up an attempt that is still open: its INVITE is cancelled, and if a 2xx comes all the same
+/// it is still heard (EM-53).
+pub(crate) fn abandon(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    index: usize,
+    cause: Cause,
+    reason: &[u8],
+) {
+    let Some(attempt) = call.attempts.get_mut(index) else { return };
+    core.wheel.cancel(attempt.timer);
+    match attempt.state {
+        AttemptState::Signing => {
+            attempt.state = AttemptState::Failed;
+            attempt.cause = cause;
+            attempt.permit = None;
+            attempt.end_at = Some(turn.now.mono);
+        }
+        AttemptState::Calling => {
+            attempt.state = AttemptState::Abandoned;
+            attempt.cause = cause;
+            attempt.permit = None;
+            attempt.end_at = Some(turn.now.mono);
+            let number = attempt.number;
+            if let Some(client) = attempt.client {
+                core.layer.cancel(turn.now.mono, client, reason, ctx!(core, turn));
+                call.note(turn.now.mono, Peer::Callee(number), false, MethodLabel::Cancel, 0);
+            }
+        }
+        AttemptState::Abandoned | AttemptState::Failed | AttemptState::Answered => {}
+    }
+}
+
+/// The time of an attempt is up (EM-51; ordinary calls: no response at all).
+pub(crate) fn out_of_patience(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, number: u16) {
+    let Some(index) = call.attempts.iter().position(|attempt| attempt.number == number) else {
+        return;
+    };
+    let Some(attempt) = call.attempts.get(index) else { return };
+    if attempt.state != AttemptState::Calling
+        || !matches!(call.phase, Phase::Routing | Phase::Ringing)
+    {
+        return;
+    }
+    let alone = !call.is_emergency() && !call.plan.has_more();
+    if alone || attempt.progress == walk::Progress::Ringing {
+        return;
+    }
+    abandon(core, call, turn, index, Cause::FarSideTimeout, b"");
+    call.last_failure = (Cause::FarSideTimeout.status(), Cause::FarSideTimeout);
+    if call.is_emergency() {
+        emergency::attempt_failed(core, call, turn, 0);
+    }
+    advance(core, call, turn, None);
+}
+
+/// A 2xx to an attempt. The first one wins, whatever had been decided about its attempt; every
+/// other is acknowledged and hung up (RFC 3261 13.2.2.4, EM-53).
+fn answered(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    index: usize,
+    message: &Message<'_>,
+) {
+    let waiting = matches!(call.phase, Phase::Routing | Phase::Ringing) && call.winner.is_none();
+    let Some(attempt) = call.attempts.get_mut(index) else { return };
+    let dialog = &mut attempt.leg.dialog;
+    dialog.set_remote_tag(message.to().tag().unwrap_or_default());
+    dialog.retarget(message);
+    dialog.learn_routes(message, true);
+    attempt.leg.hop = super::leg::request_hop(
+        &attempt.leg.dialog,
+        attempt.leg.hop.egress,
+        false,
+        attempt.leg.hop,
+    );
+    if !waiting {
+        return turn_down(core, call, turn, index);
+    }
+    let mut body = core.pool.take();
+    match carry_to_caller(core, call, turn, index, message, &mut body) {
+        Ok(carried) => take_answer(core, call, turn, index, message, &carried, &body),
+        Err(cause) => {
+            turn_down(core, call, turn, index);
+            let was = Some(AttemptState::Calling);
+            if let Some(attempt) = call.attempts.get_mut(index) {
+                attempt.status = 200;
+                attempt.cause = cause;
+            }
+            failed(core, call, turn, was, cause.status(), cause, None);
+        }
+    }
+    core.pool.give(body);
+}
+
+/// Acknowledges the 2xx of an attempt that is not wanted any more, and hangs it up.
+fn turn_down(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, index: usize) {
+    let Some(attempt) = call.attempts.get_mut(index) else { return };
+    attempt.client = None;
+    attempt.permit = None;
+    attempt.end_at.get_or_insert(turn.now.mono);
+    attempt.state = AttemptState::Failed;
+    attempt.status = 200;
+    let number = attempt.number;
+    let cseq = attempt.leg.dialog.local_cseq;
+    let tu = call.tu();
+    let Some(attempt) = call.attempts.get_mut(index) else { return };
+    release::send_ack(core, turn, &mut attempt.leg, cseq, &[]);
+    release::send_bye(core, turn, &mut attempt.leg, tu, Cause::Cancelled, None);
+    call.note(turn.now.mono, Peer::Callee(number), false, MethodLabel::Ack, 0);
+    call.note(turn.now.mono, Peer::Callee(number), false, MethodLabel::Bye, 0);
+}
+
+/// The call is answered.
+fn take_answer(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    index: usize,
+    message: &Message<'_>,
+    carried: &Carried,
+    body: &[u8],
+) {
+    let now = turn.now.mono;
+    if carried.description
+        && let Some(anchor) = &mut call.anchor
+    {
+        core.media.commit(anchor);
+    }
+    call.winner = Some(index);
+    call.phase = Phase::Answered;
+    call.answer_at = Some(now);
+    core.wheel.cancel(call.timers.ring);
+    core.wheel.cancel(call.timers.restart);
+    let Some(attempt) = call.attempts.get_mut(index) else { return };
+    attempt.state = AttemptState::Answered;
+    attempt.answer_at = Some(now);
+    attempt.end_at = None;
+    attempt.status = message.code().unwrap_or(200);
+    attempt.cause = Cause::Released;
+    let number = attempt.number;
+    let leg = &mut attempt.leg;
+    let cseq = leg.dialog.local_cseq;
+    // Without an offer in the INVITE, the 2xx has it, and the caller's ACK the answer.
+    let late = !call.early_offer;
+    if late && carried.description {
+        leg.negotiation.offer_received();
+        leg.ack_due = Some(cseq);
+        call.caller.negotiation.offer_sent();
+    } else {
+        leg.negotiation.answered();
+        call.caller.negotiation.answered();
+        release::send_ack(core, turn, leg, cseq, &[]);
+        call.note(now, Peer::Callee(number), false, MethodLabel::Ack, 0);
+    }
+    for other in 0..call.attempts.len() {
+        if other != index {
+            abandon(
+                core,
+                call,
+                turn,
+                other,
+                Cause::Cancelled,
+                b"SIP;cause=200;text=\"Call completed elsewhere\"",
+            );
+        }
+    }
+    release::accept_caller(core, call, turn, index, message, body);
+    if call.is_emergency() {
+        emergency::answered(core, call, turn, index);
+    } else {
+        let longest = core.limits.call_duration;
+        call.timers.max_duration = arm(core, turn, call.key, longest, CallTimer::MaxDuration);
+    }
+}
+
+/// A further 2xx to an INVITE of this call: of the dialog that we have, it wants its ACK again; of
+/// another branch of a fork, it is acknowledged and hung up.
+pub(crate) fn further_2xx(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    meta: &Meta,
+    message: &Message<'_>,
+) {
+    let tag = message.to().tag().unwrap_or_default();
+    let call_id = message.call_id();
+    let cseq = message.cseq().number;
+    let ours =
+        |leg: &Leg| leg.dialog.call_id() == call_id && leg.dialog.remote_tag.as_slice() == tag;
+    let known = if ours(&call.caller) {
+        Some(&mut call.caller)
+    } else {
+        call.attempts.iter_mut().map(|attempt| &mut attempt.leg).find(|leg| ours(leg))
+    };
+    match known {
+        // The answer is still to come from the other side; the ACK waits for it.
+        Some(leg) if leg.ack_due == Some(cseq) => {}
+        Some(leg) => {
+            let body = std::mem::take(&mut leg.ack_body);
+            release::send_ack(core, turn, leg, cseq, &body);
+            leg.ack_body = body;
+        }
+        None => release::turn_down_stranger(core, turn, meta, message),
+    }
+}

@@ -1,0 +1,330 @@
+//! A call: both legs, the attempts to reach the callee, and everything that must end with it.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use ravelin_contract::cdr::Party;
+use ravelin_policy::{Class, RealmId, RouteId, SiteMatch, TrunkId};
+use ravelin_wire::sip::{Framing, Message};
+use smallvec::SmallVec;
+
+use super::{
+    ladder::{Peer, Steps},
+    leg::{Goodbye, Leg, Relay, Side},
+};
+use crate::{
+    admission::Permit,
+    cause::Cause,
+    core::Core,
+    counters::MethodLabel,
+    emergency::{EmergencyRoute, walk::Progress},
+    identity::CallKey,
+    ids::Handle,
+    loadout::Loadout,
+    media::{Anchor, Place},
+    route::{Plan, Way},
+    sip::transaction::{ClientKey, ServerKey, TuKey},
+    time::{Instant, Now},
+    timer::TimerId,
+};
+
+/// Where a call stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// The caller's Identity is being verified.
+    Verifying,
+    /// A callee is being looked for; the caller has seen nothing but 100.
+    Routing,
+    /// The caller has seen an 18x.
+    Ringing,
+    Answered,
+    /// Released; transactions have to end.
+    Ending,
+}
+
+/// What an attempt to reach the callee has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptState {
+    /// The INVITE waits for its signature.
+    Signing,
+    /// The INVITE is out.
+    Calling,
+    /// Given up by us: cancelled, or about to be when a provisional comes.
+    Abandoned,
+    /// Refused, timed out, not deliverable.
+    Failed,
+    Answered,
+}
+
+/// One outgoing INVITE, to one target of one trunk.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// 1.. in the order tried.
+    pub number: u16,
+    pub way: Way,
+    pub trunk: TrunkId,
+    pub target: SocketAddr,
+    pub leg: Leg,
+    pub state: AttemptState,
+    pub progress: Progress,
+    /// The INVITE transaction while it exists.
+    pub client: Option<ClientKey>,
+    pub permit: Option<Permit>,
+    pub timer: TimerId,
+    pub started: Instant,
+    pub ring_at: Option<Instant>,
+    pub answer_at: Option<Instant>,
+    pub end_at: Option<Instant>,
+    /// Final status, or 0.
+    pub status: u16,
+    pub cause: Cause,
+    /// Attestation signed, or why none.
+    pub identity_out: &'static str,
+    pub attestation_rule: Option<&'static str>,
+}
+
+impl Attempt {
+    /// Its INVITE may still be answered.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(
+            self.state,
+            AttemptState::Signing | AttemptState::Calling | AttemptState::Abandoned
+        ) && (self.client.is_some() || self.state == AttemptState::Signing)
+    }
+}
+
+/// How and why a call ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub at: Instant,
+    pub by: Party,
+    pub cause: Cause,
+    /// Final status toward the caller; 200 for an answered call.
+    pub status: u16,
+}
+
+/// Timers of a call.
+#[derive(Debug)]
+pub(crate) struct CallTimers {
+    pub ring: TimerId,
+    pub max_duration: TimerId,
+    pub restart: TimerId,
+    pub linger: TimerId,
+}
+
+/// The caller's INVITE while it has no final response.
+#[derive(Debug)]
+pub(crate) struct PendingInvite {
+    pub server: ServerKey,
+    /// As received: attempts are written from it.
+    pub request: Vec<u8>,
+    /// What responses repeat of it.
+    pub head: Vec<u8>,
+    /// Its Record-Route lines.
+    pub routes: Vec<u8>,
+    /// Max-Forwards of what we send.
+    pub max_forwards: u8,
+}
+
+impl PendingInvite {
+    /// The INVITE, read again. It was read before, so it can be.
+    pub(crate) fn message(&self) -> Option<Message<'_>> {
+        Message::parse(&self.request, Framing::Datagram).ok()
+    }
+
+    pub(crate) fn give_back(self, core: &mut Core) {
+        for buffer in [self.request, self.head, self.routes] {
+            core.pool.give(buffer);
+        }
+    }
+}
+
+/// A call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub key: CallKey,
+    /// See [`call_id_text`].
+    pub id: [u8; CALL_ID_LEN],
+    pub started: Now,
+    pub loadout: Arc<Loadout>,
+    pub phase: Phase,
+    pub class: Class,
+    pub emergency: Option<EmergencyRoute>,
+    /// Identity value made for the attempt that is about to leave, of an emergency call.
+    pub emergency_identity: Vec<u8>,
+    pub location: Option<SiteMatch>,
+    pub source: SocketAddr,
+    pub inbound: Option<TrunkId>,
+    pub permit: Option<Permit>,
+    pub route: Option<RouteId>,
+    /// Calling party (URI) and Request-URI as received, for records.
+    pub from: SmallVec<[u8; 64]>,
+    pub to: SmallVec<[u8; 64]>,
+    pub identity_in: Option<&'static str>,
+    /// Value of a Reason header that reports a failed verification that the call survived (ST-61).
+    pub stir_reason: Option<&'static str>,
+    /// The INVITE had an offer.
+    pub early_offer: bool,
+    /// What the caller is told if no way is left.
+    pub last_failure: (u16, Cause),
+
+    pub caller: Leg,
+    pub pending: Option<PendingInvite>,
+    pub plan: Plan,
+    pub attempts: SmallVec<[Attempt; 1]>,
+    /// Index of the attempt that was answered.
+    pub winner: Option<usize>,
+    pub anchor: Option<Anchor>,
+    pub relays: SmallVec<[Relay; 1]>,
+    pub timers: CallTimers,
+    pub ring_at: Option<Instant>,
+    pub answer_at: Option<Instant>,
+    pub end: Option<End>,
+    pub steps: Steps,
+    /// Its time to linger is over.
+    pub given_up: bool,
+}
+
+/// Octets of a call's id.
+pub(crate) const CALL_ID_LEN: usize = 32;
+
+/// Ravelin's own id of a call, unique over nodes and restarts: milliseconds of its start, shard,
+/// slot, 40 unforeseeable bits, in hexadecimal.
+pub(crate) fn call_id_text(unix_ms: u64, handle: Handle) -> [u8; CALL_ID_LEN] {
+    let mut text = [0; CALL_ID_LEN];
+    let (time, rest) = text.split_at_mut(12);
+    let (shard, rest) = rest.split_at_mut(2);
+    let (slot, nonce) = rest.split_at_mut(8);
+    crate::ids::hex(unix_ms, time);
+    crate::ids::hex(u64::from(handle.shard.0), shard);
+    crate::ids::hex(u64::from(handle.slot), slot);
+    crate::ids::hex(handle.nonce, nonce);
+    text
+}
+
+impl Call {
+    /// Owner of the call's transactions.
+    pub(crate) fn tu(&self) -> TuKey {
+        tu_of(self.key)
+    }
+
+    pub(crate) fn id_text(&self) -> String {
+        String::from_utf8_lossy(&self.id).into_owned()
+    }
+
+    /// The leg of `side`: the callee has one once an attempt was answered.
+    pub(crate) fn leg(&self, side: Side) -> Option<&Leg> {
+        match side {
+            Side::Caller => Some(&self.caller),
+            Side::Callee => self.winner.and_then(|at| self.attempts.get(at)).map(|won| &won.leg),
+        }
+    }
+
+    pub(crate) fn leg_mut(&mut self, side: Side) -> Option<&mut Leg> {
+        match side {
+            Side::Caller => Some(&mut self.caller),
+            Side::Callee => {
+                self.winner.and_then(|at| self.attempts.get_mut(at)).map(|won| &mut won.leg)
+            }
+        }
+    }
+
+    /// The leg that a request inside a dialog belongs to, by the tag that is ours.
+    pub(crate) fn side_of(&self, local_tag: &[u8]) -> Option<Side> {
+        if self.caller.dialog.local_tag == local_tag {
+            return Some(Side::Caller);
+        }
+        self.leg(Side::Callee).filter(|leg| leg.dialog.local_tag == local_tag).map(|_| Side::Callee)
+    }
+
+    /// Where the two sides get their media ports, the callee's for attempt `index`.
+    pub(crate) fn places(&self, core: &Core, index: usize) -> [Place; 2] {
+        let of = |leg: &Leg| {
+            let listener = core.listener(leg.listener);
+            Place {
+                realm: listener.map_or(RealmId(u16::MAX), |own| own.realm),
+                v6: listener.is_some_and(|own| own.bind.is_ipv6()),
+            }
+        };
+        let callee = self.attempts.get(index).map_or(&self.caller, |attempt| &attempt.leg);
+        [of(&self.caller), of(callee)]
+    }
+
+    pub(crate) fn attempt_of(&self, client: ClientKey) -> Option<usize> {
+        self.attempts.iter().position(|attempt| attempt.client == Some(client))
+    }
+
+    /// Who a message of `side` is from or to, for the ladder.
+    pub(crate) fn peer(&self, side: Side) -> Peer {
+        match side {
+            Side::Caller => Peer::Caller,
+            Side::Callee => Peer::Callee(
+                self.winner.and_then(|at| self.attempts.get(at)).map_or(0, |won| won.number),
+            ),
+        }
+    }
+
+    /// Notes a message for the ladder. `code` 0: a request.
+    pub(crate) fn note(
+        &mut self,
+        now: Instant,
+        peer: Peer,
+        inbound: bool,
+        method: MethodLabel,
+        code: u16,
+    ) {
+        self.steps.note(now.since(self.started.mono), peer, inbound, method, code);
+    }
+
+    pub(crate) fn note_received(&mut self, now: Instant, peer: Peer, message: &Message<'_>) {
+        let method = MethodLabel::of(message.cseq().method.as_bytes());
+        self.note(now, peer, true, method, message.code().unwrap_or(0));
+    }
+
+    pub(crate) fn is_emergency(&self) -> bool {
+        self.emergency.is_some()
+    }
+
+    /// The BYE of this transaction has its answer, or will never have one.
+    pub(crate) fn goodbye_said(&mut self, client: ClientKey) {
+        let legs = self.attempts.iter_mut().map(|attempt| &mut attempt.leg);
+        for leg in legs.chain(std::iter::once(&mut self.caller)) {
+            if leg.goodbye == Goodbye::Sent(client) {
+                leg.goodbye = Goodbye::Done;
+            }
+        }
+    }
+
+    /// Waits for nothing any more.
+    pub(crate) fn give_up(&mut self) {
+        self.given_up = true;
+    }
+
+    /// Nothing is left that could concern the call.
+    pub(crate) fn is_over(&self) -> bool {
+        if self.given_up {
+            return true;
+        }
+        let said = |goodbye: Goodbye| matches!(goodbye, Goodbye::No | Goodbye::Done);
+        self.phase == Phase::Ending
+            && self.pending.is_none()
+            && self.relays.is_empty()
+            && said(self.caller.goodbye)
+            && self.attempts.iter().all(|attempt| !attempt.is_open() && said(attempt.leg.goodbye))
+    }
+}
+
+/// Bit 63 is the prober's, so a generation has 31 bits.
+pub(crate) fn tu_of(key: CallKey) -> TuKey {
+    TuKey(u64::from(key.generation & 0x7fff_ffff) << 32 | u64::from(key.slot))
+}
+
+/// The call that an event of a transaction is for; `None`: the prober's, or nobody's.
+pub(crate) fn call_of(owner: TuKey) -> Option<CallKey> {
+    if owner == TuKey::NONE || owner.as_probe().is_some() {
+        return None;
+    }
+    Some(CallKey {
+        slot: u32::try_from(owner.0 & 0xffff_ffff).ok()?,
+        generation: u32::try_from(owner.0 >> 32).ok()?,
+    })
+}

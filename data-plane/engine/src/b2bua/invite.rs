@@ -1,0 +1,461 @@
+//! A new INVITE: from the packet to the call, and from the call to its first attempt.
+
+use std::sync::Arc;
+
+use ravelin_contract::cdr::Party;
+use ravelin_policy::{Class, OnFailure, RealmId, Transport, TrunkId};
+use ravelin_stir::{outcome::Outcome, verify::Verdict};
+use ravelin_wire::sip::{Message, Scheme, Uri};
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::{
+    attempt::{advance, contact_user},
+    call::{Call, CallTimers, PendingInvite, Phase, call_id_text, tu_of},
+    cdr::{Refused, write_refused},
+    compose::{host_text, write_record_routes},
+    dialog::Dialog,
+    headers::write_unsupported,
+    ladder::{Peer, Steps},
+    leg::{Goodbye, Leg, is_behind_nat, request_hop},
+    offer::Negotiation,
+    release,
+    respond::{Response, write_head},
+    sdp::Description,
+};
+use crate::{
+    admission::{Permit, Refusal},
+    cause::Cause,
+    core::{Core, Turn, ctx},
+    drops::DropReason,
+    emergency::{self, Passage},
+    identity::{CallKey, VerifyJob, caller_uri},
+    port::{Egress, ListenerId, Local, Meta},
+    route::{self, Plan},
+    sip::{
+        reply::response_egress,
+        transaction::{Hop, NewRequest, Room},
+    },
+    timer::TimerId,
+};
+
+/// An initial INVITE and what is known of its sender.
+#[derive(Debug)]
+pub(crate) struct Arrival<'a> {
+    pub meta: &'a Meta,
+    pub invite: &'a Message<'a>,
+    pub listener: ListenerId,
+    pub realm: RealmId,
+    pub trunk: Option<TrunkId>,
+    pub class: Class,
+}
+
+/// Takes an initial INVITE: a call, a refusal, or a drop.
+pub(crate) fn receive(
+    core: &mut Core,
+    calls: &mut Slab<Box<Call>>,
+    turn: &mut Turn<'_>,
+    arrival: &Arrival<'_>,
+    new: NewRequest,
+    generation: u32,
+) -> Result<Option<CallKey>, DropReason> {
+    let loadout = Arc::clone(&core.loadout);
+    let snapshot = &*loadout.snapshot;
+    let emergency = matches!(arrival.class, Class::Emergency(_));
+    if arrival.trunk.is_none() && !emergency {
+        return Err(DropReason::UnknownSource);
+    }
+    let token = emergency.then(|| emergency::decide(snapshot, arrival));
+    let token = token
+        .filter(|_| snapshot.realm(arrival.realm).is_some_and(|realm| realm.emergency_allowed));
+    if emergency && token.is_none() {
+        emergency::denied(core, turn, arrival);
+        refuse_arrival(core, turn, arrival, new, Cause::EmergencyDenied);
+        return Ok(None);
+    }
+    let permit = match gates(core, calls.len(), turn, arrival, token.as_ref()) {
+        Ok(permit) => permit,
+        Err(cause) => {
+            refuse_arrival(core, turn, arrival, new, cause);
+            return Ok(None);
+        }
+    };
+    let Some(reply) = response_egress(arrival.meta, &arrival.invite.top_via()) else {
+        return Err(DropReason::BadReplyAddress);
+    };
+    let room = if token.is_some() { Room::Emergency } else { Room::Ordinary };
+    let method = ravelin_wire::sip::Method::Invite;
+    let Ok(server) = core.layer.open(new, method, reply, room, ctx!(core, turn)) else {
+        refuse_stateless(core, turn, arrival, Cause::TransactionsFull);
+        return Ok(None);
+    };
+    let entry = calls.vacant_entry();
+    let slot = u32::try_from(entry.key()).unwrap_or(u32::MAX);
+    let key = CallKey { slot, generation: generation & 0x7fff_ffff };
+    core.layer.set_owner(server, tu_of(key));
+    let handle = core.layer.identifiers().handle(slot);
+    let tag = handle.tag();
+    let mut pending = PendingInvite {
+        server,
+        request: core.pool.copy(arrival.invite.raw()),
+        head: core.pool.take(),
+        routes: core.pool.take(),
+        max_forwards: arrival.invite.max_forwards().map_or(70, |hops| hops.saturating_sub(1)),
+    };
+    write_head(arrival.invite, arrival.meta.source, &tag, &mut pending.head);
+    write_record_routes(arrival.invite, &mut pending.routes);
+    if token.is_some() && pending.max_forwards == 0 {
+        // Repaired, not refused (EM-55).
+        pending.max_forwards = 70;
+    }
+    let trusted = arrival
+        .trunk
+        .and_then(|id| snapshot.trunk(id))
+        .is_some_and(|trunk| trunk.trust.asserted_identity);
+    let caller = caller_leg(core, arrival, tag);
+    let id = call_id_text(turn.now.unix_ms, core.layer.identifiers().handle(slot));
+    let from = caller_uri(arrival.invite, trusted);
+    let location = emergency::location(snapshot, arrival);
+    let call = entry.insert(Box::new(Call {
+        key,
+        id,
+        started: turn.now,
+        loadout: Arc::clone(&loadout),
+        phase: Phase::Routing,
+        class: arrival.class,
+        emergency: token,
+        emergency_identity: Vec::new(),
+        location,
+        source: arrival.meta.source,
+        inbound: arrival.trunk,
+        permit,
+        route: None,
+        from: SmallVec::from_slice(from),
+        to: SmallVec::from_slice(arrival.invite.request_uri().unwrap_or_default()),
+        identity_in: None,
+        stir_reason: None,
+        early_offer: has_description(arrival.invite),
+        last_failure: (503, Cause::TrunksDown),
+        caller,
+        pending: Some(pending),
+        plan: Plan::default(),
+        attempts: SmallVec::new(),
+        winner: None,
+        anchor: None,
+        relays: SmallVec::new(),
+        timers: CallTimers {
+            ring: TimerId::NEVER,
+            max_duration: TimerId::NEVER,
+            restart: TimerId::NEVER,
+            linger: TimerId::NEVER,
+        },
+        ring_at: None,
+        answer_at: None,
+        end: None,
+        steps: Steps::default(),
+        given_up: false,
+    }));
+    call.note_received(turn.now.mono, Peer::Caller, arrival.invite);
+    release::respond_caller(core, call, turn, 100, None, None);
+    if call.is_emergency() {
+        emergency::started(core, call, turn);
+    }
+    verify_or_route(core, call, turn, arrival, from, trusted);
+    Ok(Some(key))
+}
+
+/// Whether a session description is in the INVITE.
+fn has_description(invite: &Message<'_>) -> bool {
+    invite
+        .content()
+        .and_then(|kind| kind.find_part(invite.body(), b"application", b"sdp"))
+        .is_some_and(|part| !part.body.is_empty())
+}
+
+/// Every gate that an INVITE passes, in order. Each takes the token, and the token passes each
+/// (emergency.md 1, rule 1).
+fn gates(
+    core: &Core,
+    calls: usize,
+    turn: &Turn<'_>,
+    arrival: &Arrival<'_>,
+    passage: Passage<'_>,
+) -> Result<Option<Permit>, Cause> {
+    gate_message(arrival, passage)?;
+    gate_drain(core, passage)?;
+    gate_room(core, calls, passage)?;
+    gate_trunk(core, turn, arrival, passage)
+}
+
+fn gate_message(arrival: &Arrival<'_>, passage: Passage<'_>) -> Result<(), Cause> {
+    if passage.is_some() {
+        return Ok(());
+    }
+    let invite = arrival.invite;
+    if invite.max_forwards() == Some(0) {
+        return Err(Cause::TooManyHops);
+    }
+    let uri = invite.request_uri().and_then(Uri::parse).ok_or(Cause::Malformed)?;
+    if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips | Scheme::Tel)
+        && !matches!(arrival.class, Class::TestSos)
+    {
+        return Err(Cause::UriScheme);
+    }
+    let mut unsupported = Vec::new();
+    if super::within::has_unsupported(invite) {
+        write_unsupported(invite, &mut unsupported);
+    }
+    if unsupported.is_empty() { Ok(()) } else { Err(Cause::BadExtension) }
+}
+
+fn gate_drain(core: &Core, passage: Passage<'_>) -> Result<(), Cause> {
+    if core.draining && passage.is_none() { Err(Cause::Draining) } else { Ok(()) }
+}
+
+fn gate_room(core: &Core, calls: usize, passage: Passage<'_>) -> Result<(), Cause> {
+    let room = core.limits.calls.saturating_sub(core.limits.calls_emergency_reserve);
+    let full = calls >= usize::try_from(room).unwrap_or(usize::MAX);
+    if full && passage.is_none() { Err(Cause::CallsFull) } else { Ok(()) }
+}
+
+fn gate_trunk(
+    core: &Core,
+    turn: &Turn<'_>,
+    arrival: &Arrival<'_>,
+    passage: Passage<'_>,
+) -> Result<Option<Permit>, Cause> {
+    let Some(trunk) = arrival.trunk else { return Ok(None) };
+    let Some(gauge) = core.loadout.gauges.get(usize::from(trunk.0)) else { return Ok(None) };
+    gauge.admit(turn.now.mono, passage).map(Some).map_err(refusal)
+}
+
+/// The cause for what a trunk's gauge refused.
+pub(crate) const fn refusal(refusal: Refusal) -> Cause {
+    match refusal {
+        Refusal::Calls => Cause::TrunkCalls,
+        Refusal::Rate => Cause::TrunkCps,
+    }
+}
+
+fn caller_leg(core: &mut Core, arrival: &Arrival<'_>, tag: crate::ids::TagText) -> Leg {
+    let dialog = Dialog::incoming(arrival.invite, tag);
+    let source = arrival.meta.source;
+    let listener = arrival.listener;
+    let egress = match arrival.meta.local {
+        Local::Stream { flow, listener } => {
+            Egress::Flow { flow, or_connect: Some((listener, source)) }
+        }
+        _ => Egress::Udp { listener, to: source },
+    };
+    let tcp = matches!(egress, Egress::Udp { .. })
+        .then(|| {
+            route::find_listener(&core.loadout.snapshot, arrival.realm, Transport::Tcp, source)
+        })
+        .flatten()
+        .map(|listener| (listener, source));
+    let default = Hop { egress, tcp };
+    let hop = request_hop(&dialog, egress, is_behind_nat(arrival.invite, source), default);
+    let user = Uri::parse(arrival.invite.request_uri().unwrap_or_default())
+        .and_then(|uri| uri.user)
+        .map(contact_user)
+        .unwrap_or_default();
+    let description = Description::new(core.layer.identifiers().nonce());
+    let mut negotiation = Negotiation::default();
+    negotiation.invite_received(has_description(arrival.invite));
+    Leg {
+        dialog,
+        listener,
+        hop,
+        negotiation,
+        description,
+        ack_expected: None,
+        ack_due: None,
+        ack_body: Vec::new(),
+        goodbye: Goodbye::No,
+        user: SmallVec::from_slice(user),
+        peer_host: SmallVec::from_vec(host_text(source)),
+        own_host: core
+            .listener(listener)
+            .map(|own| SmallVec::from_slice(&own.host))
+            .unwrap_or_default(),
+    }
+}
+
+/// Verification comes before routing, so that a rejected call costs nobody anything; emergency
+/// calls are not verified (ST-74, EM-84).
+fn verify_or_route(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    arrival: &Arrival<'_>,
+    caller: &[u8],
+    trusted: bool,
+) {
+    let loadout = Arc::clone(&call.loadout);
+    let verify = call
+        .inbound
+        .and_then(|id| loadout.snapshot.trunk(id))
+        .is_some_and(|trunk| trunk.identity.verify);
+    if !verify {
+        return route_call(core, call, turn);
+    }
+    if call.is_emergency() {
+        call.identity_in = Some(Outcome::Skipped.label());
+        return route_call(core, call, turn);
+    }
+    // The number to compare is From's where no trusted assertion stands (ST-17).
+    let _ = trusted;
+    call.phase = Phase::Verifying;
+    let now = turn.now.unix_ms / 1000;
+    core.jobs.verify(VerifyJob::new(call.key, &loadout.trust, arrival.invite, caller, now));
+}
+
+/// The verdict on the caller's Identity is there.
+pub(crate) fn verified(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, verdict: &Verdict) {
+    if call.phase != Phase::Verifying {
+        return;
+    }
+    call.phase = Phase::Routing;
+    let outcome = verdict.outcome();
+    call.identity_in = Some(outcome.label());
+    core.counters.identity_verified(outcome);
+    let policy = call
+        .inbound
+        .and_then(|id| call.loadout.snapshot.trunk(id))
+        .map_or(OnFailure::Annotate, |trunk| trunk.identity.on_failure);
+    if outcome.failed() {
+        if policy == OnFailure::Reject {
+            let code = outcome.cause().unwrap_or(438);
+            call.stir_reason = stir_reason(outcome);
+            return release::refuse(core, call, turn, code, Cause::IdentityRefused, None);
+        }
+        call.stir_reason = stir_reason(outcome);
+    }
+    route_call(core, call, turn);
+}
+
+/// Value of the Reason header that reports a failed verification (ST-61).
+fn stir_reason(outcome: Outcome) -> Option<&'static str> {
+    match outcome {
+        Outcome::BadInfo => Some("STIR;cause=436;text=\"Bad Identity Info\""),
+        Outcome::BadCred => Some("STIR;cause=437;text=\"Unsupported Credential\""),
+        Outcome::BadToken => Some("STIR;cause=438;text=\"Invalid Identity Header\""),
+        Outcome::Stale => Some("STIR;cause=403;text=\"Stale Date\""),
+        _ => None,
+    }
+}
+
+/// Finds the ways to the callee and tries the first.
+fn route_call(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
+    let loadout = Arc::clone(&call.loadout);
+    let snapshot = &*loadout.snapshot;
+    let now = turn.now.mono;
+    if let Some(token) = &call.emergency {
+        let chain = token.chain().iter().map(|trunk| TrunkId(*trunk));
+        call.plan = Plan::emergency(&loadout, chain, now, core.layer.identifiers());
+        return advance(core, call, turn, None);
+    }
+    if call.class == Class::TestSos {
+        // Not supported here: 404 says so (EM-20, RFC 6881 15).
+        return release::refuse(core, call, turn, 404, Cause::NoRoute, None);
+    }
+    let dialled = Uri::parse(&call.to).and_then(|uri| uri.user).unwrap_or_default();
+    let Some(from) = call.inbound else {
+        return release::refuse(core, call, turn, 404, Cause::NoRoute, None);
+    };
+    call.route = snapshot.route(from, contact_user(dialled));
+    let trunks = call
+        .route
+        .and_then(|route| snapshot.route_settings(route))
+        .map(|route| route.trunks.as_slice())
+        .unwrap_or_default();
+    call.plan = if call.class == Class::TestAddress {
+        // Only trunks that read the address back, those of the route first (EM-19).
+        let able = |id: &TrunkId| snapshot.trunk(*id).is_some_and(|trunk| trunk.address_test);
+        let all = (0..).map(TrunkId).take(snapshot.trunks.len());
+        let others = all.filter(|id| !trunks.contains(id));
+        let chain = trunks.iter().copied().chain(others).filter(able);
+        Plan::ordinary(&loadout, chain, now, core.layer.identifiers())
+    } else {
+        Plan::ordinary(&loadout, trunks.iter().copied(), now, core.layer.identifiers())
+    };
+    if trunks.is_empty() && call.plan.is_empty() {
+        return release::refuse(core, call, turn, 404, Cause::NoRoute, None);
+    }
+    advance(core, call, turn, None);
+}
+
+/// The caller cancels. The CANCEL itself is answered by whoever received it.
+pub(crate) fn cancelled(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
+    call.note(turn.now.mono, Peer::Caller, true, crate::counters::MethodLabel::Cancel, 0);
+    if call.pending.is_none() || call.end.is_some() {
+        // Answered already: the caller acknowledges and hangs up (RFC 3261 9.2).
+        return;
+    }
+    release::refuse(core, call, turn, 487, Cause::Cancelled, None);
+    debug_assert!(call.end.is_none_or(|end| end.by == Party::Caller));
+}
+
+/// Refuses an INVITE that does not become a call, in a transaction of its own, and records it.
+pub(crate) fn refuse_arrival(
+    core: &mut Core,
+    turn: &mut Turn<'_>,
+    arrival: &Arrival<'_>,
+    new: NewRequest,
+    cause: Cause,
+) {
+    let code = cause.status();
+    let invite = arrival.invite;
+    let opened = response_egress(arrival.meta, &invite.top_via()).and_then(|reply| {
+        let method = ravelin_wire::sip::Method::Invite;
+        core.layer.open(new, method, reply, Room::Ordinary, ctx!(core, turn)).ok()
+    });
+    let Some(server) = opened else {
+        return refuse_stateless(core, turn, arrival, cause);
+    };
+    core.counters.refusal(cause);
+    let tag = core.layer.identifiers().handle(crate::ids::Handle::NO_SLOT).tag();
+    let mut head = core.pool.take();
+    write_head(invite, arrival.meta.source, &tag, &mut head);
+    let mut unsupported = Vec::new();
+    if cause == Cause::BadExtension {
+        unsupported.extend_from_slice(b"Unsupported: ");
+        let mut tags = Vec::new();
+        write_unsupported(invite, &mut tags);
+        unsupported.extend_from_slice(&tags);
+        unsupported.extend_from_slice(b"\r\n");
+    }
+    let response = Response {
+        routes: &unsupported,
+        cause: Some(cause),
+        retry_after: (code == 503).then_some(release::RETRY_AFTER_S),
+        ..Response::own(code, &head)
+    };
+    let _ = core.layer.respond(turn.now.mono, server, code, ctx!(core, turn), |out| {
+        response.write(out);
+        Ok::<(), ()>(())
+    });
+    core.pool.give(head);
+    record(core, turn, arrival, cause);
+}
+
+fn refuse_stateless(core: &mut Core, turn: &mut Turn<'_>, arrival: &Arrival<'_>, cause: Cause) {
+    let (meta, invite) = (arrival.meta, arrival.invite);
+    let _ = core.stateless.refuse(turn.now.mono, meta, invite, cause, &[], ctx!(core, turn));
+    record(core, turn, arrival, cause);
+}
+
+fn record(core: &mut Core, turn: &Turn<'_>, arrival: &Arrival<'_>, cause: Cause) {
+    write_refused(
+        core,
+        turn,
+        &Refused {
+            meta: arrival.meta,
+            invite: arrival.invite,
+            class: arrival.class,
+            inbound: arrival.trunk,
+            cause,
+            status: cause.status(),
+        },
+    );
+}

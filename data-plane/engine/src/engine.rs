@@ -1,0 +1,416 @@
+//! The engine of one shard: datagrams, time and job results go in, datagrams and records come out.
+//!
+//! A turn of the shard: [`Engine::receive`] for each datagram, [`Engine::expire`], then
+//! [`Engine::identity_jobs`] and [`Engine::identity_done`] until there are no jobs, then the
+//! [`TxQueue`] is sent and cleared, and [`Engine::take_records`] empties the records.
+//!
+//! A fault of ours (a panic) while one message or timer is handled ends the call that it belonged
+//! to and is counted; the shard goes on (design 8).
+
+mod dispatch;
+mod status;
+use std::{
+    net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use slab::Slab;
+
+pub use self::status::Tables;
+pub use crate::media::MediaPortSpec;
+use crate::{
+    b2bua::{attempt, call::Call, invite, release, within},
+    cause::Cause,
+    core::{Core, Turn, ctx},
+    counters::Counters,
+    drops::DropReason,
+    emergency,
+    health::{Change, Prober},
+    identity::{CallKey, JobResults, Jobs},
+    ids::{Owners, Seed},
+    limits::{Limits, TIMERS_PER_TURN},
+    loadout::Loadout,
+    media::MediaTable,
+    port::{FlowId, ListenerId, Local, MediaPortId, Meta, ShardId, Token, TxQueue},
+    records::EventBuilder,
+    sip::transaction::TuEvent,
+    time::{Instant, Now},
+    timer::{CallTimer, Timer, Wheel},
+};
+
+/// What an engine is made with; none of it changes while the process runs.
+#[derive(Clone)]
+pub struct EngineConfig {
+    pub shard: ShardId,
+    /// Shards of the process, at least 1.
+    pub shards: u8,
+    /// Name of the node, for records.
+    pub node: String,
+    pub limits: Limits,
+    /// Unforeseeable, the same on all shards: it says which shard owns a Call-ID, and the streams
+    /// of each shard are derived from it.
+    pub seed: [u8; 32],
+    /// UTC, milliseconds.
+    pub started_unix_ms: u64,
+}
+
+impl std::fmt::Debug for EngineConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineConfig")
+            .field("shard", &self.shard)
+            .field("shards", &self.shards)
+            .field("node", &self.node)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What became of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    Taken,
+    /// Another shard owns what it belongs to: hand the same bytes to that shard's engine.
+    Elsewhere(ShardId),
+    /// Discarded; counted already.
+    Dropped(DropReason),
+}
+
+/// One shard's SIP, calls and media.
+pub struct Engine {
+    core: Core,
+    calls: Slab<Box<Call>>,
+    owners: Owners,
+    prober: Prober,
+    /// Of the newest call; tells a reused slot from the call before it.
+    generation: u32,
+    /// Clock and probes begin with the first turn.
+    running: bool,
+    /// The call that is being worked on, for when a fault ends it.
+    current: Option<usize>,
+    unreachable: Vec<TuEvent>,
+}
+
+impl Engine {
+    #[must_use]
+    pub fn new(config: EngineConfig, loadout: Arc<Loadout>) -> Self {
+        let seed = Seed(config.seed);
+        let ranges = &loadout.snapshot.media;
+        let media = MediaTable::new(ranges, config.shard, config.shards, config.limits, &seed);
+        Self {
+            owners: Owners::new(&seed, config.shards),
+            core: Core::new(&config, loadout, media),
+            calls: Slab::new(),
+            prober: Prober::default(),
+            generation: 0,
+            running: false,
+            current: None,
+            unreachable: Vec::new(),
+        }
+    }
+
+    /// The media ports that the driver opens at start; the index is the [`MediaPortId`].
+    #[must_use]
+    pub fn media_ports(&self) -> &[MediaPortSpec] {
+        self.core.media.specs()
+    }
+
+    /// A media port is open. Only opened ports are ever used.
+    pub fn media_port_opened(&mut self, port: MediaPortId) {
+        self.core.media.port_opened(port);
+    }
+
+    /// Takes one datagram, or one message of a stream.
+    pub fn receive(&mut self, now: Now, meta: Meta, bytes: &[u8], out: &mut TxQueue) -> Received {
+        if let Local::Media { port } = meta.local {
+            let Core { media, counters, .. } = &mut self.core;
+            return match media.relay(now.mono, port, meta.source, bytes, out, counters) {
+                Ok(()) => Received::Taken,
+                Err(reason) => Received::Dropped(reason),
+            };
+        }
+        let mut received = Received::Taken;
+        self.contain(now, out, |engine, turn| {
+            received = engine.signalling(turn, &meta, bytes);
+        });
+        if let Received::Dropped(reason) = received {
+            self.core.counters.drop(reason);
+        }
+        received
+    }
+
+    /// Fires what is due by `now`, at most [`TIMERS_PER_TURN`] timers.
+    pub fn expire(&mut self, now: Now, out: &mut TxQueue) {
+        self.contain(now, out, |_, _| {});
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(timer) = self.core.wheel.pop_expired(now.mono) else { return };
+            self.contain(now, out, |engine, turn| engine.fire(turn, timer));
+        }
+    }
+
+    /// When [`Self::expire`] has something to do.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.core.wheel.next_deadline()
+    }
+
+    /// A send that carried `token` failed.
+    pub fn send_failed(&mut self, now: Now, token: Token, out: &mut TxQueue) {
+        self.contain(now, out, |engine, turn| {
+            let event =
+                engine.core.layer.send_failed(turn.now.mono, token, ctx!(engine.core, turn));
+            if let Some(event) = event {
+                engine.transaction_event(turn, event);
+            }
+        });
+    }
+
+    /// `to` cannot be reached from `listener` (an ICMP error): what waits for a first answer from
+    /// there fails now.
+    pub fn unreachable(
+        &mut self,
+        now: Now,
+        listener: ListenerId,
+        to: SocketAddr,
+        out: &mut TxQueue,
+    ) {
+        self.contain(now, out, |engine, turn| {
+            let mut events = std::mem::take(&mut engine.unreachable);
+            let layer = &mut engine.core.layer;
+            layer.unreachable(listener, to, ctx!(engine.core, turn), &mut events);
+            for event in events.drain(..) {
+                engine.transaction_event(turn, event);
+            }
+            engine.unreachable = events;
+        });
+    }
+
+    /// A stream connection is gone. Transactions on it end by their timers: an answer may come
+    /// through a new connection (RFC 3261 18.2.2).
+    pub fn flow_closed(&mut self, now: Now, flow: FlowId, out: &mut TxQueue) {
+        let _ = (now, flow, out);
+    }
+
+    /// Takes the sign and verify jobs of this turn.
+    pub fn identity_jobs(&mut self) -> Jobs {
+        std::mem::take(&mut self.core.jobs)
+    }
+
+    /// Feeds results back; INVITEs that waited for them leave.
+    pub fn identity_done(&mut self, now: Now, results: JobResults, out: &mut TxQueue) {
+        for (key, verdict) in results.verified {
+            self.contain(now, out, |engine, turn| {
+                engine.with_call(turn, key, |core, call, turn| {
+                    invite::verified(core, call, turn, &verdict);
+                });
+            });
+        }
+        for (key, attempt, value) in results.signed {
+            self.contain(now, out, |engine, turn| {
+                engine.with_call(turn, key, |core, call, turn| {
+                    let value = value.as_deref().ok();
+                    attempt::signed(core, call, turn, attempt, value);
+                });
+            });
+        }
+    }
+
+    /// Runs the jobs of this turn here, until there are none.
+    pub fn run_identity_inline(&mut self, now: Now, out: &mut TxQueue) {
+        // Verify, then sign: two rounds; one more for what a failover adds.
+        for _ in 0..4 {
+            let jobs = self.identity_jobs();
+            if jobs.is_empty() {
+                return;
+            }
+            self.identity_done(now, jobs.run(), out);
+        }
+    }
+
+    /// Puts another config version into force for new calls and returns the old one, to be dropped
+    /// off the core. Calls keep the version that they began with.
+    pub fn install(&mut self, now: Now, loadout: Arc<Loadout>, out: &mut TxQueue) -> Arc<Loadout> {
+        let before = std::mem::replace(&mut self.core.loadout, loadout);
+        self.contain(now, out, |engine, turn| engine.install_probes(turn));
+        before
+    }
+
+    fn install_probes(&mut self, turn: &mut Turn<'_>) {
+        // One shard probes for all; the results are in the shared gauges.
+        if self.core.shard == ShardId(0) {
+            let loadout = Arc::clone(&self.core.loadout);
+            let core = &mut self.core;
+            self.prober.install(turn.now.mono, &loadout, &mut core.layer, ctx!(core, turn));
+        }
+    }
+
+    /// No new ordinary calls from now on; emergency calls go on (EM-68).
+    pub fn begin_drain(&mut self) {
+        self.core.draining = true;
+    }
+
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// Does `work`; a panic in it ends the call that was worked on, and nothing else.
+    fn contain(
+        &mut self,
+        now: Now,
+        out: &mut TxQueue,
+        work: impl FnOnce(&mut Self, &mut Turn<'_>),
+    ) {
+        let mut turn = Turn { now, out };
+        self.current = None;
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            if !self.running {
+                self.start(&mut turn);
+            }
+            work(self, &mut turn);
+        }));
+        if done.is_err() {
+            self.core.counters.faults_contained += 1;
+            self.end_after_fault(&mut turn);
+        }
+        self.current = None;
+    }
+
+    fn start(&mut self, turn: &mut Turn<'_>) {
+        self.running = true;
+        self.core.wheel = Wheel::new(turn.now.mono);
+        self.install_probes(turn);
+    }
+
+    /// Ends the call that was worked on when a fault struck.
+    fn end_after_fault(&mut self, turn: &mut Turn<'_>) {
+        let Some(mut call) = self.current.take().and_then(|slot| self.calls.try_remove(slot))
+        else {
+            return;
+        };
+        let core = &mut self.core;
+        // What broke once may break again: then the call goes without a word.
+        let farewell = catch_unwind(AssertUnwindSafe(|| {
+            if call.answer_at.is_some() {
+                release::hang_up(core, &mut call, turn, None, Cause::Internal);
+            } else {
+                release::refuse(core, &mut call, turn, 500, Cause::Internal, None);
+            }
+            core.wheel.cancel(call.timers.linger);
+        }));
+        if farewell.is_err() {
+            let _ = catch_unwind(AssertUnwindSafe(|| release::bury(core, &mut call, turn)));
+        }
+    }
+
+    /// Works on a call and removes it when nothing is left of it.
+    fn with_call<T>(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: CallKey,
+        work: impl FnOnce(&mut Core, &mut Call, &mut Turn<'_>) -> T,
+    ) -> Option<T> {
+        let slot = usize::try_from(key.slot).ok()?;
+        let call = self.calls.get_mut(slot).filter(|call| call.key == key)?;
+        self.current = Some(slot);
+        let done = work(&mut self.core, call, turn);
+        if call.is_over() {
+            self.remove(turn, slot);
+        }
+        Some(done)
+    }
+
+    fn remove(&mut self, turn: &mut Turn<'_>, slot: usize) {
+        if let Some(mut call) = self.calls.try_remove(slot) {
+            release::bury(&mut self.core, &mut call, turn);
+        }
+    }
+
+    fn fire(&mut self, turn: &mut Turn<'_>, timer: Timer) {
+        match timer {
+            Timer::Client { .. } | Timer::Server { .. } => {
+                let core = &mut self.core;
+                let event = core.layer.fire(turn.now.mono, timer, ctx!(core, turn));
+                if let Some(event) = event {
+                    self.transaction_event(turn, event);
+                }
+            }
+            Timer::Call { slot, generation, kind } => {
+                self.call_timer(turn, CallKey { slot, generation }, kind);
+            }
+            Timer::Probe { target, generation } => {
+                let core = &mut self.core;
+                let now = turn.now.mono;
+                let change =
+                    self.prober.fire(now, (target, generation), &mut core.layer, ctx!(core, turn));
+                self.probed(turn, change);
+            }
+        }
+    }
+
+    fn call_timer(&mut self, turn: &mut Turn<'_>, key: CallKey, kind: CallTimer) {
+        self.with_call(turn, key, |core, call, turn| match kind {
+            CallTimer::Attempt(number) => attempt::out_of_patience(core, call, turn, number),
+            CallTimer::Ring => {
+                if call.pending.is_some() {
+                    release::refuse(core, call, turn, 480, Cause::RingTimeout, None);
+                }
+            }
+            CallTimer::MaxDuration => {
+                release::hang_up(core, call, turn, None, Cause::MaxDuration);
+            }
+            CallTimer::Restart => emergency::restart(core, call, turn),
+            CallTimer::Linger => call.give_up(),
+        });
+    }
+
+    fn transaction_event(&mut self, turn: &mut Turn<'_>, event: TuEvent) {
+        let (owner, client, cause) = match event {
+            TuEvent::Timeout { owner, client } => (owner, client, Cause::FarSideTimeout),
+            TuEvent::TransportError { owner, client } => (owner, client, Cause::TransportFailed),
+            TuEvent::AckTimeout { owner, server, code } => {
+                if let Some(key) = crate::b2bua::call::call_of(owner)
+                    && code < 300
+                {
+                    self.with_call(turn, key, |core, call, turn| {
+                        within::ack_timeout(core, call, turn, server);
+                    });
+                }
+                return;
+            }
+        };
+        if owner.as_probe().is_some() {
+            let change = self.prober.failed(owner);
+            return self.probed(turn, change);
+        }
+        let Some(key) = crate::b2bua::call::call_of(owner) else { return };
+        self.with_call(turn, key, |core, call, turn| {
+            if let Some(index) = call.attempt_of(client) {
+                attempt::lost(core, call, turn, index, cause);
+            } else if let Some(index) = call.relays.iter().position(|r| r.client == client) {
+                within::lost(core, call, turn, index, cause);
+            } else {
+                call.goodbye_said(client);
+            }
+        });
+    }
+
+    /// A target went down or came back: an event and an alarm (features 1, row 10).
+    fn probed(&mut self, turn: &Turn<'_>, change: Option<Change>) {
+        let Some(change) = change else { return };
+        let snapshot = Arc::clone(&self.core.loadout.snapshot);
+        let trunk = snapshot.trunk(change.trunk);
+        let target = trunk.and_then(|trunk| trunk.targets.get(change.target));
+        let (kind, severity) = if change.up {
+            ("trunk.up", ravelin_contract::audit::Severity::Info)
+        } else {
+            ("trunk.down", ravelin_contract::audit::Severity::Alarm)
+        };
+        let shard = self.core.shard.0;
+        let event = EventBuilder::new(kind, severity, turn.now, snapshot.version, shard)
+            .field("trunk", trunk.map(|trunk| trunk.id.clone()))
+            .field("target", target.map(|target| target.uri.clone()))
+            .done();
+        self.core.records.audit(event, false);
+    }
+}

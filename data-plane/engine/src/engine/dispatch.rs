@@ -1,0 +1,405 @@
+//! From the bytes on a signalling listener to the call they belong to.
+
+use std::sync::Arc;
+
+use ravelin_policy::RealmId;
+use ravelin_wire::{
+    demux,
+    limits::MESSAGE_MAX_BYTES,
+    sip::{Framing, HeaderName, Message, Method, ParseError, StartLine, salvage},
+};
+
+use super::{Engine, Received};
+use crate::{
+    b2bua::{
+        attempt,
+        call::{Phase, call_of},
+        headers::ALLOW,
+        invite::{self, Arrival},
+        leg::Side,
+        release,
+        respond::{Response, write_head},
+        within,
+    },
+    cause::Cause,
+    core::{Turn, ctx},
+    drops::DropReason,
+    identity::CallKey,
+    ids::Handle,
+    port::{ListenerId, Local, Meta},
+    sip::{
+        reply::response_egress,
+        transaction::{ClientEvent, NewRequest, Room, ServerEvent},
+    },
+};
+
+impl Engine {
+    pub(super) fn signalling(
+        &mut self,
+        turn: &mut Turn<'_>,
+        meta: &Meta,
+        bytes: &[u8],
+    ) -> Received {
+        let (listener, framing) = match meta.local {
+            Local::Signalling { listener } => (listener, Framing::Datagram),
+            Local::Stream { listener, .. } => (listener, Framing::Stream),
+            Local::Media { .. } => return Received::Dropped(DropReason::UnknownProtocol),
+        };
+        match demux::first_byte(bytes) {
+            demux::Kind::Sip => {}
+            demux::Kind::KeepAlive => return Received::Dropped(DropReason::KeepAlive),
+            // A message may begin with line ends, or with what no demultiplexer knows: the parser
+            // decides.
+            demux::Kind::Unknown if bytes.first().is_some_and(u8::is_ascii) => {}
+            _ => return Received::Dropped(DropReason::UnknownProtocol),
+        }
+        if bytes.len() > MESSAGE_MAX_BYTES {
+            return Received::Dropped(DropReason::Oversized);
+        }
+        let Some(realm) = self.core.listener(listener).map(|own| own.realm) else {
+            return Received::Dropped(DropReason::UnknownProtocol);
+        };
+        match Message::parse(bytes, framing) {
+            Ok(message) => match message.start() {
+                StartLine::Response { .. } => self.response(turn, meta, &message),
+                StartLine::Request { .. } => self.request(turn, meta, &message, (listener, realm)),
+            },
+            Err(error) => self.broken(turn, meta, realm, bytes, error),
+        }
+    }
+
+    /// A message that breaks the grammar: answered if it is a request of somebody we know.
+    fn broken(
+        &mut self,
+        turn: &mut Turn<'_>,
+        meta: &Meta,
+        realm: RealmId,
+        bytes: &[u8],
+        error: ParseError,
+    ) -> Received {
+        if bytes.starts_with(b"SIP/") {
+            return Received::Dropped(DropReason::MalformedResponse);
+        }
+        if self.core.loadout.snapshot.trunk_by_source(realm, meta.source).is_none() {
+            return Received::Dropped(DropReason::UnknownSource);
+        }
+        let Some(saved) = salvage(bytes).filter(|_| error.answerable()) else {
+            return Received::Dropped(DropReason::MalformedRequest);
+        };
+        let cause = match error.status() {
+            505 => Cause::Version,
+            513 => Cause::TooLarge,
+            501 => Cause::MethodUnknown,
+            414 => Cause::UriTooLong,
+            _ => Cause::Malformed,
+        };
+        let core = &mut self.core;
+        let code = error.status();
+        let now = turn.now.mono;
+        match core.stateless.refuse_broken(now, meta, &saved, code, cause, ctx!(core, turn)) {
+            // Counted there.
+            Ok(()) | Err(_) => Received::Taken,
+        }
+    }
+
+    fn response(&mut self, turn: &mut Turn<'_>, meta: &Meta, message: &Message<'_>) -> Received {
+        match self.owners.of_response(message.top_via().branch) {
+            None => return Received::Dropped(DropReason::StrayResponse),
+            Some(owner) if owner != self.core.shard => return Received::Elsewhere(owner),
+            Some(_) => {}
+        }
+        let core = &mut self.core;
+        let event = core.layer.receive_response(turn.now.mono, message, ctx!(core, turn));
+        match event {
+            ClientEvent::Absorbed => {}
+            ClientEvent::Stray => return Received::Dropped(DropReason::StrayResponse),
+            ClientEvent::Provisional { owner, client } => {
+                let Some(key) = call_of(owner) else { return Received::Taken };
+                self.with_call(turn, key, |core, call, turn| {
+                    if let Some(index) = call.attempt_of(client) {
+                        attempt::provisional(core, call, turn, index, message);
+                    } else if let Some(at) = call.relays.iter().position(|r| r.client == client) {
+                        within::provisional(core, call, turn, at, message);
+                    }
+                });
+            }
+            ClientEvent::Final { owner, client } => {
+                if owner.as_probe().is_some() {
+                    let change = self.prober.answered(turn.now.mono, owner, message);
+                    self.probed(turn, change);
+                    return Received::Taken;
+                }
+                let handled = call_of(owner).and_then(|key| {
+                    self.with_call(turn, key, |core, call, turn| {
+                        if let Some(index) = call.attempt_of(client) {
+                            attempt::last(core, call, turn, index, message);
+                        } else if let Some(at) = call.relays.iter().position(|r| r.client == client)
+                        {
+                            within::last(core, call, turn, at, message);
+                        } else {
+                            call.goodbye_said(client);
+                        }
+                    })
+                });
+                if handled.is_none() {
+                    self.orphan(turn, meta, message);
+                }
+            }
+            ClientEvent::Further2xx { owner, .. } => {
+                let handled = call_of(owner).and_then(|key| {
+                    self.with_call(turn, key, |core, call, turn| {
+                        attempt::further_2xx(core, call, turn, meta, message);
+                    })
+                });
+                if handled.is_none() {
+                    self.orphan(turn, meta, message);
+                }
+            }
+        }
+        Received::Taken
+    }
+
+    /// A final response whose call is gone: an answer to an INVITE must not stay unacknowledged.
+    fn orphan(&mut self, turn: &mut Turn<'_>, meta: &Meta, message: &Message<'_>) {
+        let accepted = message.code().is_some_and(|code| code < 300);
+        if accepted && message.cseq().method == Method::Invite {
+            release::turn_down_stranger(&mut self.core, turn, meta, message);
+        }
+    }
+
+    fn request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        meta: &Meta,
+        message: &Message<'_>,
+        (listener, realm): (ListenerId, RealmId),
+    ) -> Received {
+        let to_tag = message.to().tag();
+        let owner = self.owners.of_request(to_tag, message.call_id());
+        if owner != self.core.shard {
+            return Received::Elsewhere(owner);
+        }
+        let core = &mut self.core;
+        match core.layer.receive_request(turn.now.mono, message, ctx!(core, turn)) {
+            ServerEvent::Retransmission | ServerEvent::Ack { .. } => Received::Taken,
+            ServerEvent::AckFor2xx => self.ack(turn, message),
+            ServerEvent::Cancel { invite, cancel } => {
+                self.cancel(turn, meta, message, invite.map(|(_, owner)| owner), cancel)
+            }
+            ServerEvent::Merged(new) => {
+                self.answer_alone(turn, meta, message, new, Answer::refusal(Cause::Loop))
+            }
+            ServerEvent::New(new) => match self.dialog_of(message) {
+                Some((key, side)) => {
+                    self.with_call(turn, key, |core, call, turn| {
+                        within::request(core, call, turn, meta, message, new, side);
+                    });
+                    Received::Taken
+                }
+                None if to_tag.is_some() => {
+                    if !self.knows(realm, meta) {
+                        return Received::Dropped(DropReason::UnknownSource);
+                    }
+                    self.answer_alone(turn, meta, message, new, Answer::refusal(Cause::NoDialog))
+                }
+                None => self.outside(turn, meta, message, new, (listener, realm)),
+            },
+        }
+    }
+
+    fn knows(&self, realm: RealmId, meta: &Meta) -> bool {
+        self.core.loadout.snapshot.trunk_by_source(realm, meta.source).is_some()
+    }
+
+    /// The call and side that a request with a To tag of ours is for.
+    fn dialog_of(&self, message: &Message<'_>) -> Option<(CallKey, Side)> {
+        let tag = message.to().tag()?;
+        let handle = Handle::from_tag(tag)?;
+        let call = self.calls.get(usize::try_from(handle.slot).ok()?)?;
+        let side = call.side_of(tag)?;
+        call.leg(side)?.dialog.matches(message).then_some((call.key, side))
+    }
+
+    fn ack(&mut self, turn: &mut Turn<'_>, message: &Message<'_>) -> Received {
+        let Some((key, side)) = self.dialog_of(message) else {
+            return Received::Dropped(DropReason::StrayAck);
+        };
+        // An ACK that repeats one we had is nothing to complain of.
+        self.with_call(turn, key, |core, call, turn| {
+            within::ack(core, call, turn, message, side);
+        });
+        Received::Taken
+    }
+
+    fn cancel(
+        &mut self,
+        turn: &mut Turn<'_>,
+        meta: &Meta,
+        message: &Message<'_>,
+        invite: Option<crate::sip::transaction::TuKey>,
+        cancel: NewRequest,
+    ) -> Received {
+        let Some(owner) = invite else {
+            let Some(realm) = self.realm_of(meta).filter(|realm| self.knows(*realm, meta)) else {
+                return Received::Dropped(DropReason::UnknownSource);
+            };
+            let _ = realm;
+            return self.answer_alone(
+                turn,
+                meta,
+                message,
+                cancel,
+                Answer::refusal(Cause::NoDialog),
+            );
+        };
+        self.answer_alone(turn, meta, message, cancel, Answer::ok());
+        if let Some(key) = call_of(owner) {
+            self.with_call(turn, key, |core, call, turn| {
+                if call.phase != Phase::Ending {
+                    invite::cancelled(core, call, turn);
+                }
+            });
+        }
+        Received::Taken
+    }
+
+    fn realm_of(&self, meta: &Meta) -> Option<RealmId> {
+        match meta.local {
+            Local::Signalling { listener } | Local::Stream { listener, .. } => {
+                self.core.listener(listener).map(|own| own.realm)
+            }
+            Local::Media { .. } => None,
+        }
+    }
+
+    /// A request outside a dialog.
+    fn outside(
+        &mut self,
+        turn: &mut Turn<'_>,
+        meta: &Meta,
+        message: &Message<'_>,
+        new: NewRequest,
+        (listener, realm): (ListenerId, RealmId),
+    ) -> Received {
+        let snapshot = Arc::clone(&self.core.loadout.snapshot);
+        let trunk = snapshot.trunk_by_source(realm, meta.source);
+        let Some(method) = message.method() else { return Received::Taken };
+        if method == Method::Invite {
+            let uri = message.request_uri().unwrap_or_default();
+            let class = snapshot.classify(realm, uri);
+            let arrival = Arrival { meta, invite: message, listener, realm, trunk, class };
+            self.generation = self.generation.wrapping_add(1);
+            let taken = invite::receive(
+                &mut self.core,
+                &mut self.calls,
+                turn,
+                &arrival,
+                new,
+                self.generation,
+            );
+            return match taken {
+                Ok(Some(key)) => {
+                    // The call may have ended by the time it was made.
+                    self.with_call(turn, key, |_, _, _| {});
+                    Received::Taken
+                }
+                Ok(None) => Received::Taken,
+                Err(reason) => Received::Dropped(reason),
+            };
+        }
+        if trunk.is_none() {
+            return Received::Dropped(DropReason::UnknownSource);
+        }
+        let answer = match method {
+            Method::Options => match message.max_forwards() {
+                Some(0) => Answer::refusal(Cause::TooManyHops),
+                _ => Answer::options(),
+            },
+            Method::Bye | Method::Update | Method::Info | Method::Prack | Method::Notify => {
+                Answer::refusal(Cause::NoDialog)
+            }
+            Method::Register | Method::Subscribe | Method::Publish | Method::Refer => {
+                Answer::refusal(Cause::MethodNotAllowed)
+            }
+            Method::Message => Answer::refusal(Cause::MethodNotAllowed),
+            _ => Answer::refusal(Cause::MethodUnknown),
+        };
+        self.answer_alone(turn, meta, message, new, answer)
+    }
+
+    /// Answers a request that concerns no call.
+    fn answer_alone(
+        &mut self,
+        turn: &mut Turn<'_>,
+        meta: &Meta,
+        message: &Message<'_>,
+        new: NewRequest,
+        answer: Answer,
+    ) -> Received {
+        let core = &mut self.core;
+        let now = turn.now.mono;
+        let method = message.method().unwrap_or(Method::Other(b""));
+        // What a peer may send in any number is refused without state.
+        if let Some(cause) = answer.cause
+            && method != Method::Invite
+        {
+            let allow = [(HeaderName::Allow, ALLOW)];
+            let headers = if answer.allow { &allow[..] } else { &[] };
+            let _ = core.stateless.refuse(now, meta, message, cause, headers, ctx!(core, turn));
+            return Received::Taken;
+        }
+        let Some(reply) = response_egress(meta, &message.top_via()) else {
+            return Received::Dropped(DropReason::BadReplyAddress);
+        };
+        let Ok(server) = core.layer.open(new, method, reply, Room::Reserved, ctx!(core, turn))
+        else {
+            return Received::Dropped(DropReason::TableFull);
+        };
+        if let Some(cause) = answer.cause {
+            core.counters.refusal(cause);
+        }
+        let tag = core.layer.identifiers().handle(Handle::NO_SLOT).tag();
+        let mut head = core.pool.take();
+        write_head(message, meta.source, &tag, &mut head);
+        let accept: &[u8] = if answer.options { OPTIONS_HEADERS } else { b"" };
+        let response = Response {
+            routes: accept,
+            cause: answer.cause,
+            allow: answer.allow,
+            ..Response::own(answer.code, &head)
+        };
+        let _ = core.layer.respond(now, server, answer.code, ctx!(core, turn), |out| {
+            response.write(out);
+            Ok::<(), ()>(())
+        });
+        core.pool.give(head);
+        Received::Taken
+    }
+}
+
+/// What the answer to an OPTIONS says besides Allow (RFC 3261 11.2).
+const OPTIONS_HEADERS: &[u8] =
+    b"Accept: application/sdp, multipart/mixed\r\nAccept-Encoding: identity\r\nSupported: timer\r\n";
+
+/// An answer of our own.
+struct Answer {
+    code: u16,
+    cause: Option<Cause>,
+    allow: bool,
+    options: bool,
+}
+
+impl Answer {
+    const fn ok() -> Self {
+        Self { code: 200, cause: None, allow: false, options: false }
+    }
+
+    const fn options() -> Self {
+        Self { code: 200, cause: None, allow: true, options: true }
+    }
+
+    const fn refusal(cause: Cause) -> Self {
+        let allow = matches!(cause, Cause::MethodNotAllowed | Cause::MethodUnknown);
+        Self { code: cause.status(), cause: Some(cause), allow, options: false }
+    }
+}

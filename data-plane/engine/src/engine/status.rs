@@ -1,0 +1,224 @@
+//! What an operator, a test or a metric asks the engine. Off the packet path: it allocates.
+
+use ravelin_contract::{
+    chain::Entry,
+    metrics::Sample,
+    view::{CallState, CallView, Ladder, TargetView, TrunkView},
+};
+
+use super::Engine;
+use crate::{
+    b2bua::{
+        call::{CALL_ID_LEN, Call, Phase},
+        ladder::elapsed_ms,
+        leg::Side,
+    },
+    counters::gauge,
+    records::text,
+    time::Now,
+};
+
+/// How full the tables of one shard are. All zero after the last call, quarantine apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    pub calls: usize,
+    pub legs: usize,
+    pub client_txns: usize,
+    pub server_txns: usize,
+    /// Those of the prober apart.
+    pub timers: usize,
+    pub media_streams: usize,
+    pub ports_in_use: usize,
+    pub ports_quarantined: usize,
+    /// Held by calls of this shard.
+    pub permits: usize,
+    /// Messages that transactions keep.
+    pub buffers: usize,
+    /// Records that nobody has taken.
+    pub records: usize,
+}
+
+impl Tables {
+    /// What is not zero and should be when no call and no transaction is left: name and number.
+    /// Quarantined ports and waiting records are not counted.
+    #[must_use]
+    pub fn left_over(&self) -> Vec<(&'static str, usize)> {
+        [
+            ("calls", self.calls),
+            ("legs", self.legs),
+            ("client_txns", self.client_txns),
+            ("server_txns", self.server_txns),
+            ("timers", self.timers),
+            ("media_streams", self.media_streams),
+            ("ports_in_use", self.ports_in_use),
+            ("permits", self.permits),
+            ("buffers", self.buffers),
+        ]
+        .into_iter()
+        .filter(|(_, count)| *count != 0)
+        .collect()
+    }
+}
+
+impl Engine {
+    #[must_use]
+    pub fn tables(&self) -> Tables {
+        let core = &self.core;
+        let mut tables = Tables {
+            calls: self.calls.len(),
+            client_txns: core.layer.clients(),
+            server_txns: core.layer.servers(),
+            timers: core.wheel.len().saturating_sub(self.prober.len()),
+            media_streams: core.media.streams(),
+            ports_in_use: core.media.ports_in_use(),
+            ports_quarantined: core.media.ports_quarantined(),
+            buffers: core.layer.buffers(),
+            records: core.records.waiting(),
+            ..Tables::default()
+        };
+        for (_, call) in &self.calls {
+            tables.legs += 1 + call.attempts.len();
+            tables.permits += usize::from(call.permit.is_some())
+                + call.attempts.iter().filter(|attempt| attempt.permit.is_some()).count();
+        }
+        tables
+    }
+
+    /// Moves the records that wait, oldest first, behind `into`.
+    pub fn take_records(&mut self, now: Now, into: &mut Vec<Entry>) {
+        self.core.records.take(now.unix_ms, into);
+    }
+
+    /// At most `limit` calls.
+    #[must_use]
+    pub fn calls(&self, now: Now, limit: usize) -> Vec<CallView> {
+        self.calls.iter().take(limit).map(|(_, call)| self.view(call, now)).collect()
+    }
+
+    fn view(&self, call: &Call, now: Now) -> CallView {
+        let core = &self.core;
+        let snapshot = &call.loadout.snapshot;
+        let shown = call.winner.and_then(|at| call.attempts.get(at)).or(call.attempts.last());
+        let packets =
+            |side| call.anchor.as_ref().map_or(0, |anchor| core.media.count(anchor, side).packets);
+        CallView {
+            id: call.id_text(),
+            node: core.node.clone(),
+            shard: core.shard.0,
+            state: match call.phase {
+                Phase::Verifying | Phase::Routing => CallState::Trying,
+                Phase::Ringing => CallState::Ringing,
+                Phase::Answered => CallState::Answered,
+                Phase::Ending => CallState::Ending,
+            },
+            from: text(&call.from),
+            to: text(&call.to),
+            inbound_trunk: call
+                .inbound
+                .and_then(|id| snapshot.trunk(id))
+                .map(|trunk| trunk.id.clone()),
+            outbound_trunk: shown
+                .and_then(|attempt| snapshot.trunk(attempt.trunk))
+                .map(|trunk| trunk.id.clone()),
+            inbound_call_id: text(call.caller.dialog.call_id()),
+            outbound_call_id: shown.map(|attempt| text(attempt.leg.dialog.call_id())),
+            class: call.class.as_str().to_owned(),
+            site: call
+                .location
+                .and_then(|found| snapshot.site_settings(found.site))
+                .map(|site| site.name.clone()),
+            start_unix_ms: call.started.unix_ms,
+            age_ms: elapsed_ms(call.started.mono, now.mono),
+            answered_ms: call.answer_at.map(|at| elapsed_ms(call.started.mono, at)),
+            packets_from_caller: packets(Side::Caller),
+            packets_from_callee: packets(Side::Callee),
+            snapshot: snapshot.version,
+        }
+    }
+
+    /// The messages of the call with this id; `None` if it is not a call of this shard.
+    #[must_use]
+    pub fn ladder(&self, id: &str) -> Option<Ladder> {
+        if id.len() != CALL_ID_LEN {
+            return None;
+        }
+        let slot = usize::from_str_radix(id.get(14..22)?, 16).ok()?;
+        let call = self.calls.get(slot).filter(|call| call.id == id.as_bytes())?;
+        let callee = |number: u16| {
+            call.attempts
+                .iter()
+                .find(|attempt| attempt.number == number)
+                .and_then(|attempt| call.loadout.snapshot.trunk(attempt.trunk))
+                .map_or_else(|| "callee".to_owned(), |trunk| trunk.id.clone())
+        };
+        Some(call.steps.render(call.id_text(), callee))
+    }
+
+    /// The trunks as this node sees them: calls and refusals are those of all shards.
+    #[must_use]
+    pub fn trunks(&self) -> Vec<TrunkView> {
+        let snapshot = &self.core.loadout.snapshot;
+        snapshot
+            .trunks
+            .iter()
+            .zip(&self.core.loadout.gauges)
+            .map(|(trunk, gauge)| {
+                let targets: Vec<TargetView> = trunk
+                    .targets
+                    .iter()
+                    .zip(gauge.targets())
+                    .map(|(target, health)| TargetView {
+                        uri: target.uri.clone(),
+                        state: health.state().as_str().to_owned(),
+                        failures: health.failures(),
+                    })
+                    .collect();
+                let is = |state: &str| targets.iter().any(|target| target.state == state);
+                let state = match (is("up"), is("unprobed")) {
+                    (true, _) => "up",
+                    (false, true) => "unprobed",
+                    (false, false) if targets.is_empty() => "unprobed",
+                    (false, false) => "down",
+                };
+                let (calls, rate) = gauge.refused();
+                TrunkView {
+                    id: trunk.id.clone(),
+                    node: self.core.node.clone(),
+                    role: format!("{:?}", trunk.role).to_lowercase(),
+                    state: state.to_owned(),
+                    calls: u64::from(gauge.calls()),
+                    calls_limit: trunk.limits.calls.map(u64::from),
+                    cps_limit: trunk.limits.cps.map(u64::from),
+                    refused_total: calls.saturating_add(rate),
+                    targets,
+                }
+            })
+            .collect()
+    }
+
+    /// Counters and gauges of this shard.
+    pub fn samples(&self, into: &mut Vec<Sample>) {
+        self.core.counters.samples(into);
+        let tables = self.tables();
+        for (name, help, value) in [
+            ("calls", "Calls", tables.calls),
+            ("legs", "Legs of calls", tables.legs),
+            ("client_transactions", "Client transactions", tables.client_txns),
+            ("server_transactions", "Server transactions", tables.server_txns),
+            ("timers", "Running timers", tables.timers),
+            ("media_streams", "Relayed media streams", tables.media_streams),
+            ("media_ports_in_use", "Media ports of calls", tables.ports_in_use),
+            ("media_ports_quarantined", "Media ports that rest", tables.ports_quarantined),
+            ("permits", "Trunk permits held by calls", tables.permits),
+            ("records_waiting", "Records not yet taken by the shard", tables.records),
+        ] {
+            into.push(gauge(name, help, None, value as u64));
+        }
+        into.push(crate::counters::counter(
+            "records_lost_total",
+            "Records lost because the shard did not take them",
+            None,
+            self.core.records.lost_total,
+        ));
+    }
+}
