@@ -3,7 +3,8 @@
 
 /// Capacities, smallest first. A message longer than the last gets memory of its own size, which is
 /// not kept afterwards.
-const CLASSES: [usize; 6] = [256, 512, 1_024, 2_048, 4_096, 8_192];
+const CLASSES: [usize; 13] =
+    [256, 320, 384, 448, 512, 640, 768, 1_024, 1_280, 1_536, 2_048, 4_096, 8_192];
 /// Free buffers kept of one class; more go back to the allocator.
 const FREE_MAX: usize = 4_096;
 

@@ -31,6 +31,7 @@ enum State {
     Accepted,
 }
 
+/// How far the cancelling of an INVITE is, or which INVITE a CANCEL cancels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cancel {
     No,
@@ -38,31 +39,40 @@ enum Cancel {
     Wanted,
     /// Sent, by the client transaction in this slot.
     Sent(u32),
+    /// This is the CANCEL of the INVITE in this slot. Both have the same branch.
+    Of(u32),
 }
 
+/// Kept small: an answered INVITE stays here for 64*T1, so at 1,000 calls/s there are 32,000.
 #[derive(Debug)]
 pub(super) struct Client {
     nonce: u64,
-    generation: u32,
-    state: State,
-    method: MethodLabel,
-    cancel: Cancel,
-    /// Of a CANCEL: the slot of the INVITE that it cancels. Both have the same branch.
-    cancels: Option<u32>,
     owner: TuKey,
     egress: Egress,
-    /// UDP way to fall back to when a large request cannot go over TCP.
-    fallback: Option<(ListenerId, SocketAddr)>,
     /// The request; from `Completed` of an INVITE on, its ACK.
     message: Buffer,
-    /// Reason header value for a CANCEL that waits.
-    reason: Buffer,
+    rare: Option<Box<Rare>>,
     retransmit: TimerId,
     timeout: TimerId,
-    interval: Duration,
-    /// Index in `Layer::unanswered`.
-    unanswered_at: Option<usize>,
+    generation: u32,
+    interval_ms: u32,
+    /// Index in `Layer::unanswered`, or [`NOWHERE`].
+    unanswered_at: u32,
+    cancel: Cancel,
+    state: State,
+    method: MethodLabel,
 }
+
+/// What few transactions have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// UDP way to fall back to when a large request cannot go over TCP.
+    fallback: Option<(ListenerId, SocketAddr)>,
+    /// Reason header value for a CANCEL that waits.
+    reason: Vec<u8>,
+}
+
+const NOWHERE: u32 = u32::MAX;
 
 impl Client {
     fn is_invite(&self) -> bool {
@@ -72,6 +82,20 @@ impl Client {
     fn reliable(&self) -> bool {
         is_reliable(self.egress)
     }
+
+    /// Whether this is a CANCEL that the layer sent itself: nobody is told of it.
+    fn is_internal(&self) -> bool {
+        matches!(self.cancel, Cancel::Of(_))
+    }
+
+    fn interval(&self) -> Duration {
+        Duration::from_millis(u64::from(self.interval_ms))
+    }
+}
+
+/// Milliseconds of a protocol timer, which is far below 49 days.
+pub(super) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Whether the transport itself retransmits.
@@ -110,20 +134,18 @@ impl Layer {
         }
         entry.insert(Client {
             nonce: handle.nonce,
-            generation,
-            state: State::Reserved,
-            method: MethodLabel::Other,
-            cancel: Cancel::No,
-            cancels: cancels.map(|(slot, _)| slot),
             owner: TuKey::NONE,
             egress: Egress::Udp { listener: ListenerId(0), to: UNSPECIFIED },
-            fallback: None,
             message: Buffer::default(),
-            reason: Buffer::default(),
+            rare: None,
             retransmit: TimerId::NEVER,
             timeout: TimerId::NEVER,
-            interval: self.limits.t1,
-            unanswered_at: None,
+            generation,
+            interval_ms: millis(self.limits.t1),
+            unanswered_at: NOWHERE,
+            cancel: cancels.map_or(Cancel::No, |(slot, _)| Cancel::Of(slot)),
+            state: State::Reserved,
+            method: MethodLabel::Other,
         });
         (slot, handle)
     }
@@ -171,7 +193,9 @@ impl Layer {
         entry.method = label;
         entry.owner = owner;
         entry.egress = egress;
-        entry.fallback = fallback;
+        if fallback.is_some() {
+            entry.rare = Some(Box::new(Rare { fallback, reason: Vec::new() }));
+        }
         // What is needed again: to retransmit, to fall back, to build ACK and CANCEL from.
         if !is_reliable(egress) || fallback.is_some() || label == MethodLabel::Invite {
             entry.message = self.buffers.keep(bytes);
@@ -188,9 +212,9 @@ impl Layer {
         ctx.wheel.cancel(entry.timeout);
         entry.timeout = ctx.wheel.insert(now + limits.timeout(), timer(ClientTimer::Timeout));
         if !entry.reliable() {
-            entry.interval = limits.t1;
+            entry.interval_ms = millis(limits.t1);
             entry.retransmit = ctx.wheel.insert(now + limits.t1, timer(ClientTimer::Retransmit));
-            entry.unanswered_at = Some(self.unanswered.len());
+            entry.unanswered_at = u32::try_from(self.unanswered.len()).unwrap_or(NOWHERE);
             self.unanswered.push(slot);
         }
     }
@@ -210,7 +234,7 @@ impl Layer {
         let Some(slot) = self.find_for_response(key, method) else { return ClientEvent::Stray };
         let Some(entry) = self.clients.get_mut(slot as usize) else { return ClientEvent::Stray };
         let (owner, client) = (entry.owner, ClientKey { slot, nonce: entry.nonce });
-        let internal = entry.cancels.is_some();
+        let internal = entry.is_internal();
         match (entry.state, code) {
             (State::Unanswered | State::Proceeding, 100..=199) => {
                 self.provisional(now, slot, ctx);
@@ -255,7 +279,7 @@ impl Layer {
         match (method, entry.cancel) {
             (MethodLabel::Cancel, Cancel::Sent(slot)) => {
                 let cancel = self.clients.get(slot as usize)?;
-                (cancel.cancels == Some(key.slot) && cancel.nonce == key.nonce).then_some(slot)
+                (cancel.cancel == Cancel::Of(key.slot) && cancel.nonce == key.nonce).then_some(slot)
             }
             _ => None,
         }
@@ -272,7 +296,8 @@ impl Layer {
         ctx.wheel.cancel(entry.retransmit);
         ctx.wheel.cancel(entry.timeout);
         if entry.cancel == Cancel::Wanted {
-            self.send_cancel(now, slot, ctx);
+            let reason = entry.rare.take().map(|rare| rare.reason).unwrap_or_default();
+            self.send_cancel(now, slot, &reason, ctx);
         }
     }
 
@@ -290,7 +315,7 @@ impl Layer {
         ctx.wheel.cancel(entry.retransmit);
         ctx.wheel.cancel(entry.timeout);
         let request = std::mem::take(&mut entry.message);
-        self.buffers.give(std::mem::take(&mut entry.reason));
+        entry.rare = None;
         let reliable = entry.reliable();
         let linger = if !entry.is_invite() {
             entry.state = State::Completed;
@@ -334,17 +359,16 @@ impl Layer {
         match entry.state {
             State::Unanswered => {
                 entry.cancel = Cancel::Wanted;
-                entry.reason = self.buffers.keep(reason);
+                if !reason.is_empty() {
+                    entry.rare.get_or_insert_default().reason = reason.to_vec();
+                }
             }
-            State::Proceeding => {
-                entry.reason = self.buffers.keep(reason);
-                self.send_cancel(now, client.slot, ctx);
-            }
+            State::Proceeding => self.send_cancel(now, client.slot, reason, ctx),
             State::Reserved | State::Completed | State::Accepted => {}
         }
     }
 
-    fn send_cancel(&mut self, now: Instant, invite: u32, ctx: &mut Ctx<'_>) {
+    fn send_cancel(&mut self, now: Instant, invite: u32, reason: &[u8], ctx: &mut Ctx<'_>) {
         // A CANCEL takes room beyond the bound of the table: it is what makes room again, and
         // there is at most one for each INVITE.
         let Some(nonce) = self.clients.get(invite as usize).map(|entry| entry.nonce) else {
@@ -358,11 +382,9 @@ impl Layer {
         let timer = Timer::Client { slot: invite, generation: entry.generation, kind };
         entry.timeout = ctx.wheel.insert(timeout, timer);
         let egress = entry.egress;
-        let reason = std::mem::take(&mut entry.reason);
         let written = ctx.tx.try_write(egress, Token::default(), |out| {
-            write_cancel(entry.message.bytes(), reason.bytes(), out).ok_or(())
+            write_cancel(entry.message.bytes(), reason, out).ok_or(())
         });
-        self.buffers.give(reason);
         if written.is_err() {
             self.remove_client(slot, ctx);
             return;
@@ -410,19 +432,20 @@ impl Layer {
             ClientTimer::Retransmit => {
                 ctx.tx.push(entry.egress, entry_token(slot, entry), entry.message.bytes());
                 ctx.counters.request_retransmissions_sent += 1;
-                entry.interval = if entry.is_invite() {
-                    entry.interval.saturating_mul(2) // A
+                let doubled = entry.interval_ms.saturating_mul(2);
+                entry.interval_ms = if entry.is_invite() {
+                    doubled // A
                 } else if entry.state == State::Proceeding {
-                    limits.t2 // E
+                    millis(limits.t2) // E
                 } else {
-                    entry.interval.saturating_mul(2).min(limits.t2) // E
+                    doubled.min(millis(limits.t2)) // E
                 };
                 let timer = Timer::Client { slot, generation, kind };
-                entry.retransmit = ctx.wheel.insert(now + entry.interval, timer);
+                entry.retransmit = ctx.wheel.insert(now + entry.interval(), timer);
                 None
             }
             ClientTimer::Timeout => {
-                let (owner, internal) = (entry.owner, entry.cancels.is_some());
+                let (owner, internal) = (entry.owner, entry.is_internal());
                 let client = ClientKey { slot, nonce: entry.nonce };
                 self.remove_client(slot, ctx);
                 if internal {
@@ -451,7 +474,8 @@ impl Layer {
         if entry_token(slot, entry) != token || entry.state != State::Unanswered {
             return None;
         }
-        let Some((listener, to)) = entry.fallback.take() else {
+        let fallback = entry.rare.as_mut().and_then(|rare| rare.fallback.take());
+        let Some((listener, to)) = fallback else {
             return self.transport_error(slot, ctx);
         };
         if let Egress::Connect { to: refused, .. } = entry.egress {
@@ -490,7 +514,7 @@ impl Layer {
 
     fn transport_error(&mut self, slot: u32, ctx: &mut Ctx<'_>) -> Option<TuEvent> {
         let entry = self.clients.get(slot as usize)?;
-        let (owner, internal) = (entry.owner, entry.cancels.is_some());
+        let (owner, internal) = (entry.owner, entry.is_internal());
         let client = ClientKey { slot, nonce: entry.nonce };
         self.remove_client(slot, ctx);
         ctx.counters.transport_errors += 1;
@@ -500,14 +524,13 @@ impl Layer {
     /// Takes a transaction off the list of those without an answer.
     fn answered(&mut self, slot: u32) {
         let Some(entry) = self.clients.get_mut(slot as usize) else { return };
-        let Some(at) = entry.unanswered_at.take() else { return };
-        if at < self.unanswered.len() {
-            self.unanswered.swap_remove(at);
-        }
-        if let Some(moved) = self.unanswered.get(at)
-            && let Some(moved) = self.clients.get_mut(*moved as usize)
-        {
-            moved.unanswered_at = Some(at);
+        let at = std::mem::replace(&mut entry.unanswered_at, NOWHERE);
+        if (at as usize) < self.unanswered.len() {
+            self.unanswered.swap_remove(at as usize);
+            let moved = self.unanswered.get(at as usize);
+            if let Some(moved) = moved.and_then(|slot| self.clients.get_mut(*slot as usize)) {
+                moved.unanswered_at = at;
+            }
         }
     }
 
@@ -517,13 +540,12 @@ impl Layer {
         ctx.wheel.cancel(entry.retransmit);
         ctx.wheel.cancel(entry.timeout);
         self.buffers.give(entry.message);
-        self.buffers.give(entry.reason);
         // An INVITE that is gone leaves its CANCEL nobody to be found through.
         if let Cancel::Sent(cancel) = entry.cancel
             && self
                 .clients
                 .get(cancel as usize)
-                .is_some_and(|child| child.cancels == Some(slot) && child.nonce == entry.nonce)
+                .is_some_and(|child| child.cancel == Cancel::Of(slot) && child.nonce == entry.nonce)
         {
             self.remove_client(cancel, ctx);
         }
@@ -577,4 +599,15 @@ fn write_like(
         writer.header(HeaderName::Reason, reason);
     }
     writer.finish().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 32,000 of them are to fit into a few megabytes.
+    #[test]
+    fn a_client_transaction_is_small() {
+        assert!(size_of::<Client>() <= 152, "{}", size_of::<Client>());
+    }
 }

@@ -135,8 +135,8 @@ pub enum ServerEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a request without a transaction gets no answer"]
 pub struct NewRequest {
-    key: u128,
-    merge: Option<u128>,
+    key: IndexKey,
+    merge: Option<IndexKey>,
 }
 
 /// What became of a response.
@@ -180,8 +180,19 @@ impl std::fmt::Display for Full {
 
 impl std::error::Error for Full {}
 
-/// Keys are already keyed hashes: nothing that a peer sends can make them collide.
-type Index = HashMap<u128, u32, FixedState>;
+/// A keyed 128-bit hash: nothing that a peer sends can make two collide. In two halves, which are
+/// stored without padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct IndexKey([u64; 2]);
+
+impl IndexKey {
+    fn of(hash: u128) -> Self {
+        let low = u64::try_from(hash & u128::from(u64::MAX)).unwrap_or(0);
+        Self([low, u64::try_from(hash >> 64).unwrap_or(0)])
+    }
+}
+
+type Index = HashMap<IndexKey, u32, FixedState>;
 
 /// The transactions of one shard.
 pub struct Layer {
