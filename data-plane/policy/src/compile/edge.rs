@@ -209,7 +209,7 @@ pub(super) fn limits(config: &Config, faults: &mut Faults) -> Limits {
         None => MESSAGE_BYTES_DEFAULT,
         Some(text) => {
             let parsed = faults.check(at("message_bytes"), text.parse());
-            let octets = parsed.unwrap_or(u64::from(MESSAGE_BYTES_DEFAULT));
+            let octets = parsed.unwrap_or_else(|| u64::from(MESSAGE_BYTES_DEFAULT));
             let octets = faults.in_range(
                 &at("message_bytes"),
                 octets,

@@ -49,7 +49,8 @@ pub(super) fn chains(
             chains.push(chain(own));
             u32::try_from(chains.len() - 1).unwrap_or(0)
         });
-        check_diversity(index, site, chains.get(position as usize), trunks, faults);
+        let steps = chains.get(position as usize).map(|chain| &**chain).unwrap_or_default();
+        check_diversity(index, site, steps, trunks, faults);
         of_site.push(position);
     }
     Chains { chains, of_site }
@@ -153,12 +154,11 @@ fn emergency_trunk(
 fn check_diversity(
     index: usize,
     site: &config::Site,
-    chain: Option<&Box<[EmergencyStep]>>,
+    steps: &[EmergencyStep],
     trunks: &[Trunk],
     faults: &mut Faults,
 ) {
     let path = format!("sites[{index}].emergency_trunks");
-    let steps = chain.map(|chain| &**chain).unwrap_or_default();
     let names_any = site.emergency_trunk.is_some() || !site.emergency_trunks.is_empty();
     if steps.is_empty() {
         // An unknown trunk has been reported where it is named.

@@ -92,7 +92,7 @@ pub(super) fn default_location(config: &Config) -> Option<Address> {
         city: text(&raw.city),
         state: text(&raw.state),
         postal_code: text(&raw.zip_code),
-        country: raw.country.as_deref().and_then(|c| country(c).ok()).unwrap_or("US".to_owned()),
+        country: country(raw.country.as_deref().unwrap_or("US")).unwrap_or_default(),
     })
 }
 
