@@ -1,7 +1,7 @@
 //! Socket addresses in the form of the kernel (`sockaddr_in`, `sockaddr_in6`), written and read byte
 //! by byte.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 const V4_BYTES: usize = 16;
 const V6_BYTES: usize = 28;
@@ -17,12 +17,6 @@ pub(crate) struct RawAddr {
 impl RawAddr {
     /// The larger of the two forms.
     pub(crate) const CAPACITY: usize = V6_BYTES;
-
-    pub(crate) fn new(addr: SocketAddr) -> Self {
-        let mut raw = Self::default();
-        raw.set(addr);
-        raw
-    }
 
     pub(crate) fn set(&mut self, addr: SocketAddr) {
         let bytes = &mut self.bytes;
@@ -86,20 +80,21 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<SocketAddr> {
     }
 }
 
-/// The wildcard address of the same family with port zero, or `ip` with port zero.
-pub(crate) fn any_port(ip: IpAddr) -> SocketAddr {
-    SocketAddr::new(ip, 0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn raw(text: &str) -> RawAddr {
+        let mut raw = RawAddr::default();
+        raw.set(text.parse().unwrap());
+        raw
+    }
 
     #[test]
     fn both_families_survive_the_kernel_form() {
         for text in ["127.5.1.2:5060", "0.0.0.0:0", "[::1]:65535", "[fe80::1%3]:5060"] {
             let addr: SocketAddr = text.parse().unwrap();
-            let raw = RawAddr::new(addr);
+            let raw = raw(text);
             assert_eq!(raw.get(), Some(addr), "{text}");
             // The same bytes as those of an independent encoder.
             let other = socket2::SockAddr::from(addr);
@@ -110,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_reused_one_keeps_nothing_of_the_old_address() {
-        let mut raw = RawAddr::new("[2001:db8::ffff]:7".parse().unwrap());
+        let mut raw = raw("[2001:db8::ffff]:7");
         raw.set("127.5.0.1:9".parse().unwrap());
         assert_eq!(raw.bytes[8..V4_BYTES], [0; 8]);
         assert_eq!(raw.len(), 16);
@@ -119,7 +114,7 @@ mod tests {
     #[test]
     fn short_or_foreign_names_are_refused() {
         assert_eq!(parse(&[]), None);
-        assert_eq!(parse(&RawAddr::new("[::1]:1".parse().unwrap()).bytes[..27]), None);
+        assert_eq!(parse(&raw("[::1]:1").bytes[..27]), None);
         assert_eq!(parse(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 0]), None);
     }
 }

@@ -6,7 +6,7 @@
 //! | [`driver`] | the seam: [`driver::Driver`], what it delivers, what it counts, how it is chosen |
 //! | [`uring`] | UDP through one private io_uring ring per shard: the default |
 //! | [`mmsg`] | UDP through epoll, recvmmsg and sendmmsg, where io_uring is forbidden |
-//! | `stream` | SIP over TCP: listeners, connections, framing, bounded queues, deadlines |
+//! | [`stream`] | SIP over TCP: listeners, connections, framing, bounded queues, deadlines |
 //! | [`cross`] | bounded rings between shards |
 //! | [`host`] | the thread of a shard: pinned, hosted by a glommio executor that never parks |
 //! | [`probe`] | what this kernel and this process may do, with a name for what is missing |
@@ -23,5 +23,6 @@ pub mod host;
 pub mod mmsg;
 pub mod probe;
 mod sockets;
+pub mod stream;
 pub mod sys;
 pub mod uring;

@@ -1,11 +1,10 @@
 //! The UDP sockets of one shard, as both drivers open them.
 
-use crate::addr;
-use crate::driver::{Options, Rx, SendError, Stats};
+use crate::driver::{Options, Rx, Stats};
 use crate::sys::socket::{report_icmp, set_queues, take_error};
 use ravelin_engine::port::{Egress, ListenerId, Local, MediaPortId};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::{io, iter};
 
 /// Entries taken from one error queue at a time; more are taken the next time.
@@ -87,7 +86,7 @@ impl Sockets {
         at: SocketAddr,
     ) -> io::Result<(u32, SocketAddr)> {
         socket.bind(&SockAddr::from(at))?;
-        let bound = socket.local_addr()?.as_socket().unwrap_or_else(|| addr::any_port(at.ip()));
+        let bound = socket.local_addr()?.as_socket().unwrap_or(at);
         self.sockets[number] = Some(socket);
         let number = u32::try_from(number).map_err(|_| io::ErrorKind::InvalidInput)?;
         Ok((number, bound))
@@ -185,7 +184,7 @@ fn udp(at: SocketAddr) -> io::Result<Socket> {
     // waiting. Calls of our own say MSG_DONTWAIT.
     let kind = Type::DGRAM.cloexec();
     let socket = Socket::new_raw(Domain::for_address(at), kind, Some(Protocol::UDP))?;
-    if let IpAddr::V6(_) = at.ip() {
+    if at.is_ipv6() {
         // A v6 listener on the wildcard address must not take v4 traffic of another realm.
         socket.set_only_v6(true)?;
     }

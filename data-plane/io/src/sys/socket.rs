@@ -1,6 +1,6 @@
 //! Socket options and calls that `socket2` does not offer safely or at all.
 
-use crate::addr::{self, RawAddr};
+use crate::addr::RawAddr;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::{io, mem, slice};
@@ -42,6 +42,11 @@ pub(crate) fn report_icmp(socket: &impl AsFd, v6: bool) -> io::Result<()> {
         (libc::IPPROTO_IP, libc::IP_RECVERR)
     };
     set_int(socket.as_fd(), level, name, 1)
+}
+
+/// Leaves the choice of a bound socket's port to `connect`, which needs it to be unique per peer only.
+pub(crate) fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
+    set_int(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// One entry of a socket's error queue.
@@ -121,9 +126,4 @@ pub(crate) fn take_error(socket: &impl AsFd) -> Option<QueuedError> {
 pub(super) unsafe fn view<'a>(base: *const u8, len: usize) -> &'a [u8] {
     // SAFETY: the caller promises it.
     unsafe { slice::from_raw_parts(base, len) }
-}
-
-/// Reads an address from a buffer that the kernel filled.
-pub(crate) fn name(bytes: &[u8]) -> Option<SocketAddr> {
-    addr::parse(bytes)
 }

@@ -1,0 +1,278 @@
+//! SIP over TCP: listeners, connections, framing (RFC 3261 18).
+//!
+//! Connections wait in the shard's own driver ([`Driver::watch`]) and are read and written without
+//! blocking when it says that they are ready. They are not tasks of the glommio executor that hosts
+//! the shard, for three reasons: its completions do not end the shard's wait, so that an idle shard
+//! with one open listener would have to look a thousand times a second and still answer up to 1 ms
+//! late; it can be passed over for a while (see [`crate::host`]); and it does not exist where
+//! io_uring is forbidden. This way a message is read, handled and answered in one turn.
+//!
+//! Nothing here grows without a limit ([`StreamLimits`]), and no peer can hold up another one: a
+//! connection that is not read from, that drips its message, or that falls silent is closed, with a
+//! reason that is counted ([`CloseReason`]).
+
+mod connection;
+mod limits;
+mod socket;
+mod stats;
+mod table;
+mod traffic;
+
+pub use limits::StreamLimits;
+pub use stats::{CloseReason, StreamStats};
+
+use crate::driver::{Driver, Interest, Ready, WatchKey};
+use connection::Connection;
+use ravelin_engine::port::{Egress, FlowId, ListenerId, Meta, ShardId, Token, Transport, Tx};
+use ravelin_engine::time::Instant;
+use socket2::SockAddr;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// Watch keys below this are listeners', the others are connections'.
+const LISTENERS_MAX: u32 = 64;
+
+/// Length of the queue of connections that were not accepted yet.
+const ACCEPT_QUEUE: i32 = 1_024;
+
+/// Connections accepted from one listener per turn.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// Ready descriptors looked at per turn.
+const READY_PER_TURN: usize = 256;
+
+/// Bytes read from one connection per turn.
+const READ_BYTES: usize = 16 << 10;
+
+/// Deadlines are looked at no more often than this.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Pause of a listener whose connections could not be accepted for want of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Answer to a ping of two line ends (RFC 5626 4.4.1).
+const PONG: &[u8] = b"\r\n";
+
+/// What streams deliver.
+#[derive(Debug)]
+pub enum StreamEvent<'a> {
+    /// One whole message; or, just before a connection whose framing broke is closed, what could
+    /// not be understood, so that it can be answered.
+    Message { meta: Meta, bytes: &'a [u8] },
+    /// A connection is gone. Messages of its queue that wanted to hear of it were reported before.
+    Closed { flow: FlowId },
+    /// A message was not sent, or its connection ended before it was written whole.
+    SendFailed { token: Token, error: io::Error },
+}
+
+/// An event that waits for the next poll.
+enum Due {
+    Closed(FlowId),
+    SendFailed(Token, io::Error),
+}
+
+struct Listener {
+    socket: TcpListener,
+    id: ListenerId,
+    local: SocketAddr,
+    /// Not watched until then.
+    paused: Option<Instant>,
+}
+
+struct Slot {
+    generation: u32,
+    connection: Option<Box<Connection>>,
+}
+
+/// The streams of one shard.
+pub struct Streams {
+    shard: ShardId,
+    limits: StreamLimits,
+    listeners: Vec<Listener>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    open: usize,
+    /// The newest connection to each remote address, by listener, for reuse.
+    by_remote: HashMap<(ListenerId, SocketAddr), u32>,
+    /// Accepted connections by source address.
+    by_source: HashMap<IpAddr, u32>,
+    /// Bytes held by all connections.
+    held_bytes: usize,
+    ready: VecDeque<Ready>,
+    taken: Vec<Ready>,
+    due: VecDeque<Due>,
+    read_buffer: Box<[u8]>,
+    /// When a deadline may have passed; none while there is no deadline.
+    check_at: Option<Instant>,
+    checked: Instant,
+    stats: StreamStats,
+}
+
+impl Streams {
+    #[must_use]
+    pub fn new(shard: ShardId, limits: StreamLimits) -> Self {
+        Self {
+            shard,
+            limits,
+            listeners: Vec::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            by_remote: HashMap::new(),
+            by_source: HashMap::new(),
+            held_bytes: 0,
+            ready: VecDeque::new(),
+            taken: Vec::new(),
+            due: VecDeque::new(),
+            read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            check_at: None,
+            checked: Instant::default(),
+            stats: StreamStats::default(),
+        }
+    }
+
+    /// Opens a TCP listener whose port the shards share. Returns the bound address.
+    ///
+    /// # Errors
+    /// Of socket, bind and watch.
+    pub fn listen(
+        &mut self,
+        driver: &mut dyn Driver,
+        id: ListenerId,
+        at: SocketAddr,
+    ) -> io::Result<SocketAddr> {
+        let key = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
+        if key >= LISTENERS_MAX {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more than 64 listeners"));
+        }
+        let socket = socket::tcp(at)?;
+        // Connections of a previous process in TIME_WAIT must not keep us from starting.
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&SockAddr::from(at))?;
+        socket.listen(ACCEPT_QUEUE)?;
+        let socket = TcpListener::from(socket);
+        let local = socket.local_addr()?;
+        driver.watch(WatchKey(key), socket.as_fd(), Interest::Read)?;
+        self.listeners.push(Listener { socket, id, local, paused: None });
+        Ok(local)
+    }
+
+    /// Sends a message of a [`Egress::Flow`] or [`Egress::Connect`]: at once if the connection has
+    /// room, else from its queue. Other entries are ignored. What fails is reported by the next
+    /// [`Self::poll`].
+    pub fn send(&mut self, now: Instant, driver: &mut dyn Driver, tx: Tx<'_>) {
+        let slot = match tx.egress {
+            Egress::Udp { .. } | Egress::Media { .. } => return,
+            Egress::Flow { flow, or_connect } => match (self.find(flow), or_connect) {
+                (Some(slot), _) => Ok(slot),
+                (None, Some((listener, to))) => {
+                    self.connection_to(now, driver, listener, to, Transport::Tcp)
+                }
+                (None, None) => Err(io::ErrorKind::NotConnected.into()),
+            },
+            Egress::Connect { listener, to, transport } => {
+                self.connection_to(now, driver, listener, to, transport)
+            }
+        };
+        match slot {
+            Ok(slot) => self.write(now, driver, slot, tx.token, tx.bytes),
+            Err(error) => self.fail_send(tx.token, error),
+        }
+    }
+
+    /// Takes what the driver found ready, at most a bounded part of it per turn, and delivers what
+    /// came of it. Returns how many events were delivered.
+    pub fn poll(
+        &mut self,
+        now: Instant,
+        driver: &mut dyn Driver,
+        sink: &mut dyn FnMut(StreamEvent<'_>),
+    ) -> usize {
+        driver.take_ready(&mut self.taken);
+        self.ready.extend(self.taken.drain(..));
+        let mut events = 0;
+        for _ in 0..READY_PER_TURN {
+            let Some(ready) = self.ready.pop_front() else { break };
+            match ready.key.0.checked_sub(LISTENERS_MAX) {
+                None => self.accept(now, driver, ready.key),
+                Some(slot) => events += self.progress(now, driver, slot, ready, sink),
+            }
+        }
+        if self.check_at.is_some_and(|at| at <= now) {
+            self.check_deadlines(now, driver);
+        }
+        while let Some(due) = self.due.pop_front() {
+            events += 1;
+            sink(match due {
+                Due::Closed(flow) => StreamEvent::Closed { flow },
+                Due::SendFailed(token, error) => StreamEvent::SendFailed { token, error },
+            });
+        }
+        events
+    }
+
+    /// When [`Self::poll`] has something to do even if nothing becomes ready. In the past: now.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.ready.is_empty() && self.due.is_empty() {
+            self.check_at
+        } else {
+            Some(Instant::default())
+        }
+    }
+
+    /// Closes a connection; [`StreamEvent::Closed`] follows.
+    pub fn close(&mut self, driver: &mut dyn Driver, flow: FlowId) {
+        if let Some(slot) = self.find(flow) {
+            self.end(driver, slot, CloseReason::Local);
+        }
+    }
+
+    /// Connections that are open or being opened.
+    #[must_use]
+    pub const fn open_count(&self) -> usize {
+        self.open
+    }
+
+    /// Bytes that all connections hold: messages that are not complete, and those that wait to be
+    /// written.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    #[must_use]
+    pub const fn stats(&self) -> &StreamStats {
+        &self.stats
+    }
+
+    fn find(&self, flow: FlowId) -> Option<u32> {
+        let slot = self.slots.get(flow.slot as usize)?;
+        let live = slot.generation == flow.generation && slot.connection.is_some();
+        (live && flow.shard == self.shard).then_some(flow.slot)
+    }
+
+    fn connection(&mut self, slot: u32) -> Option<&mut Connection> {
+        self.slots.get_mut(slot as usize)?.connection.as_deref_mut()
+    }
+
+    fn fail_send(&mut self, token: Token, error: io::Error) {
+        self.stats.send_failures += 1;
+        if token != Token::default() {
+            self.due.push_back(Due::SendFailed(token, error));
+        }
+    }
+
+    fn check_by(&mut self, deadline: Instant) {
+        let deadline = deadline.max(self.checked + CHECK_INTERVAL);
+        self.check_at = Some(self.check_at.map_or(deadline, |at| at.min(deadline)));
+    }
+}
+
+fn key(slot: u32) -> WatchKey {
+    WatchKey(LISTENERS_MAX.saturating_add(slot))
+}
