@@ -32,6 +32,8 @@ pub const BOUNDARY_MAX_BYTES: usize = 70;
 pub const STREAM_READ_MAX_BYTES: usize = 65_536;
 /// Most octets a stream framer holds: one unfinished message and one read.
 pub const STREAM_BUFFER_MAX_BYTES: usize = MESSAGE_MAX_BYTES + STREAM_READ_MAX_BYTES;
+/// Most memory a stream framer keeps while it holds nothing.
+pub const STREAM_IDLE_MAX_BYTES: usize = 16_384;
 
 /// Longest session description.
 pub const SDP_MAX_BYTES: usize = 32_768;

@@ -43,15 +43,15 @@ pub(crate) fn has_cookie(datagram: &[u8]) -> bool {
 }
 
 impl<'a> Message<'a> {
-    /// Parses one whole datagram. `None`: not STUN, a length that does not match, or attributes that
-    /// do not fill it exactly.
+    /// Parses one whole datagram. `None`: not STUN as RFC 7983 tells it apart (methods above 255 are
+    /// not used beside RTP), a length that does not match, or attributes that do not fill it exactly.
     #[must_use]
     pub fn parse(datagram: &'a [u8]) -> Option<Self> {
         let (header, body) = datagram.split_first_chunk::<HEADER_BYTES>()?;
         let ([t0, t1, l0, l1, _, _, _, _], transaction) = header.split_first_chunk::<8>()?;
         let kind = u16::from_be_bytes([*t0, *t1]);
         let length = usize::from(u16::from_be_bytes([*l0, *l1]));
-        if kind >> 14 != 0 || !has_cookie(datagram) || length != body.len() || length % 4 != 0 {
+        if kind >> 10 != 0 || !has_cookie(datagram) || length != body.len() || length % 4 != 0 {
             return None;
         }
         let class = match (kind & 0x0100 != 0, kind & 0x0010 != 0) {
@@ -60,7 +60,7 @@ impl<'a> Message<'a> {
             (true, false) => Class::Success,
             (true, true) => Class::Error,
         };
-        let method = kind & 0x000f | (kind & 0x00e0) >> 1 | (kind & 0x3e00) >> 2;
+        let method = kind & 0x000f | (kind & 0x00e0) >> 1 | (kind & 0x0200) >> 2;
         let mut rest = body;
         let mut count = 0;
         while !rest.is_empty() {

@@ -13,7 +13,7 @@ use ravelin_wire::{demux, rtcp, rtp, stun};
 
 /// Totality; and what is accepted, when it is written out again, is the same message to a reader
 /// that knows nothing of folds, white space and compact forms.
-pub fn sip_message(data: &[u8]) {
+pub(crate) fn sip_message(data: &[u8]) {
     let _ = demux::first_byte(data);
     match Message::parse(data, Framing::Datagram) {
         Ok(message) => accepted(&message),
@@ -40,7 +40,8 @@ fn source() -> SocketAddr {
 fn accepted(message: &Message<'_>) {
     for header in message.headers() {
         for element in split_commas(header.value) {
-            let _ = NameAddr::parse(element).map(|addr| (addr.tag(), addr.uri(), addr.safe_display()));
+            let _ =
+                NameAddr::parse(element).map(|addr| (addr.tag(), addr.uri(), addr.safe_display()));
             let _ = Via::parse(element);
         }
     }
@@ -174,7 +175,7 @@ fn flat_headers(message: &Message<'_>) -> Vec<(String, String)> {
 }
 
 /// However a stream is cut into reads, the frames are the same. The first octet seeds the cuts.
-pub fn sip_stream(data: &[u8]) {
+pub(crate) fn sip_stream(data: &[u8]) {
     let Some((&seed, stream)) = data.split_first() else { return };
     let whole = frames(stream, |_| stream.len().max(1));
     let single = frames(stream, |_| 1);
@@ -188,7 +189,7 @@ pub fn sip_stream(data: &[u8]) {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Got {
+pub(crate) enum Got {
     Message(Vec<u8>),
     Ping,
     Pong,
@@ -196,7 +197,7 @@ pub enum Got {
 }
 
 /// All frames of `stream`, read in pieces of the lengths that `piece` gives.
-pub fn frames(stream: &[u8], mut piece: impl FnMut(usize) -> usize) -> Vec<Got> {
+pub(crate) fn frames(stream: &[u8], mut piece: impl FnMut(usize) -> usize) -> Vec<Got> {
     let mut framer = StreamFramer::new();
     let mut got = Vec::new();
     let mut at = 0;
@@ -232,7 +233,7 @@ pub fn frames(stream: &[u8], mut piece: impl FnMut(usize) -> usize) -> Vec<Got> 
 }
 
 /// The pieces of an accepted URI make up the URI again; the small parsers are total.
-pub fn uri(data: &[u8]) {
+pub(crate) fn uri(data: &[u8]) {
     if let Some(uri) = Uri::parse(data) {
         let mut again = data.split(|&c| c == b':').next().unwrap().to_vec();
         again.push(b':');
@@ -304,7 +305,7 @@ pub fn uri(data: &[u8]) {
 }
 
 /// Splits at commas the slow way: one octet and one flag at a time.
-pub fn naive_commas(line: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn naive_commas(line: &[u8]) -> Vec<Vec<u8>> {
     // A quote that is never closed, or holds what a quoted string must not, hides what follows.
     fn string_end(s: &[u8], from: usize) -> Option<usize> {
         let mut i = from + 1;
@@ -360,7 +361,7 @@ pub fn naive_commas(line: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// A parsed description covers its input: counts, levels and typed lines agree with a plain split.
-pub fn sdp_parse(data: &[u8]) {
+pub(crate) fn sdp_parse(data: &[u8]) {
     let Ok(description) = Description::parse(data) else { return };
     let text: Vec<&[u8]> = data
         .split(|&c| c == b'\n')
@@ -386,9 +387,10 @@ pub fn sdp_parse(data: &[u8]) {
 }
 
 /// A rewritten description is a description: ours where it must be, the peer's lines where it may be.
-pub fn sdp_rewrite(data: &[u8]) {
+pub(crate) fn sdp_rewrite(data: &[u8]) {
     let Some((&seed, input)) = data.split_first() else { return };
-    let address: IpAddr = if seed & 1 == 0 { "198.51.100.9" } else { "2001:db8::9" }.parse().unwrap();
+    let address: IpAddr =
+        if seed & 1 == 0 { "198.51.100.9" } else { "2001:db8::9" }.parse().unwrap();
     let Ok(before) = Description::parse(input) else { return };
     let streams: Vec<StreamRewrite> = (0..before.medias().len())
         .map(|i| StreamRewrite {
@@ -454,7 +456,7 @@ pub fn sdp_rewrite(data: &[u8]) {
 }
 
 /// Lengths found by the media parsers add up to the datagram.
-pub fn rtp_rtcp_stun(data: &[u8]) {
+pub(crate) fn rtp_rtcp_stun(data: &[u8]) {
     let kind = demux::first_byte(data);
     if let Some(header) = rtp::Header::parse(data) {
         let extension = header.extension.map_or(0, |(_, content)| content.len() + 4);

@@ -21,6 +21,11 @@ impl<'a> Line<'a> {
     pub(crate) fn attribute(&self) -> Option<Attribute<'a>> {
         (self.kind == b'a').then(|| Attribute::of(self.value))
     }
+
+    /// Whether this is a=rtcp (RFC 3605).
+    pub(crate) fn is_rtcp(&self) -> bool {
+        self.attribute().is_some_and(|attribute| attribute.name == b"rtcp")
+    }
 }
 
 /// The lines of a description, or of a part of it that has been checked.

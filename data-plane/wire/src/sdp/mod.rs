@@ -104,9 +104,9 @@ impl<'a> Description<'a> {
                 b'c' => {
                     Connection::parse(line.value).ok_or(SdpError::Connection)?;
                 }
-                b'a' if line.value.starts_with(b"rtcp:") => {
-                    let value = line.value.get(5..).unwrap_or_default();
-                    RtcpAttribute::parse(value).ok_or(SdpError::Rtcp)?;
+                b'a' if line.is_rtcp() => {
+                    let value = line.attribute().and_then(|a| a.value);
+                    value.and_then(RtcpAttribute::parse).ok_or(SdpError::Rtcp)?;
                 }
                 b'm' => {
                     close_section(bytes, &mut medias, count, section_at, line.start);

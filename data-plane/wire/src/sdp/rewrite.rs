@@ -147,7 +147,7 @@ fn session_level(description: &Description<'_>, with: &Rewrite<'_>, out: &mut Ve
             }
             b'a' if leaks(&line, with) => {}
             // An a=rtcp line here has no stream to belong to.
-            b'a' if line.value.starts_with(b"rtcp:") => {}
+            b'a' if line.is_rtcp() => {}
             _ => keep(out, &line),
         }
     }
@@ -176,7 +176,7 @@ fn media_level(media: &Media<'_>, stream: &StreamRewrite, with: &Rewrite<'_>, ou
                 connection(out, &line, with.address);
             }
             b'a' if leaks(&line, with) => {}
-            b'a' if line.value.starts_with(b"rtcp:") => {
+            b'a' if line.is_rtcp() => {
                 if let Some(port) = rtcp.take() {
                     rtcp_line(out, port, with.address);
                 }

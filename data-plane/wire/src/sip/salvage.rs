@@ -39,9 +39,15 @@ pub fn salvage(bytes: &[u8]) -> Option<Salvage<'_>> {
     let bytes = split(bytes, MESSAGE_MAX_BYTES).0;
     let end = memchr::memmem::find(bytes, b"\r\n\r\n").map_or(bytes.len(), |at| at + 2);
     let head = split(bytes, end).0;
-    let first = |name| lines(head).find(|(n, _)| *n == name).map(|(_, value)| value);
+    // An answer of ours is text, whatever the request was.
+    let is_text = |value: &[u8]| std::str::from_utf8(value).is_ok();
+    let first =
+        |name| lines(head).find(|(n, _)| *n == name).map(|(_, value)| value).filter(|v| is_text(v));
     let via = first(HeaderName::Via)?;
     let via = elements(via).next().and_then(Via::parse_any_version)?;
+    if !lines(head).all(|(name, value)| name != HeaderName::Via || is_text(value)) {
+        return None;
+    }
     Some(Salvage {
         head,
         via,

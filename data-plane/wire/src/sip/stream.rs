@@ -4,7 +4,9 @@ use super::error::ErrorKind;
 use super::fields::decimal;
 use super::lines::{self, Index};
 use super::name::HeaderName;
-use crate::limits::{MESSAGE_MAX_BYTES, STREAM_BUFFER_MAX_BYTES, STREAM_READ_MAX_BYTES};
+use crate::limits::{
+    MESSAGE_MAX_BYTES, STREAM_BUFFER_MAX_BYTES, STREAM_IDLE_MAX_BYTES, STREAM_READ_MAX_BYTES,
+};
 
 /// What the stream holds next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +76,7 @@ impl StreamFramer {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        if self.consumed > 0 {
-            self.buffer.drain(..self.consumed);
-            self.searched = self.searched.saturating_sub(self.consumed);
-            self.consumed = 0;
-        }
+        self.compact();
         if self.buffer.len().saturating_add(bytes.len()) > STREAM_BUFFER_MAX_BYTES {
             return Err(self.fail(ErrorKind::TooLarge));
         }
@@ -102,7 +100,10 @@ impl StreamFramer {
                 Ok(Found::LineEnd(ping)) => {
                     return Ok(Some(if ping { Frame::Ping } else { Frame::Pong }));
                 }
-                Ok(Found::Nothing) => return Ok(None),
+                Ok(Found::Nothing) => {
+                    self.compact();
+                    return Ok(None);
+                }
                 Err(kind) => return Err(self.fail(kind)),
             },
         };
@@ -115,6 +116,17 @@ impl StreamFramer {
         self.consumed = end;
         self.searched = end;
         Ok(self.buffer.get(start..end).map(Frame::Message))
+    }
+
+    /// Forgets what has been handed out, and gives memory back when nothing is left: a connection
+    /// that once carried a large message does not hold its size for ever.
+    fn compact(&mut self) {
+        self.buffer.drain(..self.consumed);
+        self.searched = self.searched.saturating_sub(self.consumed);
+        self.consumed = 0;
+        if self.buffer.is_empty() && self.buffer.capacity() > STREAM_IDLE_MAX_BYTES {
+            self.buffer = Vec::new();
+        }
     }
 
     /// The octets that are not part of a frame handed out.
