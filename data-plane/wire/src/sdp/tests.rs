@@ -1,1 +1,294 @@
+//! Parse and rewrite of descriptions as peers send them.
 
+use super::*;
+use crate::limits::SDP_FORMAT_MAX_COUNT;
+
+const CALL: &str = "v=0\r\n\
+    o=alice 2890844526 2890844527 IN IP4 192.0.2.1\r\n\
+    s=A call\r\n\
+    i=unknown to us\r\n\
+    c=IN IP4 192.0.2.1\r\n\
+    b=AS:128\r\n\
+    t=0 0\r\n\
+    a=tool:x\r\n\
+    m=audio 49170 RTP/AVP 0 8 101\r\n\
+    a=rtpmap:0 PCMU/8000\r\n\
+    a=rtpmap:101 telephone-event/8000\r\n\
+    a=fmtp:101 0-16\r\n\
+    a=ptime:20\r\n\
+    a=sendonly\r\n\
+    m=video 51372 RTP/AVPF 99\r\n\
+    c=IN IP6 2001:db8::1\r\n\
+    a=rtcp:53020 IN IP6 2001:db8::1\r\n\
+    a=rtpmap:99 opus/48000/2\r\n\
+    m=image 0 udptl t38\r\n";
+
+fn parse(text: &str) -> Description<'_> {
+    Description::parse(text.as_bytes()).unwrap()
+}
+
+fn error(text: &str) -> SdpError {
+    Description::parse(text.as_bytes()).map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn reads_both_levels() {
+    let sdp = parse(CALL);
+    assert_eq!(sdp.origin().version, b"2890844527");
+    assert_eq!(sdp.line(b's'), Some(&b"A call"[..]));
+    let [audio, video, image] = sdp.medias() else { panic!("three media") };
+    assert_eq!((audio.kind, audio.port, audio.port_count), (MediaKind::Audio, 49_170, 1));
+    assert_eq!(audio.proto, b"RTP/AVP");
+    assert!(audio.is_rtp());
+    assert!(audio.formats().eq([&b"0"[..], b"8", b"101"]));
+    assert_eq!(audio.rtcp_port(), Some(49_171));
+    assert_eq!(audio.ptime_ms(), Some(20));
+    assert_eq!(audio.fmtp(b"101"), Some(&b"0-16"[..]));
+    assert_eq!(sdp.direction_of(audio), Direction::SendOnly);
+    let events = audio.rtp_maps().nth(1).unwrap();
+    assert_eq!((events.payload, events.encoding), (101, &b"telephone-event"[..]));
+    assert_eq!(sdp.connection_of(audio).unwrap().address, Some("192.0.2.1".parse().unwrap()));
+    assert_eq!(video.rtcp_port(), Some(53_020));
+    assert_eq!(video.rtp_maps().next().unwrap().channels, 2);
+    assert_eq!(sdp.connection_of(video).unwrap().address, Some("2001:db8::1".parse().unwrap()));
+    assert_eq!(sdp.direction_of(video), Direction::SendRecv);
+    assert_eq!((image.port, image.rtcp_port(), image.is_rtp()), (0, None, false));
+}
+
+#[test]
+fn session_direction_holds_for_media_without_one() {
+    let sdp = CALL.replace("a=tool:x", "a=inactive");
+    let sdp = parse(&sdp);
+    assert_eq!(sdp.direction_of(&sdp.medias()[0]), Direction::SendOnly);
+    assert_eq!(sdp.direction_of(&sdp.medias()[1]), Direction::Inactive);
+}
+
+#[test]
+fn rtcp_port_follows_the_attributes() {
+    let port = |lines: &str| {
+        let text = format!("v=0\no=- 1 1 IN IP4 h.example\nc=IN IP4 h.example\n{lines}");
+        parse(&text).medias()[0].rtcp_port()
+    };
+    assert_eq!(port("m=audio 4000 RTP/AVP 0\n"), Some(4001));
+    assert_eq!(port("m=audio 4000 RTP/AVP 0\na=rtcp-mux\n"), Some(4000));
+    assert_eq!(port("m=audio 4000 RTP/AVP 0\na=rtcp:5000\na=rtcp-mux\n"), Some(5000));
+    assert_eq!(port("m=audio 65535 RTP/AVP 0\n"), None);
+}
+
+#[test]
+fn line_ends() {
+    assert_eq!(parse(&CALL.replace("\r\n", "\n")).medias().len(), 3);
+    assert_eq!(parse(CALL.trim_end()).medias().len(), 3);
+    assert_eq!(parse(&format!("{CALL}\r\n\r\n")).medias().len(), 3);
+    assert_eq!(error(&CALL.replace("a=tool:x", "a=tool:x\r\n")), SdpError::Line);
+    assert_eq!(error(&CALL.replace("a=tool:x", "a=x\rc=IN IP4 10.0.0.1")), SdpError::Line);
+    assert_eq!(error(&CALL.replace("a=tool:x", "a=x\0")), SdpError::Line);
+    assert_eq!(error(&CALL.replace("a=tool:x", " a=x")), SdpError::Line);
+    assert_eq!(error(&CALL.replace("a=tool:x", "a =x")), SdpError::Line);
+    assert_eq!(error(&CALL.replace("a=tool:x", "A=x")), SdpError::Line);
+}
+
+#[test]
+fn refuses_broken_lines() {
+    let table = [
+        ("v=0", "v=1", SdpError::Version),
+        ("v=0\r\n", "", SdpError::Version),
+        ("v=0\r\n", "v=0\r\nv=0\r\n", SdpError::Version),
+        ("o=alice 2890844526 2890844527 IN IP4 192.0.2.1\r\n", "", SdpError::Origin),
+        ("2890844527 IN", "x IN", SdpError::Origin),
+        ("2890844527 IN IP4", "2890844527 IN IP5", SdpError::Origin),
+        ("s=A call", "o=bob 1 1 IN IP4 192.0.2.2", SdpError::Origin),
+        ("c=IN IP4 192.0.2.1", "c=IN IP4 192.0.2.256", SdpError::Connection),
+        ("c=IN IP4 192.0.2.1", "c=IN IP4", SdpError::Connection),
+        ("c=IN IP4 192.0.2.1", "c=IN IP4 2001:db8::1", SdpError::Connection),
+        ("c=IN IP4 192.0.2.1", "c=IN IP4 192.0.2.1 x", SdpError::Connection),
+        ("c=IN IP6 2001:db8::1", "c=IN IP6 [2001:db8::1]", SdpError::Connection),
+        ("audio 49170 RTP/AVP 0 8 101", "audio 49170 RTP/AVP", SdpError::Media),
+        ("audio 49170 RTP", "audio 65536 RTP", SdpError::Media),
+        ("audio 49170 RTP", "audio -1 RTP", SdpError::Media),
+        ("audio 49170 RTP", "audio 49170/0 RTP", SdpError::Media),
+        ("audio 49170 RTP", "audio x RTP", SdpError::Media),
+        ("a=rtcp:53020 IN", "a=rtcp:65536 IN", SdpError::Rtcp),
+        ("a=rtcp:53020 IN IP6 2001:db8::1", "a=rtcp", SdpError::Rtcp),
+        ("a=rtcp:53020 IN IP6 2001:db8::1", "a=rtcp:1 IN IP6 x y", SdpError::Rtcp),
+    ];
+    for (good, bad, expected) in table {
+        assert!(CALL.contains(good));
+        assert_eq!(error(&CALL.replacen(good, bad, 1)), expected, "{bad}");
+    }
+    assert_eq!(error(""), SdpError::Version);
+}
+
+#[test]
+fn bounds() {
+    let head = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\nc=IN IP4 192.0.2.1\r\n";
+    let media = "m=audio 4000 RTP/AVP 0\r\n";
+    let most = format!("{head}{}", media.repeat(SDP_MEDIA_MAX_COUNT));
+    assert_eq!(parse(&most).medias().len(), SDP_MEDIA_MAX_COUNT);
+    assert_eq!(error(&format!("{most}{media}")), SdpError::TooManyMedia);
+
+    let lines = |n: usize| format!("{head}{}", "a=x\r\n".repeat(n));
+    assert!(Description::parse(lines(SDP_LINE_MAX_COUNT - 3).as_bytes()).is_ok());
+    assert_eq!(error(&lines(SDP_LINE_MAX_COUNT - 2)), SdpError::TooLarge);
+
+    let line = |n: usize| format!("{head}a={}\r\n", "x".repeat(n - 2));
+    assert!(Description::parse(line(SDP_LINE_MAX_BYTES).as_bytes()).is_ok());
+    assert_eq!(error(&line(SDP_LINE_MAX_BYTES + 1)), SdpError::TooLarge);
+
+    let formats = |n: usize| format!("{head}m=audio 4000 RTP/AVP{}\r\n", " 0".repeat(n));
+    assert!(Description::parse(formats(SDP_FORMAT_MAX_COUNT).as_bytes()).is_ok());
+    assert_eq!(error(&formats(SDP_FORMAT_MAX_COUNT + 1)), SdpError::Media);
+
+    assert_eq!(error(&"x".repeat(SDP_MAX_BYTES + 1)), SdpError::TooLarge);
+    assert_eq!(error(&"x".repeat(SDP_MAX_BYTES)), SdpError::Line);
+}
+
+fn with<'r>(address: &str, streams: &'r [StreamRewrite]) -> Rewrite<'r> {
+    let address = address.parse().unwrap();
+    Rewrite { username: b"-", id: 77, version: 3, address, streams, strip_ice: true }
+}
+
+const fn stream(port: u16) -> StreamRewrite {
+    StreamRewrite { port, rtcp_port: Some(port + 1), direction: None }
+}
+
+fn rewritten(input: &str, with: &Rewrite<'_>) -> String {
+    let mut out = Vec::new();
+    rewrite(input.as_bytes(), with, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn rewrite_replaces_addresses_and_keeps_the_rest() {
+    let streams = [stream(40_000), stream(40_002), stream(40_004)];
+    let out = rewritten(CALL, &with("198.51.100.7", &streams));
+    let expected = "v=0\r\n\
+        o=- 77 3 IN IP4 198.51.100.7\r\n\
+        s=A call\r\n\
+        i=unknown to us\r\n\
+        c=IN IP4 198.51.100.7\r\n\
+        b=AS:128\r\n\
+        t=0 0\r\n\
+        a=tool:x\r\n\
+        m=audio 40000 RTP/AVP 0 8 101\r\n\
+        a=rtpmap:0 PCMU/8000\r\n\
+        a=rtpmap:101 telephone-event/8000\r\n\
+        a=fmtp:101 0-16\r\n\
+        a=ptime:20\r\n\
+        a=sendonly\r\n\
+        m=video 40002 RTP/AVPF 99\r\n\
+        c=IN IP4 198.51.100.7\r\n\
+        a=rtcp:40003 IN IP4 198.51.100.7\r\n\
+        a=rtpmap:99 opus/48000/2\r\n\
+        m=image 0 udptl t38\r\n";
+    assert_eq!(out, expected);
+}
+
+#[test]
+fn rewrite_switches_the_address_family() {
+    let streams = [stream(40_000), stream(40_002), stream(0)];
+    let out = rewritten(CALL, &with("2001:db8:5::7", &streams));
+    assert!(out.contains("o=- 77 3 IN IP6 2001:db8:5::7\r\n"));
+    assert_eq!(out.matches("c=IN IP6 2001:db8:5::7\r\n").count(), 2);
+    assert!(out.contains("a=rtcp:40003 IN IP6 2001:db8:5::7\r\n"));
+    assert!(!out.contains("192.0.2.1") && !out.contains("2001:db8::1"));
+}
+
+#[test]
+fn rewrite_refuses_streams_with_port_zero() {
+    let streams = [stream(40_000), StreamRewrite::default(), stream(0)];
+    let out = rewritten(CALL, &with("198.51.100.7", &streams));
+    assert!(out.contains("m=video 0 RTP/AVPF 99\r\n"));
+    assert!(!out.contains("a=rtcp:"), "no port to name");
+}
+
+#[test]
+fn rewrite_sets_directions() {
+    let mut streams = [stream(40_000), stream(40_002), stream(0)];
+    streams[0].direction = Some(Direction::Inactive);
+    streams[1].direction = Some(Direction::RecvOnly);
+    let out = rewritten(CALL, &with("198.51.100.7", &streams));
+    assert!(!out.contains("a=sendonly"));
+    assert!(out.contains("a=ptime:20\r\na=inactive\r\nm=video"));
+    assert!(out.contains("opus/48000/2\r\na=recvonly\r\nm=image"));
+}
+
+#[test]
+fn rewrite_names_an_rtcp_port_that_is_not_the_next() {
+    let sdp = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+        m=audio 4000 RTP/AVP 0\r\na=rtcp-mux\r\n";
+    let muxed = StreamRewrite { port: 5000, rtcp_port: Some(5000), direction: None };
+    let out = rewritten(sdp, &with("198.51.100.7", &[muxed]));
+    assert!(out.ends_with("a=rtcp-mux\r\na=rtcp:5000 IN IP4 198.51.100.7\r\n"));
+    let none = StreamRewrite { port: 5000, rtcp_port: None, direction: None };
+    assert!(rewritten(sdp, &with("198.51.100.7", &[none])).ends_with("a=rtcp-mux\r\n"));
+}
+
+/// RFC 3264 8.4: the old way to hold stays one across the address families.
+#[test]
+fn rewrite_keeps_an_old_style_hold() {
+    let held = CALL.replacen("c=IN IP4 192.0.2.1", "c=IN IP4 0.0.0.0", 1);
+    let streams = [stream(40_000), stream(40_002), stream(0)];
+    let out = rewritten(&held, &with("198.51.100.7", &streams));
+    assert!(out.contains("\r\nc=IN IP4 0.0.0.0\r\n"));
+    assert!(out.contains("c=IN IP4 198.51.100.7\r\na=rtcp"));
+    let out = rewritten(&held, &with("2001:db8:5::7", &streams));
+    assert!(out.contains("\r\nc=IN IP6 ::\r\n"));
+}
+
+#[test]
+fn rewrite_leaves_no_address_of_the_other_leg() {
+    let sdp = "v=0\no=carol 28908 28908 IN IP4 10.1.1.1\ns= \nc=IN IP4 10.1.1.1\nc=IN IP4 10.1.1.2\n\
+        t=0 0\na=group:BUNDLE 0\na=ice-lite\na=ice-options:trickle\na=source-filter: incl IN IP4 * 10.1.1.3\n\
+        m=audio 9 UDP/TLS/RTP/SAVPF 111\nc=IN IP4 10.1.1.4/127\nc=IN IP4 10.1.1.5\n\
+        a=rtcp:9 IN IP4 10.1.1.6\na=rtcp:11 IN IP4 10.1.1.7\n\
+        a=candidate:1 1 udp 2130706431 10.1.1.8 8998 typ host\n\
+        a=remote-candidates:1 10.1.1.9 8998\na=end-of-candidates\na=ice-ufrag:8hhY\na=ice-pwd:x\n\
+        a=fingerprint:sha-256 19:E2\na=setup:actpass\na=x-vendor:kept\n";
+    let streams = [stream(40_000)];
+    let out = rewritten(sdp, &with("198.51.100.7", &streams));
+    assert!(!out.contains("10.1.1."), "{out}");
+    assert!(!out.contains("carol"));
+    assert_eq!(out.matches("c=IN").count(), 2);
+    assert_eq!(out.matches("a=rtcp:").count(), 1);
+    for kept in ["a=fingerprint:sha-256 19:E2\r\n", "a=setup:actpass\r\n", "a=x-vendor:kept\r\n"] {
+        assert!(out.contains(kept), "{out}");
+    }
+    assert!(!out.contains("BUNDLE") && !out.contains("ice-"));
+    let keep_ice = Rewrite { strip_ice: false, ..with("198.51.100.7", &streams) };
+    assert!(rewritten(sdp, &keep_ice).contains("a=candidate:1 1 udp"));
+}
+
+#[test]
+fn rewrite_adds_what_the_grammar_demands() {
+    let sdp = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\nc=IN IP4 192.0.2.1\r\nm=audio 4000 RTP/AVP 0\r\n";
+    let out = rewritten(sdp, &with("198.51.100.7", &[stream(40_000)]));
+    assert!(out.starts_with("v=0\r\no=- 77 3 IN IP4 198.51.100.7\r\ns=-\r\nc="));
+    assert!(out.contains("t=0 0\r\nm=audio"));
+    let empty = sdp.replace("c=", "s=\r\nc=");
+    assert_eq!(rewritten(&empty, &with("198.51.100.7", &[stream(40_000)])), out);
+}
+
+#[test]
+fn rewrite_refuses_and_leaves_the_buffer_alone() {
+    let refuse = |sdp: &str, with: &Rewrite<'_>| {
+        let mut out = b"x".to_vec();
+        let result = rewrite(sdp.as_bytes(), with, &mut out);
+        assert_eq!(out, b"x");
+        result.unwrap_err()
+    };
+    let two = [stream(40_000), stream(40_002)];
+    let three = [stream(40_000), stream(40_002), stream(40_004)];
+    let address = "198.51.100.7";
+    assert_eq!(refuse(CALL, &with(address, &two)), RewriteError::StreamCount);
+    let lonely = CALL.replacen("c=IN IP4 192.0.2.1\r\n", "", 1);
+    assert_eq!(refuse(&lonely, &with(address, &three)), RewriteError::NoConnection);
+    let many = CALL.replace("audio 49170 ", "audio 49170/2 ");
+    assert_eq!(refuse(&many, &with(address, &three)), RewriteError::PortCount);
+    for username in [&b""[..], b"a b", b"a\r\nc=IN IP4 10.0.0.1"] {
+        let bad = Rewrite { username, ..with(address, &three) };
+        assert_eq!(refuse(CALL, &bad), RewriteError::Username);
+    }
+    let broken = CALL.replace("v=0", "v=1");
+    assert_eq!(refuse(&broken, &with(address, &three)), RewriteError::Sdp(SdpError::Version));
+}

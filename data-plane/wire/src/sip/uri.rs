@@ -337,14 +337,12 @@ pub fn percent_decode(s: &[u8]) -> impl Iterator<Item = u8> + '_ {
         if c != b'%' {
             return Some(c);
         }
-        let ([a, b], after) = tail.split_first_chunk::<2>()?;
-        match (hex(*a), hex(*b)) {
-            (Some(high), Some(low)) => {
-                rest = after;
-                Some(high << 4 | low)
-            }
-            _ => Some(c),
-        }
+        let escape = tail
+            .split_first_chunk::<2>()
+            .and_then(|([a, b], after)| Some((hex(*a)? << 4 | hex(*b)?, after)));
+        let Some((octet, after)) = escape else { return Some(c) };
+        rest = after;
+        Some(octet)
     })
 }
 
