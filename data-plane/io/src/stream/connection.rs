@@ -7,7 +7,7 @@ use ravelin_engine::time::Instant;
 use ravelin_wire::sip::StreamFramer;
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// A framer whose buffer may have grown beyond this is replaced when it is empty: one large message
@@ -348,6 +348,13 @@ impl Connection {
             self.ending = reason;
             self.framer = StreamFramer::new();
         }
+    }
+
+    /// Tells the peer at once that this is the end: a driver may hold on to the descriptor of a
+    /// watch until its next wait.
+    pub(super) fn shut_down(&self) {
+        // It fails for a connection that was never made, and for one that is gone.
+        let _ = self.pipe.socket().shutdown(Shutdown::Both);
     }
 
     /// Tokens of the messages that were not written whole.

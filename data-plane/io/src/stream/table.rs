@@ -175,6 +175,7 @@ impl Streams {
         let Some(connection) = place.connection.take() else { return };
         let flow = FlowId { shard: self.shard, slot, generation: place.generation };
         driver.unwatch(key(slot), connection.fd());
+        connection.shut_down();
         self.ready.retain(|ready| ready.key != key(slot));
         self.free.push(slot);
         self.open -= 1;
