@@ -1,7 +1,8 @@
 //! Thousands of seeded runs of the whole engine between simulated peers.
 //!
 //! A longer run: `RAVELIN_SIM_START=1000000 RAVELIN_SIM_COUNT=500000 cargo test --release -p ravelin-tests --test
-//! simulator`. A failing seed is printed; run it alone with `RAVELIN_SIM_COUNT=1`.
+//! simulator`. A failing seed is printed; run it alone with `RAVELIN_SIM_COUNT=1`, and with
+//! `RAVELIN_SIM_TRACE=1` to see every datagram.
 
 use ravelin_tests::sim::{Plan, run};
 

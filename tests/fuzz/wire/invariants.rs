@@ -465,7 +465,7 @@ pub(crate) fn rtp_rtcp_stun(data: &[u8]) {
         assert!(matches!(kind, demux::Kind::Rtp | demux::Kind::Rtcp));
     }
     if let Some(compound) = rtcp::Compound::parse(data) {
-        assert!(data.len() >= 8 && data.len() % 4 == 0);
+        assert!(data.len() >= 8 && data.len().is_multiple_of(4));
         assert_eq!(compound.packets().map(|p| p.packet.len()).sum::<usize>(), data.len());
         assert!(compound.packets().next().unwrap().ssrc.is_some());
         assert_eq!(kind, demux::Kind::Rtcp);

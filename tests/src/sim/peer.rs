@@ -14,11 +14,11 @@ use super::{
 /// RFC 3261 T1, T2 and 64*T1 in milliseconds.
 const T1_MS: u64 = 500;
 const T2_MS: u64 = 4_000;
-pub const GIVE_UP_MS: u64 = 64 * T1_MS;
+pub(super) const GIVE_UP_MS: u64 = 64 * T1_MS;
 
 /// What a peer does in one call. Times are milliseconds after the step before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub(super) enum Act {
     /// Callee: answer after ringing.
     Answer { ring_ms: u64, after_ms: u64, early_sdp: bool },
     /// Callee: refuse with this status.
@@ -39,29 +39,29 @@ pub enum Act {
 
 /// How a call ended, as this party sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    pub answered: bool,
-    pub acknowledged: bool,
-    pub ended: bool,
+pub(super) struct Outcome {
+    pub(super) answered: bool,
+    pub(super) acknowledged: bool,
+    pub(super) ended: bool,
     /// Status of a refusal, as sent or received.
-    pub refused: Option<u16>,
+    pub(super) refused: Option<u16>,
     /// A request of this party got no final response within 64*T1, or a 2xx no ACK.
-    pub timed_out: bool,
-    pub died: bool,
+    pub(super) timed_out: bool,
+    pub(super) died: bool,
     /// RTP packets that arrived, and those that belonged to another call.
-    pub rtp: u32,
-    pub foreign_rtp: u32,
+    pub(super) rtp: u32,
+    pub(super) foreign_rtp: u32,
 }
 
 /// What a peer wants done.
 #[derive(Clone, Debug)]
-pub enum Effect {
+pub(super) enum Effect {
     Send { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
     Wake { call: u32, at_ms: u64, wake: Wake },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
+pub(super) enum Wake {
     /// Send item `id` again if it is still unanswered.
     Again {
         id: u64,
@@ -103,8 +103,8 @@ enum Key {
 
 /// One call of one peer.
 #[derive(Debug)]
-pub struct Call {
-    pub number: u32,
+pub(super) struct Call {
+    pub(super) number: u32,
     caller: bool,
     acts: Vec<Act>,
     call_id: String,
@@ -124,15 +124,15 @@ pub struct Call {
     media_to: Option<SocketAddr>,
     sdp_version: u32,
     started_ms: u64,
-    pub outcome: Outcome,
+    pub(super) outcome: Outcome,
 }
 
 /// One endpoint: one address and port for the signalling of all its calls.
 #[derive(Debug)]
-pub struct Peer {
-    pub address: SocketAddr,
-    pub sbc: SocketAddr,
-    pub calls: BTreeMap<u32, Call>,
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) sbc: SocketAddr,
+    pub(super) calls: BTreeMap<u32, Call>,
     by_call_id: HashMap<String, u32>,
     next_id: u64,
     rng: Rng,
@@ -140,25 +140,25 @@ pub struct Peer {
 
 impl Peer {
     #[must_use]
-    pub fn new(address: SocketAddr, sbc: SocketAddr, rng: Rng) -> Self {
+    pub(super) fn new(address: SocketAddr, sbc: SocketAddr, rng: Rng) -> Self {
         Self { address, sbc, calls: BTreeMap::new(), by_call_id: HashMap::new(), next_id: 1, rng }
     }
 
     /// Media address of call `number` at this peer.
     #[must_use]
-    pub fn media(&self, number: u32) -> SocketAddr {
+    pub(super) fn media(&self, number: u32) -> SocketAddr {
         let port = u16::try_from(40_000 + number % 10_000 * 2).unwrap_or(40_000);
         SocketAddr::new(self.address.ip(), port)
     }
 
     /// Prepares this peer to be the callee of call `number`.
-    pub fn expect(&mut self, number: u32, acts: Vec<Act>) {
+    pub(super) fn expect(&mut self, number: u32, acts: Vec<Act>) {
         let call = self.blank(number, false, acts);
         self.calls.insert(number, call);
     }
 
     /// Starts call `number` to `uri_user` as the caller.
-    pub fn dial(&mut self, now: u64, number: u32, user: &str, acts: Vec<Act>) -> Vec<Effect> {
+    pub(super) fn dial(&mut self, now: u64, number: u32, user: &str, acts: Vec<Act>) -> Vec<Effect> {
         let mut call = self.blank(number, true, acts);
         call.started_ms = now;
         call.call_id = format!("{:016x}-{number}@{}", self.rng.next(), self.address.ip());
@@ -221,7 +221,7 @@ impl Peer {
     }
 
     /// A datagram for this peer's signalling address.
-    pub fn receive(&mut self, now: u64, bytes: &[u8]) -> Vec<Effect> {
+    pub(super) fn receive(&mut self, now: u64, bytes: &[u8]) -> Vec<Effect> {
         let Some(message) = Received::parse(bytes) else {
             panic!("a peer got octets that are no SIP: {:?}", String::from_utf8_lossy(bytes));
         };
@@ -248,7 +248,7 @@ impl Peer {
     }
 
     /// A datagram for one of this peer's media ports.
-    pub fn receive_rtp(&mut self, at: SocketAddr, bytes: &[u8]) {
+    pub(super) fn receive_rtp(&mut self, at: SocketAddr, bytes: &[u8]) {
         let Some(call) = self
             .calls
             .values_mut()
@@ -266,7 +266,7 @@ impl Peer {
         }
     }
 
-    pub fn wake(&mut self, now: u64, number: u32, wake: Wake) -> Vec<Effect> {
+    pub(super) fn wake(&mut self, now: u64, number: u32, wake: Wake) -> Vec<Effect> {
         if self.calls[&number].outcome.died {
             return vec![];
         }
@@ -642,6 +642,15 @@ impl Peer {
                 }
                 vec![]
             }
+            // A repeated INVITE before the first response to it.
+            "INVITE"
+                if self.calls[&number]
+                    .invite
+                    .as_ref()
+                    .is_some_and(|invite| invite.branch() == message.branch()) =>
+            {
+                vec![]
+            }
             "INVITE" if self.calls[&number].invite.is_none() && !self.calls[&number].caller => {
                 self.first_invite(now, number, message)
             }
@@ -840,13 +849,13 @@ impl Call {
 
     /// Whether a message of this party still waits for an answer.
     #[must_use]
-    pub fn is_busy(&self) -> bool {
+    pub(super) fn is_busy(&self) -> bool {
         !self.unanswered.is_empty()
     }
 
     /// Whether this party ever took part.
     #[must_use]
-    pub const fn took_part(&self) -> bool {
+    pub(super) const fn took_part(&self) -> bool {
         !self.call_id.is_empty()
     }
 }

@@ -17,9 +17,9 @@ pub struct PlannedCall {
     pub at_ms: u64,
     /// What the caller dials; the last six digits are the number of the call.
     pub user: String,
-    pub caller: Vec<Act>,
+    pub(super) caller: Vec<Act>,
     /// What each carrier does, in the order in which the route tries them.
-    pub carriers: [Vec<Act>; 2],
+    pub(super) carriers: [Vec<Act>; 2],
 }
 
 #[derive(Clone, Debug)]

@@ -3,16 +3,16 @@
 
 /// A message that a peer received.
 #[derive(Clone, Debug)]
-pub struct Received {
-    pub start: String,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+pub(super) struct Received {
+    pub(super) start: String,
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) body: String,
 }
 
 impl Received {
     /// `None` if the octets are not a message in the form that Ravelin is to write.
     #[must_use]
-    pub fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (head, body) = text.split_once("\r\n\r\n")?;
         let mut lines = head.split("\r\n");
@@ -31,23 +31,23 @@ impl Received {
     }
 
     #[must_use]
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.headers.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// Status code of a response.
     #[must_use]
-    pub fn code(&self) -> Option<u16> {
+    pub(super) fn code(&self) -> Option<u16> {
         self.start.strip_prefix("SIP/2.0 ")?.get(..3)?.parse().ok()
     }
 
     /// Method of a request.
     #[must_use]
-    pub fn method(&self) -> Option<&str> {
+    pub(super) fn method(&self) -> Option<&str> {
         if self.code().is_some() {
             return None;
         }
@@ -56,48 +56,43 @@ impl Received {
 
     /// Request-URI.
     #[must_use]
-    pub fn uri(&self) -> &str {
+    pub(super) fn uri(&self) -> &str {
         self.start.split(' ').nth(1).unwrap_or_default()
     }
 
     #[must_use]
-    pub fn cseq(&self) -> (u32, &str) {
+    pub(super) fn cseq(&self) -> (u32, &str) {
         let mut parts = self.header("cseq").unwrap_or_default().split_whitespace();
         let number = parts.next().and_then(|text| text.parse().ok()).unwrap_or_default();
         (number, parts.next().unwrap_or_default())
     }
 
     #[must_use]
-    pub fn call_id(&self) -> &str {
+    pub(super) fn call_id(&self) -> &str {
         self.header("call-id").unwrap_or_default()
     }
 
     /// Branch of the topmost Via.
     #[must_use]
-    pub fn branch(&self) -> &str {
+    pub(super) fn branch(&self) -> &str {
         parameter(self.header("via").unwrap_or_default(), "branch").unwrap_or_default()
     }
 
     #[must_use]
-    pub fn to_tag(&self) -> Option<&str> {
+    pub(super) fn to_tag(&self) -> Option<&str> {
         parameter(self.header("to")?, "tag")
-    }
-
-    #[must_use]
-    pub fn from_tag(&self) -> Option<&str> {
-        parameter(self.header("from")?, "tag")
     }
 
     /// URI of the Contact, without its brackets.
     #[must_use]
-    pub fn contact(&self) -> Option<&str> {
+    pub(super) fn contact(&self) -> Option<&str> {
         let contact = self.header("contact")?;
         contact.split_once('<')?.1.split_once('>').map(|(uri, _)| uri)
     }
 
     /// Address and port of the first audio line of an SDP body.
     #[must_use]
-    pub fn audio(&self) -> Option<(String, u16)> {
+    pub(super) fn audio(&self) -> Option<(String, u16)> {
         let mut address = None;
         let mut port = None;
         for line in self.body.split("\r\n") {
@@ -114,7 +109,7 @@ impl Received {
 
 /// Value of a header or URI parameter.
 #[must_use]
-pub fn parameter<'a>(value: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn parameter<'a>(value: &'a str, name: &str) -> Option<&'a str> {
     // Parameters of a name-addr stand behind the bracket.
     let tail = value.rsplit_once('>').map_or(value, |(_, tail)| tail);
     tail.split(';').skip(1).find_map(|part| {
@@ -125,7 +120,7 @@ pub fn parameter<'a>(value: &'a str, name: &str) -> Option<&'a str> {
 
 /// Writes a message: start line, headers, body with its length.
 #[must_use]
-pub fn write(start: &str, headers: &[(&str, String)], body: &str) -> Vec<u8> {
+pub(super) fn write(start: &str, headers: &[(&str, String)], body: &str) -> Vec<u8> {
     let mut text = String::with_capacity(512 + body.len());
     text.push_str(start);
     text.push_str("\r\n");
@@ -144,7 +139,7 @@ pub fn write(start: &str, headers: &[(&str, String)], body: &str) -> Vec<u8> {
 
 /// An offer or answer with one audio stream.
 #[must_use]
-pub fn sdp(address: &str, port: u16, version: u32, direction: &str) -> String {
+pub(super) fn sdp(address: &str, port: u16, version: u32, direction: &str) -> String {
     format!(
         "v=0\r\no=peer 7 {version} IN IP4 {address}\r\ns=-\r\nc=IN IP4 {address}\r\nt=0 0\r\n\
          m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\na={direction}\r\n"

@@ -32,7 +32,7 @@ const CARRIERS: [&str; 2] = ["127.0.2.1:5060", "127.0.3.1:5060"];
 const EPOCH_UNIX_MS: u64 = 1_767_225_600_000;
 
 /// The configuration that every run uses.
-pub const CONFIG: &str = include_str!("world.yml");
+const CONFIG: &str = include_str!("world.yml");
 
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
@@ -71,6 +71,8 @@ pub struct World {
     /// The caller's peer, then the carriers.
     peers: Vec<Peer>,
     tx: TxQueue,
+    /// `RAVELIN_SIM_TRACE`: print every datagram.
+    trace: bool,
 }
 
 /// Runs `plan` to its end and judges it.
@@ -142,6 +144,7 @@ impl World {
             listeners,
             peers,
             tx: TxQueue::default(),
+            trace: std::env::var_os("RAVELIN_SIM_TRACE").is_some(),
         };
         for call in world.plan.calls.clone() {
             for (index, acts) in call.carriers.into_iter().enumerate() {
@@ -254,7 +257,7 @@ impl World {
             }
         }
         let mut records = Vec::new();
-        self.engines[shard].take_records(&mut records);
+        self.engines[shard].take_records(now, &mut records);
         self.arm(shard);
     }
 
@@ -288,6 +291,12 @@ impl World {
         } else {
             1
         };
+        if self.trace {
+            let text = String::from_utf8_lossy(&bytes);
+            let line = text.lines().next().unwrap_or_default();
+            let cseq = text.lines().find(|line| line.starts_with("CSeq")).unwrap_or_default();
+            eprintln!("{:>8} {from} -> {to} x{copies} {line} {cseq}", self.now_ms);
+        }
         for _ in 0..copies {
             let (low, high) = weather.delay_ms;
             let at = self.now_ms + self.rng.between(low, high);

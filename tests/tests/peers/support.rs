@@ -7,20 +7,20 @@ use ravelin_tests::{
     sipp, wait,
 };
 
-pub const CONFIG: &str = include_str!("load.yml");
-pub const API: &str = "127.0.0.1:18980";
-pub const SBC: &str = "127.8.0.10:5060";
+pub(crate) const CONFIG: &str = include_str!("load.yml");
+pub(crate) const API: &str = "127.0.0.1:18980";
+pub(crate) const SBC: &str = "127.8.0.10:5060";
 
 /// 64*T1 and a margin: after this every transaction of a call is over (RFC 3261 17).
-pub const ALL_OVER: Duration = Duration::from_secs(45);
+pub(crate) const ALL_OVER: Duration = Duration::from_secs(45);
 
 /// Prints why a test cannot run here; `tools/test` counts these lines.
-pub fn skip(test: &str, why: &str) {
+pub(crate) fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {why}");
 }
 
 /// Starts the product, or says why the machine cannot run this test.
-pub fn start(test: &str) -> Option<(Folder, Product)> {
+pub(crate) fn start(test: &str) -> Option<(Folder, Product)> {
     if !sipp::is_installed() {
         skip(test, "SIPp is not installed (tools/setup test)");
         return None;
@@ -31,7 +31,7 @@ pub fn start(test: &str) -> Option<(Folder, Product)> {
 }
 
 /// Waits until the product holds nothing more: no call, transaction, port, permit.
-pub fn settle(product: &Product) {
+pub(crate) fn settle(product: &Product) {
     for gauge in [
         "ravelin_calls",
         "ravelin_client_transactions",
