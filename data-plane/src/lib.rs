@@ -1,6 +1,28 @@
 //! The data plane: turns settings into running shards. It parses no SIP and decides nothing about a
 //! call: that is the engine's. It needs no control plane, no name service and no network file system.
+//!
+//! | Module | What |
+//! |---|---|
+//! | [`settings`] | file or last good snapshot -> compiled settings and credentials |
+//! | `start` | settings -> sockets, engines, threads |
+//! | `shard` | one turn of one shard: the glue |
+//! | `mailbox` | questions and snapshots for running shards |
+//! | [`link`] | the stream to the control plane |
+//! | [`spool`] | audit events and CDRs, chained and durable |
+//! | [`telemetry`] | log lines, counters, the watchdog |
+//! | `edge` | the life of the process |
 #![forbid(unsafe_code)]
 
+mod crypto;
+mod edge;
+pub mod link;
+pub mod mailbox;
+pub mod settings;
+mod shard;
+pub mod snapshots;
 pub mod spool;
+mod start;
 pub mod telemetry;
+
+pub use edge::{DRAIN_WITHIN, run};
+pub use settings::EdgeOptions;

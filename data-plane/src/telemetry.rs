@@ -1,37 +1,31 @@
 //! What the edge tells of itself: the two clocks, log lines, audit events of the process.
 
+pub(crate) mod pulse;
+pub(crate) mod report;
+
 use std::{
     io::Write,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ravelin_contract::audit::{AuditEvent, Severity};
-use ravelin_engine::time::Now;
+use ravelin_io::clock;
 
-static START: OnceLock<Instant> = OnceLock::new();
 static SNAPSHOT: AtomicU64 = AtomicU64::new(0);
 
-/// Both clocks. The monotonic one is the same on every thread and begins with the process.
-#[must_use]
-pub fn now() -> Now {
-    Now { mono: ravelin_engine::time::Instant(mono_ns()), unix_ms: unix_ms() }
-}
-
-/// Nanoseconds since the first call in this process.
+/// Monotonic nanoseconds, the same on every thread of this process.
 #[must_use]
 pub fn mono_ns() -> u64 {
-    u64::try_from(START.get_or_init(Instant::now).elapsed().as_nanos()).unwrap_or(u64::MAX)
+    clock::monotonic().0
 }
 
-/// UTC, milliseconds since 1970-01-01; 0 on a machine whose clock is before that.
+/// UTC, milliseconds since 1970-01-01.
 #[must_use]
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    clock::now().unix_ms
 }
 
 /// The version that events of this process carry from now on.

@@ -75,6 +75,7 @@ pub struct Status {
 }
 
 enum Command {
+    Drain(Box<feed::Drain>),
     Event(Box<AuditEvent>),
     Stored(u64),
     Rebase { head: Head, reason: String, done: Sender<io::Result<()>> },
@@ -102,18 +103,17 @@ pub struct SpoolHandle {
 #[derive(Clone, Debug)]
 pub struct SpoolOptions {
     pub data: PathBuf,
-    pub shards: usize,
     pub sizes: Sizes,
     /// A control plane collects the records: keep those that it has not stored.
     pub collected: bool,
 }
 
 impl Spool {
-    /// Recovers what the run before left, starts the thread, and hands out one [`Feed`] per shard.
+    /// Recovers what the run before left and starts the thread.
     ///
     /// # Errors
     /// If `DIR/audit` cannot be read or repaired.
-    pub fn start(options: &SpoolOptions) -> io::Result<(Self, Vec<Feed>)> {
+    pub fn start(options: &SpoolOptions) -> io::Result<Self> {
         let audit_dir = options.data.join("audit");
         let recovered = recover::recover(&audit_dir, crate::telemetry::unix_ms())?;
         let status = Arc::new(Status::default());
@@ -121,7 +121,6 @@ impl Spool {
         let wake = Arc::new(feed::Wake::default());
         let (commands, command_queue) = bounded(COMMANDS);
         let (synced_tx, synced) = bounded(1);
-        let (feeds, drains) = (0..options.shards).map(|_| feed::channel(&wake)).unzip();
         let worker = thread::Worker::new(
             thread::Parts {
                 options: options.clone(),
@@ -129,14 +128,13 @@ impl Spool {
                 status: Arc::clone(&status),
                 commands: command_queue,
                 synced: synced_tx,
-                drains,
             },
             recovered,
         );
         let thread =
             std::thread::Builder::new().name("spool".into()).spawn(move || worker.run())?;
         let handle = SpoolHandle { commands, wake, status, audit_dir };
-        Ok((Self { handle, synced, thread }, feeds))
+        Ok(Self { handle, synced, thread })
     }
 
     #[must_use]
@@ -168,6 +166,14 @@ impl SpoolHandle {
     #[must_use]
     pub fn audit_dir(&self) -> &Path {
         &self.audit_dir
+    }
+
+    /// A way into the spool for one more shard.
+    #[must_use]
+    pub fn feed(&self) -> Feed {
+        let (feed, drain) = feed::channel(&self.wake);
+        self.command(Command::Drain(Box::new(drain)));
+        feed
     }
 
     /// Records an event that is not of a shard.

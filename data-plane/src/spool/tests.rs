@@ -127,9 +127,9 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 #[test]
 fn what_shards_hand_over_is_chained_once_and_in_order() {
     let scratch = Scratch::new("order");
-    let options =
-        SpoolOptions { data: scratch.0.clone(), shards: 2, sizes: Sizes::DEFAULT, collected: true };
-    let (spool, feeds) = Spool::start(&options).unwrap();
+    let options = SpoolOptions { data: scratch.0.clone(), sizes: Sizes::DEFAULT, collected: true };
+    let spool = Spool::start(&options).unwrap();
+    let feeds = [spool.handle().feed(), spool.handle().feed()];
     let shards: Vec<_> = feeds
         .into_iter()
         .zip([0u64, 1_000_000])
@@ -162,10 +162,9 @@ fn what_shards_hand_over_is_chained_once_and_in_order() {
 fn a_run_that_stopped_in_order_leaves_no_gap_and_one_that_died_does() {
     let scratch = Scratch::new("gap");
     let audit = scratch.0.join("audit");
-    let options =
-        SpoolOptions { data: scratch.0.clone(), shards: 1, sizes: Sizes::DEFAULT, collected: true };
+    let options = SpoolOptions { data: scratch.0.clone(), sizes: Sizes::DEFAULT, collected: true };
     for _ in 0..2 {
-        let (spool, _feeds) = Spool::start(&options).unwrap();
+        let spool = Spool::start(&options).unwrap();
         spool.stop("test");
     }
     assert!(entries(&audit).iter().all(|entry| !matches!(entry, Entry::Gap { .. })));
@@ -175,7 +174,7 @@ fn a_run_that_stopped_in_order_leaves_no_gap_and_one_that_died_does() {
     chain.append(&[info(1)]).unwrap();
     drop(chain);
 
-    let (spool, _feeds) = Spool::start(&options).unwrap();
+    let spool = Spool::start(&options).unwrap();
     spool.stop("test");
     let found = verify(&audit).unwrap();
     assert_eq!(found.gaps.len(), 1);
@@ -316,16 +315,16 @@ fn removed_and_swapped_records_break_the_chain_where_they_were() {
 fn a_disk_that_refuses_loses_nothing_that_has_room() {
     let scratch = Scratch::new("refuses");
     let audit = scratch.0.join("audit");
-    let options =
-        SpoolOptions { data: scratch.0.clone(), shards: 1, sizes: SMALL, collected: true };
-    let (spool, mut feeds) = Spool::start(&options).unwrap();
+    let options = SpoolOptions { data: scratch.0.clone(), sizes: SMALL, collected: true };
+    let spool = Spool::start(&options).unwrap();
+    let mut feed = spool.handle().feed();
     // The first segment cannot be created: its name is taken by a directory.
     let obstacle = segment::path(&audit, 1);
     fs::create_dir(&obstacle).unwrap();
     let handle = spool.handle();
-    feeds[0].push_all(&mut vec![info(1), info(2)]);
+    feed.push_all(&mut vec![info(1), info(2)]);
     wait_until("the failure is seen", || handle.status().failing.load(Ordering::Relaxed));
-    feeds[0].push_all(&mut vec![info(3)]);
+    feed.push_all(&mut vec![info(3)]);
     assert_eq!(handle.status().synced_seq.load(Ordering::Acquire), 0);
 
     fs::remove_dir(&obstacle).unwrap();
@@ -372,20 +371,20 @@ fn a_full_ring_counts_what_it_refuses_and_keeps_room_for_the_urgent() {
 fn lost_records_become_a_gap_with_their_number() {
     let scratch = Scratch::new("lost");
     let audit = scratch.0.join("audit");
-    let options =
-        SpoolOptions { data: scratch.0.clone(), shards: 1, sizes: Sizes::DEFAULT, collected: true };
-    let (spool, mut feeds) = Spool::start(&options).unwrap();
+    let options = SpoolOptions { data: scratch.0.clone(), sizes: Sizes::DEFAULT, collected: true };
+    let spool = Spool::start(&options).unwrap();
+    let mut feed = spool.handle().feed();
     let obstacle = segment::path(&audit, 1);
     fs::create_dir(&obstacle).unwrap();
     let handle = spool.handle();
     let given = 3 * RING_RECORDS as u64;
     for i in 0..given {
-        feeds[0].push_all(&mut vec![info(i)]);
+        feed.push_all(&mut vec![info(i)]);
     }
-    feeds[0].push_all(&mut vec![cdr("911", 0, true)]);
+    feed.push_all(&mut vec![cdr("911", 0, true)]);
     wait_until("the failure is seen", || handle.status().failing.load(Ordering::Relaxed));
     fs::remove_dir(&obstacle).unwrap();
-    drop(feeds);
+    drop(feed);
     spool.stop("test");
 
     let found = entries(&audit);
@@ -437,11 +436,11 @@ fn the_reader_follows_segments_and_retention() {
 fn a_foreign_spool_is_put_aside_and_sealed_again_behind_the_stored_head() {
     let scratch = Scratch::new("rebase");
     let audit = scratch.0.join("audit");
-    let options =
-        SpoolOptions { data: scratch.0.clone(), shards: 1, sizes: SMALL, collected: true };
-    let (spool, mut feeds) = Spool::start(&options).unwrap();
+    let options = SpoolOptions { data: scratch.0.clone(), sizes: SMALL, collected: true };
+    let spool = Spool::start(&options).unwrap();
+    let mut feed = spool.handle().feed();
     let handle = spool.handle();
-    feeds[0].push_all(&mut (0..20).map(info).collect());
+    feed.push_all(&mut (0..20).map(info).collect());
     wait_until("written", || handle.status().synced_seq.load(Ordering::Acquire) >= 20);
 
     let mut stored = Head::START;
@@ -449,7 +448,7 @@ fn a_foreign_spool_is_put_aside_and_sealed_again_behind_the_stored_head() {
         stored.seal(&info(i)).unwrap();
     }
     handle.rebase(stored, "test".into()).unwrap();
-    feeds[0].push_all(&mut vec![info(20)]);
+    feed.push_all(&mut vec![info(20)]);
     spool.stop("test");
 
     let mut head = stored;
@@ -473,14 +472,14 @@ fn a_foreign_spool_is_put_aside_and_sealed_again_behind_the_stored_head() {
 #[test]
 fn cdr_files_hold_whole_lines_by_day_even_after_a_cut() {
     let scratch = Scratch::new("cdr");
-    let options =
-        SpoolOptions { data: scratch.0.clone(), shards: 1, sizes: Sizes::DEFAULT, collected: true };
+    let options = SpoolOptions { data: scratch.0.clone(), sizes: Sizes::DEFAULT, collected: true };
     let day = scratch.0.join("cdr/2026-11-22.jsonl");
     fs::create_dir_all(day.parent().unwrap()).unwrap();
     fs::write(&day, "{\"whole\":1}\n{\"torn").unwrap();
-    let (spool, mut feeds) = Spool::start(&options).unwrap();
+    let spool = Spool::start(&options).unwrap();
+    let mut feed = spool.handle().feed();
     let noon = 1_795_348_800_000;
-    feeds[0].push_all(&mut vec![
+    feed.push_all(&mut vec![
         cdr("one", noon, false),
         info(1),
         cdr("two", noon + 86_400_000, true),

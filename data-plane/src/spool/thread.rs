@@ -30,11 +30,11 @@ pub(super) struct Parts {
     pub(super) status: Arc<Status>,
     pub(super) commands: Receiver<Command>,
     pub(super) synced: Sender<()>,
-    pub(super) drains: Vec<Drain>,
 }
 
 pub(super) struct Worker {
     parts: Parts,
+    drains: Vec<Drain>,
     chain: ChainFile,
     cdrs: CdrFiles,
     /// Taken from the rings, not yet durable.
@@ -55,7 +55,7 @@ impl Worker {
             log("warning", "spool", &format!("gap in the audit chain: {reason}"));
             batch.push(Entry::Gap { lost: None, reason, unix_ms: unix_ms() });
         }
-        Self { parts, chain, cdrs, batch, lost: 0, cdr_failing: false }
+        Self { parts, drains: Vec::new(), chain, cdrs, batch, lost: 0, cdr_failing: false }
     }
 
     pub(super) fn run(mut self) {
@@ -65,7 +65,7 @@ impl Worker {
                 break stop;
             }
             if self.batch.is_empty() {
-                let (drains, commands) = (&self.parts.drains, &self.parts.commands);
+                let (drains, commands) = (&self.drains, &self.parts.commands);
                 self.parts.wake.sleep(RETRY_AFTER, || {
                     !commands.is_empty() || drains.iter().any(|drain| !drain.is_empty())
                 });
@@ -94,6 +94,7 @@ impl Worker {
     fn collect(&mut self) -> Option<String> {
         while let Ok(command) = self.parts.commands.try_recv() {
             match command {
+                Command::Drain(drain) => self.drains.push(*drain),
                 Command::Event(event) => self.keep(Entry::Audit(*event)),
                 Command::Stored(seq) => self.stored(seq),
                 Command::Rebase { head, reason, done } => {
@@ -104,7 +105,7 @@ impl Worker {
                 Command::Stop { reason } => return Some(reason),
             }
         }
-        for drain in &mut self.parts.drains {
+        for drain in &mut self.drains {
             let room = BATCH_RECORDS.saturating_sub(self.batch.len());
             drain.take(&mut self.batch, room);
             self.lost += drain.take_lost();
@@ -224,14 +225,14 @@ impl Worker {
     fn finish(mut self, reason: &str) {
         // The shards have ended before; what they left fits into a few batches.
         loop {
-            for drain in &mut self.parts.drains {
+            for drain in &mut self.drains {
                 drain.take(&mut self.batch, usize::MAX);
                 self.lost += drain.take_lost();
             }
             if self.lost > 0 {
                 self.tell_loss("a ring or the disk was full");
             }
-            if self.parts.drains.iter().all(Drain::is_empty) {
+            if self.drains.iter().all(Drain::is_empty) {
                 break;
             }
         }

@@ -1,0 +1,574 @@
+//! The life of the process: start, documents, signals, end.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use ravelin_contract::{
+    audit::Severity,
+    link::{ApplyResult, FieldError},
+};
+use ravelin_engine::{admission::Registry, loadout::Loadout};
+use ravelin_policy::{Mode, Snapshot};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use crate::{
+    link::{Context, Identity, Link, Push, stream::Target},
+    mailbox::Shards,
+    settings::{self, EdgeOptions},
+    snapshots::{Document, Snapshots},
+    spool::{Sizes, Spool, SpoolOptions},
+    start,
+    telemetry::{
+        self, event, log, pulse,
+        report::{ProcessCounters, Sources},
+    },
+};
+
+/// How long a stop waits for calls to end by themselves. A second signal ends the wait.
+pub const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
+
+enum Event {
+    Signal(i32),
+    Push(Push),
+    ShardEnded(usize),
+}
+
+/// Runs the data plane until a signal ends it.
+///
+/// # Errors
+/// One line that says what to do.
+pub fn run(options: EdgeOptions) -> Result<(), String> {
+    let _lock = prepare_data(&options.data)?;
+    let target = options.control.as_deref().map(Target::parse).transpose()?;
+    raise_open_files();
+    let events = unbounded();
+    forward_signals(events.0.clone())?;
+
+    let spool = Spool::start(&SpoolOptions {
+        data: options.data.clone(),
+        sizes: Sizes::DEFAULT,
+        collected: target.is_some(),
+    })
+    .map_err(|error| format!("{}/audit cannot be used: {error}", options.data.display()))?;
+    let mut edge = Edge::new(options, &spool);
+    let result = edge.live(target, &spool, events);
+    let reason = match &result {
+        Ok(()) => "stopped by a signal".to_owned(),
+        Err(error) => error.clone(),
+    };
+    let link = edge.link.take();
+    spool.stop(&reason);
+    if let Some(link) = link {
+        link.stop();
+    }
+    result
+}
+
+struct Edge {
+    options: EdgeOptions,
+    test_signals: Vec<String>,
+    snapshots: Snapshots,
+    registry: Registry,
+    spool: crate::spool::SpoolHandle,
+    process: Arc<ProcessCounters>,
+    identity: Arc<Mutex<Identity>>,
+    shards: Arc<Mutex<Option<Shards>>>,
+    driver: Arc<Mutex<(String, String)>>,
+    active: Option<(Document, Arc<Snapshot>)>,
+    link: Option<Link>,
+}
+
+impl Edge {
+    fn new(options: EdgeOptions, spool: &Spool) -> Self {
+        Self {
+            test_signals: settings::test_signals_here(options.config.as_deref()),
+            snapshots: Snapshots::new(&options.data),
+            registry: Registry::default(),
+            spool: spool.handle(),
+            process: Arc::default(),
+            identity: Arc::new(Mutex::new(Identity { node: host_name(), ..Identity::default() })),
+            shards: Arc::default(),
+            driver: Arc::default(),
+            active: None,
+            link: None,
+            options,
+        }
+    }
+
+    fn live(
+        &mut self,
+        target: Option<Target>,
+        spool: &Spool,
+        (sender, events): (Sender<Event>, Receiver<Event>),
+    ) -> Result<(), String> {
+        if let Some((document, compiled)) = self.first_document()? {
+            self.start_shards(document, compiled, &sender)?;
+        }
+        if let Some(target) = target {
+            self.start_link(target, spool, sender.clone())?;
+        }
+        if self.active.is_none() {
+            log("info", "edge", "no config yet: waiting for the control plane");
+        }
+        loop {
+            match events.recv().map_err(|error| error.to_string())? {
+                Event::Signal(SIGHUP) => self.reload(),
+                Event::Signal(signal) => {
+                    log("info", "edge", &format!("signal {signal}: taking no new calls"));
+                    self.stop(&events);
+                    return Ok(());
+                }
+                Event::Push(Push { document, result }) => {
+                    let version = document.version;
+                    let applied = self.apply(document, "control-plane", &sender);
+                    // The connection may be gone; the control plane asks again.
+                    let _ = result.send((version, applied));
+                }
+                Event::ShardEnded(shard) => {
+                    let text = format!("shard {shard} ended by itself; see the lines before");
+                    self.stop(&events);
+                    return Err(text);
+                }
+            }
+        }
+    }
+
+    /// What this start runs on: with a control plane the document kept on disk, else the file.
+    fn first_document(&self) -> Result<Option<(Document, ravelin_policy::Compiled)>, String> {
+        let kept = self.snapshots.candidates(|text| {
+            log("alarm", "edge", &format!("damaged snapshot left out: {text}"));
+            let told = event("config.snapshot_damaged", Severity::Alarm);
+            self.spool.event(told.field("file", text).into_event());
+        });
+        let Some(file) = &self.options.config else {
+            return self.first_that_compiles(kept);
+        };
+        if self.options.control.is_some() && !kept.is_empty() {
+            return self.first_that_compiles(kept);
+        }
+        let text = settings::read_document(file)?;
+        let newest = kept.iter().find(|document| document.origin != "control-plane");
+        let version = match newest {
+            // The bootstrap file of a followed control plane has no version of its own.
+            _ if self.options.control.is_some() => 0,
+            Some(kept) if kept.text == text => kept.version,
+            Some(kept) => kept.version + 1,
+            None => 1,
+        };
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let compiled = settings::compile(&text, version, &self.test_signals)
+            .map_err(|errors| self.refuse_start(&file.display().to_string(), &errors))?;
+        Ok(Some((Document::new(version, &name, text), compiled)))
+    }
+
+    fn first_that_compiles(
+        &self,
+        kept: Vec<Document>,
+    ) -> Result<Option<(Document, ravelin_policy::Compiled)>, String> {
+        let mut refusal = None;
+        for document in kept {
+            match settings::compile(&document.text, document.version, &self.test_signals) {
+                Ok(compiled) => return Ok(Some((document, compiled))),
+                Err(errors) => {
+                    let name = format!("kept document of version {}", document.version);
+                    let text = self.refuse_start(&name, &errors);
+                    log("alarm", "edge", &text);
+                    refusal.get_or_insert(text);
+                }
+            }
+        }
+        match refusal {
+            Some(text) => Err(text),
+            None if self.options.control.is_some() => Ok(None),
+            None => Err("no config: give --config FILE, or --control URL to be sent one".into()),
+        }
+    }
+
+    fn refuse_start(&self, what: &str, errors: &[FieldError]) -> String {
+        let text = format!("{what}: {}", settings::one_line(errors));
+        let told = event("config.refused", Severity::Alarm).field("errors", text.clone());
+        self.spool.event(told.into_event());
+        text
+    }
+
+    fn start_shards(
+        &mut self,
+        document: Document,
+        compiled: ravelin_policy::Compiled,
+        sender: &Sender<Event>,
+    ) -> Result<(), String> {
+        self.tell_warnings(&compiled.warnings);
+        let loadout = self.loadout(compiled.snapshot);
+        let (cores, warning) = settings::cores(&loadout.snapshot);
+        if let Some(warning) = warning {
+            log("warning", "edge", &warning);
+        }
+        telemetry::set_active_snapshot(document.version);
+        let started = start::shards(&loadout, &cores, &self.spool, random_seed()?)?;
+        pulse::watch(started.pulses, Arc::clone(&self.process), self.spool.clone())
+            .map_err(|error| error.to_string())?;
+        for (number, host) in started.hosts.into_iter().enumerate() {
+            let sender = sender.clone();
+            std::thread::Builder::new()
+                .name(format!("join-{number}"))
+                .spawn(move || {
+                    if let Err(error) = host.join() {
+                        log("critical", "shard", &error.to_string());
+                    }
+                    let _ = sender.send(Event::ShardEnded(number));
+                })
+                .map_err(|error| error.to_string())?;
+        }
+        let why = if started.reason.is_empty() {
+            String::new()
+        } else {
+            format!(", because {}", started.reason)
+        };
+        log(
+            "info",
+            "edge",
+            &format!(
+                "ready: node {}, {} shards on cores {cores:?}, driver {}{why}, config version {}",
+                loadout.snapshot.node,
+                started.shards.count(),
+                started.driver,
+                document.version
+            ),
+        );
+        {
+            let mut identity = lock(&self.identity);
+            identity.shards = u8::try_from(started.shards.count()).unwrap_or(u8::MAX);
+            identity.driver = format!("{}{why}", started.driver);
+        }
+        *lock(&self.driver) = (started.driver.clone(), started.reason.clone());
+        *lock(&self.shards) = Some(started.shards);
+        let mode = mode_name(loadout.snapshot.mode);
+        self.spool.event(
+            event("edge.started", Severity::Info)
+                .field("version", document.version)
+                .field("sha256", document.sha256.clone())
+                .field("mode", mode)
+                .field("mode_because", self.mode_because(loadout.snapshot.mode))
+                .field("driver", started.driver)
+                .field("driver_because", started.reason)
+                .into_event(),
+        );
+        self.put_in_force(document, &loadout);
+        Ok(())
+    }
+}
+
+impl Edge {
+    /// Puts a document in force on every shard, or refuses it whole.
+    fn apply(&mut self, document: Document, actor: &str, sender: &Sender<Event>) -> ApplyResult {
+        match self.try_apply(document, actor, sender) {
+            Ok(()) => {
+                self.process.documents_applied.fetch_add(1, Ordering::Relaxed);
+                ApplyResult::Active
+            }
+            Err((version, errors)) => {
+                self.process.documents_refused.fetch_add(1, Ordering::Relaxed);
+                let text = settings::one_line(&errors);
+                log("warning", "edge", &format!("config version {version} refused: {text}"));
+                self.spool.event(
+                    event("config.refused", Severity::Warning)
+                        .actor(actor)
+                        .field("version", version)
+                        .field("errors", text)
+                        .into_event(),
+                );
+                ApplyResult::Refused { errors }
+            }
+        }
+    }
+
+    fn try_apply(
+        &mut self,
+        document: Document,
+        actor: &str,
+        sender: &Sender<Event>,
+    ) -> Result<(), (u64, Vec<FieldError>)> {
+        let version = document.version;
+        let refuse = |path: &str, reason: String| {
+            (version, vec![FieldError { path: path.into(), line: None, reason }])
+        };
+        let compiled = settings::compile(&document.text, version, &self.test_signals)
+            .map_err(|errors| (version, errors))?;
+        let Some((_, running)) = &self.active else {
+            return self
+                .start_shards(document, compiled, sender)
+                .map_err(|error| refuse("edge", error));
+        };
+        let restart = ravelin_policy::restart_needed(running, &compiled.snapshot);
+        if !restart.is_empty() {
+            if let Err(error) = self.snapshots.save_next(&document) {
+                log("alarm", "edge", &format!("snapshots/next.json cannot be written: {error}"));
+            }
+            let reason = "needs a restart of the edge; it is kept and takes effect then";
+            let error = |path| FieldError { path, line: None, reason: reason.into() };
+            return Err((version, restart.into_iter().map(error).collect()));
+        }
+        let mode_before = running.mode;
+        self.tell_warnings(&compiled.warnings);
+        let loadout = self.loadout(compiled.snapshot);
+        let shards = lock(&self.shards).clone();
+        if let Some(shards) = shards {
+            shards.install(&loadout).map_err(|silent| refuse("", silent.to_string()))?;
+        }
+        telemetry::set_active_snapshot(version);
+        self.spool.event(
+            event("config.activated", Severity::Info)
+                .actor(actor)
+                .field("version", version)
+                .field("sha256", document.sha256.clone())
+                .into_event(),
+        );
+        if mode_before != loadout.snapshot.mode {
+            let mode = loadout.snapshot.mode;
+            self.spool.event(
+                event("deployment.mode_changed", Severity::Alarm)
+                    .actor(actor)
+                    .field("mode", mode_name(mode))
+                    .field("mode_because", self.mode_because(mode))
+                    .into_event(),
+            );
+        }
+        log("info", "edge", &format!("config version {version} is in force"));
+        self.put_in_force(document, &loadout);
+        Ok(())
+    }
+
+    /// Settings and credentials for the shards. Unusable credentials are alarms.
+    fn loadout(&self, snapshot: Snapshot) -> Arc<Loadout> {
+        let now_unix = telemetry::unix_ms() / 1_000;
+        let credentials = settings::credentials(&snapshot.stir, &self.options.data, now_unix);
+        for fault in &credentials.faults {
+            let text = format!("{}: {}; calls go out unsigned", fault.path, fault.reason);
+            log("alarm", "stir", &text);
+        }
+        credentials.alarms().for_each(|alarm| self.spool.event(alarm));
+        self.process.stir_faults.store(credentials.faults.len() as u64, Ordering::Relaxed);
+        let loadout = Loadout::new(Arc::new(snapshot), &self.registry);
+        Arc::new(loadout.with_identity(credentials.signer, credentials.trust))
+    }
+
+    /// Keeps what is now in force, in memory and on disk.
+    fn put_in_force(&mut self, document: Document, loadout: &Arc<Loadout>) {
+        {
+            let mut identity = lock(&self.identity);
+            identity.node.clone_from(&loadout.snapshot.node);
+            identity.active_version = document.version;
+            identity.active_sha256.clone_from(&document.sha256);
+        }
+        let test = loadout.snapshot.mode == Mode::Test;
+        if test {
+            log("warning", "edge", "test mode: all emergency calls will be blocked");
+        }
+        self.process.test_mode.store(test, Ordering::Relaxed);
+        self.process.snapshot_version.store(document.version, Ordering::Relaxed);
+        match self.snapshots.save_good(&document) {
+            Ok(()) => self.snapshots.clear_next(),
+            Err(error) => {
+                let text = format!("snapshots/last-good.json cannot be written: {error}");
+                log("alarm", "edge", &text);
+                let told = event("config.snapshot_not_saved", Severity::Alarm);
+                self.spool.event(told.field("error", error.to_string()).into_event());
+            }
+        }
+        self.active = Some((document, Arc::clone(&loadout.snapshot)));
+    }
+
+    /// SIGHUP: the file again. With a control plane the file no longer counts.
+    fn reload(&mut self) {
+        let Some(file) = self.options.config.clone().filter(|_| self.options.control.is_none())
+        else {
+            log("info", "edge", "SIGHUP ignored: the control plane decides on the config");
+            return;
+        };
+        let text = match settings::read_document(&file) {
+            Ok(text) => text,
+            Err(error) => return log("warning", "edge", &error),
+        };
+        let version = self.active.as_ref().map_or(1, |(document, _)| document.version + 1);
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let (nobody, _) = unbounded();
+        self.apply(Document::new(version, &name, text), "config-file", &nobody);
+    }
+
+    fn start_link(
+        &mut self,
+        target: Target,
+        spool: &Spool,
+        sender: Sender<Event>,
+    ) -> Result<(), String> {
+        let (pushes, pushed) = bounded::<Push>(PUSHES_WAITING);
+        let forward = std::thread::Builder::new().name("pushes".into()).spawn(move || {
+            for push in pushed {
+                if sender.send(Event::Push(push)).is_err() {
+                    return;
+                }
+            }
+        });
+        forward.map_err(|error| error.to_string())?;
+        let connected = Arc::new(AtomicBool::new(false));
+        let sources = Sources {
+            started_unix_ms: telemetry::unix_ms(),
+            shards: Arc::clone(&self.shards),
+            spool: self.spool.clone(),
+            link_connected: Arc::clone(&connected),
+            process: Arc::clone(&self.process),
+            driver: Arc::clone(&self.driver),
+        };
+        let context = Context {
+            target,
+            certs: self.options.data.join("certs"),
+            spool: self.spool.clone(),
+            synced: spool.synced(),
+            identity: Arc::clone(&self.identity),
+            shards: Arc::clone(&self.shards),
+            pushes,
+            report: Arc::new(move || sources.report()),
+            connected: Arc::clone(&connected),
+        };
+        self.link = Some(Link::start(context).map_err(|error| error.to_string())?);
+        Ok(())
+    }
+
+    /// Takes no new calls, waits for those that are left, ends the shards.
+    fn stop(&self, events: &Receiver<Event>) {
+        let Some(shards) = lock(&self.shards).clone() else { return };
+        let deadline = Instant::now() + DRAIN_WITHIN;
+        loop {
+            match shards.drain() {
+                Ok(0) | Err(_) => break,
+                Ok(left) if Instant::now() >= deadline => {
+                    log("warning", "edge", &format!("{left} calls are cut off"));
+                    break;
+                }
+                Ok(_) => {}
+            }
+            // A second signal, or a shard that ends meanwhile, ends the wait.
+            match events.recv_timeout(DRAIN_LOOK_EVERY) {
+                Ok(Event::Signal(_) | Event::ShardEnded(_)) => break,
+                Ok(Event::Push(_)) | Err(_) => {}
+            }
+        }
+        shards.stop();
+        let mut ended = 0;
+        while ended < shards.count() {
+            match events.recv_timeout(Duration::from_secs(2)) {
+                Ok(Event::ShardEnded(_)) => ended += 1,
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        *lock(&self.shards) = None;
+    }
+
+    fn tell_warnings(&self, warnings: &[FieldError]) {
+        for warning in warnings {
+            log("warning", "config", &format!("{}: {}", warning.path, warning.reason));
+        }
+    }
+
+    fn mode_because(&self, mode: Mode) -> String {
+        match (mode, self.test_signals.is_empty()) {
+            (Mode::Production, _) => "deployment.mode is production or not given".into(),
+            (Mode::Test, true) => "deployment.mode is test".into(),
+            (Mode::Test, false) => {
+                format!("deployment.mode is test, and {}", self.test_signals.join(", and "))
+            }
+        }
+    }
+}
+
+/// Pushed documents that may wait to be applied.
+const PUSHES_WAITING: usize = 64;
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Production => "production",
+        Mode::Test => "test",
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the data directory and holds `run/edge.pid` locked for as long as this process lives.
+fn prepare_data(data: &Path) -> Result<File, String> {
+    let run = data.join("run");
+    fs::create_dir_all(&run)
+        .map_err(|error| format!("data directory {} cannot be made: {error}", data.display()))?;
+    let path = run.join("edge.pid");
+    let fail = |error: std::io::Error| format!("{} cannot be written: {error}", path.display());
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(fail)?;
+    if file.try_lock().is_err() {
+        let pid = fs::read_to_string(&path).unwrap_or_default();
+        return Err(format!(
+            "another edge (pid {}) uses {}: stop it, or give another --data",
+            pid.trim(),
+            data.display()
+        ));
+    }
+    file.set_len(0).map_err(fail)?;
+    writeln!(file, "{}", std::process::id()).map_err(fail)?;
+    Ok(file)
+}
+
+/// Media ports are sockets: one open file each.
+fn raise_open_files() {
+    let nofile = rlimit::Resource::NOFILE;
+    if let Err(error) = nofile.get().and_then(|(_, hard)| nofile.set(hard, hard)) {
+        log("warning", "edge", &format!("the limit on open files cannot be raised: {error}"));
+    }
+}
+
+fn forward_signals(sender: Sender<Event>) -> Result<(), String> {
+    let mut signals =
+        Signals::new([SIGHUP, SIGTERM, SIGINT]).map_err(|error| format!("signals: {error}"))?;
+    let forward = move || {
+        for signal in signals.forever() {
+            if sender.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(forward)
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+/// Keys every identifier that peers must not foresee.
+fn random_seed() -> Result<[u8; 32], String> {
+    let mut seed = [0; 32];
+    aws_lc_rs::rand::fill(&mut seed).map_err(|_| "the kernel gives no random octets".to_owned())?;
+    Ok(seed)
+}
+
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}

@@ -1,0 +1,239 @@
+//! The glue of one shard: what happens in a turn, and in which order. Everything that decides lives
+//! in the engine; everything that moves octets lives in the drivers.
+//!
+//! A turn: wait in the driver; take what other shards handed over, datagrams, stream messages, due
+//! timers; run the batch of signatures; send; hand out records; look into the mailbox.
+
+use std::{sync::Arc, time::Duration};
+
+use crossbeam::channel::Receiver;
+use hdrhistogram::Histogram;
+use ravelin_contract::{
+    chain::Entry,
+    metrics::{self, Sample},
+};
+use ravelin_engine::{
+    counters::{counter, gauge},
+    drops::DropReason,
+    engine::{Engine, Received},
+    port::{Egress, Meta, ShardId, Token, TxQueue},
+    time::Now,
+};
+use ravelin_io::{
+    clock,
+    cross::{CrossShard, Crossed},
+    driver::{Driver, Rx},
+    host::{Next, ShardLoop},
+    stream::{StreamEvent, Streams},
+};
+
+use crate::{
+    crypto::Crypto,
+    mailbox::{Message, ShardReport},
+    spool::Feed,
+    telemetry::{log, pulse::Pulse},
+};
+
+/// Rounds of sending in one turn: a failed send may make the engine answer, whose send may fail.
+/// What is left after this many waits for the next turn, which then comes at once.
+const SEND_ROUNDS_MAX: usize = 4;
+/// Longest turn that the histogram tells apart.
+const TURN_NS_MAX: u64 = 10_000_000_000;
+
+/// One shard.
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    pub(crate) engine: Engine,
+    pub(crate) driver: Box<dyn Driver>,
+    pub(crate) streams: Streams,
+    pub(crate) cross: CrossShard,
+    pub(crate) crypto: Crypto,
+    pub(crate) mailbox: Receiver<Message>,
+    pub(crate) feed: Feed,
+    pub(crate) pulse: Arc<Pulse>,
+    /// What the engine wants sent.
+    pub(crate) out: TxQueue,
+    /// What is being sent.
+    pub(crate) sending: TxQueue,
+    pub(crate) records: Vec<Entry>,
+    pub(crate) turns: Histogram<u64>,
+}
+
+impl ShardLoop for Shard {
+    fn turn(&mut self, wait_max: Duration) -> Next {
+        self.pulse.wait();
+        if let Err(error) = self.driver.wait(self.timeout(wait_max)) {
+            let text = format!("shard {}: the driver failed: {error}", self.id.0);
+            log("critical", "shard", &text);
+            return Next::Stop;
+        }
+        let now = clock::now();
+        self.pulse.begin(now.mono.0);
+
+        self.receive(now);
+        self.engine.expire(now, &mut self.out);
+        self.crypto.turn(now, &mut self.engine, &mut self.out);
+        let next = self.read_mailbox(now);
+        self.send(now);
+        self.engine.take_records(now, &mut self.records);
+        self.feed.push_all(&mut self.records);
+        self.cross.flush();
+
+        let lasted = clock::monotonic().since(now.mono);
+        self.turns.saturating_record(u64::try_from(lasted.as_nanos()).unwrap_or(TURN_NS_MAX));
+        next
+    }
+}
+
+impl Shard {
+    /// Turn lengths with two significant digits.
+    pub(crate) fn turn_histogram() -> Histogram<u64> {
+        // The bounds are constants of the kind that the library accepts.
+        Histogram::new_with_max(TURN_NS_MAX, 2).unwrap_or_else(|_| {
+            Histogram::new(2).unwrap_or_else(|_| unreachable!("two digits are allowed"))
+        })
+    }
+
+    fn timeout(&self, wait_max: Duration) -> Duration {
+        if !self.out.is_empty() || self.cross.has_input() {
+            return Duration::ZERO;
+        }
+        let deadlines = [self.engine.next_deadline(), self.streams.next_deadline()];
+        let Some(next) = deadlines.into_iter().flatten().min() else { return wait_max };
+        next.since(clock::monotonic()).min(wait_max)
+    }
+
+    /// Everything that has arrived, into the engine.
+    fn receive(&mut self, now: Now) {
+        let Self { id, engine, driver, streams, cross, out, .. } = self;
+        cross.receive(&mut |crossed| match crossed {
+            // Handed over once: an owner that disowned it would send it in circles.
+            Crossed::Received { meta, bytes } => drop(engine.receive(now, meta, bytes, out)),
+            // The token is the other shard's: its transaction hears of a failure by its timer.
+            Crossed::Send { tx, .. } => out.push(tx.egress, Token::default(), tx.bytes),
+        });
+        let mut offer = |engine: &mut Engine, out: &mut TxQueue, meta: Meta, bytes: &[u8]| {
+            if let Received::Elsewhere(owner) = engine.receive(now, meta, bytes, out)
+                && owner != *id
+            {
+                // A full ring is counted by the ring, see `add_cross`.
+                let _ = cross.forward(owner, meta, bytes);
+            }
+        };
+        driver.receive(&mut |rx| match rx {
+            Rx::Datagram { meta, bytes } => offer(engine, out, meta, bytes),
+            Rx::Unreachable { listener, to } => engine.unreachable(now, listener, to, out),
+        });
+        streams.poll(now.mono, &mut **driver, &mut |event| match event {
+            StreamEvent::Message { meta, bytes } => offer(engine, out, meta, bytes),
+            StreamEvent::Closed { flow } => engine.flow_closed(now, flow, out),
+            StreamEvent::SendFailed { token, .. } => engine.send_failed(now, token, out),
+        });
+    }
+
+    /// Everything that the engine wants sent.
+    fn send(&mut self, now: Now) {
+        for _ in 0..SEND_ROUNDS_MAX {
+            if self.out.is_empty() {
+                return;
+            }
+            std::mem::swap(&mut self.out, &mut self.sending);
+            let Self { id, engine, driver, streams, cross, out, sending, .. } = self;
+            driver.send(sending, &mut |token, _error| engine.send_failed(now, token, out));
+            for tx in sending.iter() {
+                match tx.egress {
+                    Egress::Udp { .. } | Egress::Media { .. } => {}
+                    Egress::Flow { flow, .. } if flow.shard != *id => {
+                        if !cross.send(flow.shard, tx) {
+                            engine.send_failed(now, tx.token, out);
+                        }
+                    }
+                    Egress::Flow { .. } | Egress::Connect { .. } => {
+                        streams.send(now.mono, &mut **driver, tx);
+                    }
+                }
+            }
+            sending.clear();
+        }
+    }
+
+    fn read_mailbox(&mut self, now: Now) -> Next {
+        while let Ok(message) = self.mailbox.try_recv() {
+            // Who asked may have stopped waiting: a failed answer is nobody's loss.
+            match message {
+                Message::Install { loadout, done } => {
+                    let _ = done.send(self.engine.install(now, loadout, &mut self.out));
+                }
+                Message::Calls { limit, answer } => {
+                    let _ = answer.send(self.engine.calls(now, limit));
+                }
+                Message::Ladder { call, answer } => {
+                    let _ = answer.send(self.engine.ladder(&call));
+                }
+                Message::Trunks { answer } => {
+                    let _ = answer.send(self.engine.trunks());
+                }
+                Message::Report { answer } => {
+                    let _ = answer.send(self.report());
+                }
+                Message::Drain { answer } => {
+                    self.engine.begin_drain();
+                    let _ = answer.send(self.engine.tables().calls);
+                }
+                Message::Stop => return Next::Stop,
+            }
+        }
+        Next::Turn
+    }
+
+    /// Counters of engine, driver, streams and ring, and the lengths of turns.
+    fn report(&self) -> ShardReport {
+        let mut samples = Vec::with_capacity(256);
+        self.engine.samples(&mut samples);
+        self.driver.stats().each(&mut |count| {
+            samples.push(counter(count.name, count.help, count.label, count.value));
+        });
+        self.streams.stats().each(&mut |count| {
+            samples.push(counter(count.name, count.help, count.label, count.value));
+        });
+        let open = u64::try_from(self.streams.open_count()).unwrap_or(u64::MAX);
+        samples.push(gauge("stream_connections", "Stream connections open", None, open));
+        self.add_cross(&mut samples);
+        ShardReport {
+            shard: self.id.0,
+            samples,
+            histograms: vec![self.turn_lengths()],
+            calls: u64::try_from(self.engine.tables().calls).unwrap_or(u64::MAX),
+        }
+    }
+
+    fn add_cross(&self, samples: &mut Vec<Sample>) {
+        let cross = self.cross.stats();
+        let help = "Packets discarded without an answer";
+        let full = Some(("reason", DropReason::CrossShardFull.label()));
+        samples.push(counter("drops_total", help, full, cross.full));
+        for (name, help, value) in [
+            ("cross_sent_total", "Datagrams handed to another shard", cross.sent),
+            ("cross_received_total", "Datagrams taken from another shard", cross.received),
+        ] {
+            samples.push(counter(name, help, None, value));
+        }
+    }
+
+    fn turn_lengths(&self) -> metrics::Histogram {
+        let turns = &self.turns;
+        let sum = turns.mean() * turns.len() as f64;
+        metrics::Histogram {
+            name: "shard_turn_seconds".into(),
+            help: "Work of one turn of a shard, waiting apart".into(),
+            labels: vec![("shard".into(), self.id.0.to_string())],
+            count: turns.len(),
+            sum_ns: sum as u64,
+            p50_ns: turns.value_at_quantile(0.5),
+            p90_ns: turns.value_at_quantile(0.9),
+            p99_ns: turns.value_at_quantile(0.99),
+            p999_ns: turns.value_at_quantile(0.999),
+            max_ns: turns.max(),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! From a snapshot to running shards: sockets, engines, threads.
+
+use std::{
+    io,
+    sync::{Arc, mpsc},
+};
+
+use crossbeam::channel::{Receiver, bounded};
+use ravelin_engine::{
+    engine::{Engine, EngineConfig},
+    limits::Limits,
+    loadout::Loadout,
+    port::{ListenerId, MediaPortId, ShardId, TxQueue},
+};
+use ravelin_io::{
+    clock,
+    cross::{self, CrossShard},
+    driver::{self, Choice, Driver, Options},
+    host::{self, Host, HostOptions, HostedBy},
+    stream::{StreamLimits, Streams},
+};
+use ravelin_policy::{Driver as MediaDriver, Snapshot, Transport};
+
+use crate::{
+    crypto::{Crypto, Helpers},
+    mailbox::{MAILBOX_MESSAGES, Mailbox, Message, Shards},
+    shard::Shard,
+    spool::{Feed, SpoolHandle},
+    telemetry::{log, pulse::Pulse},
+};
+
+/// Datagrams that may be on their way from one shard to another.
+pub(crate) const CROSS_SLOTS: usize = 4_096;
+/// Media ports of one shard that may fail to open; with more the start is refused.
+const MEDIA_FAILURES_MAX: usize = 16;
+
+/// Running shards and what was found while starting them.
+pub(crate) struct Started {
+    pub(crate) shards: Shards,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) pulses: Vec<Arc<Pulse>>,
+    /// `uring` or `mmsg`.
+    pub(crate) driver: String,
+    /// Why it is not a better one; empty if there is none.
+    pub(crate) reason: String,
+}
+
+/// What a shard's thread tells when it has opened its sockets.
+struct Opened {
+    mailbox: Mailbox,
+    driver: String,
+    reason: String,
+}
+
+/// One shard to be built on its own thread.
+struct Plan {
+    config: EngineConfig,
+    loadout: Arc<Loadout>,
+    cross: CrossShard,
+    feed: Feed,
+    pulse: Arc<Pulse>,
+    helpers: Arc<Helpers>,
+    choice: Choice,
+    opened: mpsc::Sender<Opened>,
+}
+
+/// Starts one shard per core.
+///
+/// # Errors
+/// One line that says what to do, for example that a port is taken.
+pub(crate) fn shards(
+    loadout: &Arc<Loadout>,
+    cores: &[usize],
+    spool: &SpoolHandle,
+    seed: [u8; 32],
+) -> Result<Started, String> {
+    let count = u8::try_from(cores.len()).map_err(|_| "too many cores".to_owned())?;
+    let snapshot = &loadout.snapshot;
+    let helpers = Helpers::start(cores.len().min(4)).map_err(|error| error.to_string())?;
+    let helpers = Arc::new(helpers);
+    let started_unix_ms = clock::now().unix_ms;
+    let mut started = Started {
+        shards: Shards::new(Vec::new()),
+        hosts: Vec::new(),
+        pulses: Vec::new(),
+        driver: String::new(),
+        reason: String::new(),
+    };
+    let mut mailboxes = Vec::new();
+    let meshes = cross::mesh(cores.len(), CROSS_SLOTS);
+    for ((shard, &core), cross) in (0..count).zip(cores).zip(meshes) {
+        let (opened_sender, opened) = mpsc::channel();
+        let pulse = Arc::new(Pulse::default());
+        let plan = Plan {
+            config: EngineConfig {
+                shard: ShardId(shard),
+                shards: count,
+                node: snapshot.node.clone(),
+                limits: limits(snapshot, count),
+                seed,
+                started_unix_ms,
+            },
+            loadout: Arc::clone(loadout),
+            cross,
+            feed: spool.feed(),
+            pulse: Arc::clone(&pulse),
+            helpers: Arc::clone(&helpers),
+            choice: choice(snapshot),
+            opened: opened_sender,
+        };
+        let options = HostOptions::new(format!("shard-{shard}"), Some(core));
+        let host = host::spawn(options, move |_tasks| build(plan)).map_err(|e| e.to_string());
+        let host = match host {
+            Ok(host) => host,
+            Err(error) => {
+                // The shards that run already are told to end; their sockets close with them.
+                Shards::new(mailboxes).stop();
+                return Err(error);
+            }
+        };
+        if let HostedBy::Thread { reason } = host.hosted_by() {
+            log("warning", "start", &format!("shard {shard} runs without glommio: {reason}"));
+        }
+        let Ok(opened) = opened.recv() else { return Err("a shard ended while starting".into()) };
+        mailboxes.push(opened.mailbox);
+        started.driver = opened.driver;
+        started.reason = opened.reason;
+        started.hosts.push(host);
+        started.pulses.push(pulse);
+    }
+    started.shards = Shards::new(mailboxes);
+    Ok(started)
+}
+
+/// The node's capacities, split between its shards.
+fn limits(snapshot: &Snapshot, shards: u8) -> Limits {
+    let defaults = Limits::default();
+    let calls = snapshot.limits.calls.div_ceil(u32::from(shards)).min(defaults.calls);
+    Limits {
+        calls,
+        calls_emergency_reserve: defaults.calls_emergency_reserve.min(calls / 10 + 1),
+        ..defaults
+    }
+}
+
+/// The slowest driver that a media range asks for serves the whole shard: sockets of one shard
+/// wait in one place.
+fn choice(snapshot: &Snapshot) -> Choice {
+    let asked = |wanted| snapshot.media.iter().any(|range| range.driver == wanted);
+    if asked(MediaDriver::Mmsg) {
+        Choice::Mmsg
+    } else if asked(MediaDriver::Uring) {
+        Choice::Uring
+    } else {
+        Choice::Auto
+    }
+}
+
+/// Runs on the shard's own thread.
+fn build(plan: Plan) -> io::Result<Shard> {
+    let id = plan.config.shard;
+    let snapshot = Arc::clone(&plan.loadout.snapshot);
+    let mut engine = Engine::new(plan.config, plan.loadout);
+    let ports: Vec<_> = engine.media_ports().iter().map(|port| port.addr).collect();
+
+    let options = Options {
+        media_ports_max: u32::try_from(ports.len()).unwrap_or(u32::MAX).max(1),
+        ..Options::default()
+    };
+    let opened = driver::open(plan.choice, &options).map_err(io::Error::other)?;
+    let mut driver = opened.driver;
+    let reason = opened.fallback.map_or_else(String::new, |missing| missing.to_string());
+    let mut streams = Streams::new(id, stream_limits(&snapshot));
+
+    for (index, listener) in (0..).zip(&snapshot.listeners) {
+        let result = match listener.transport {
+            Transport::Udp => driver.open_listener(ListenerId(index), listener.bind),
+            Transport::Tls => Err(io::Error::other("TLS listeners are not supported")),
+            Transport::Tcp => streams.listen(&mut *driver, ListenerId(index), listener.bind),
+        };
+        result.map_err(|error| name_listener(&listener.id, &listener.bind, &error))?;
+    }
+    open_media(&mut engine, &mut *driver, &ports)?;
+
+    let waker = driver.waker();
+    let cross = plan.cross;
+    cross.attach(waker.clone());
+    let (messages, mailbox): (_, Receiver<Message>) = bounded(MAILBOX_MESSAGES);
+    let opened = Opened {
+        mailbox: Mailbox { messages, waker: waker.clone() },
+        driver: driver.kind().label().into(),
+        reason,
+    };
+    plan.opened.send(opened).map_err(io::Error::other)?;
+    Ok(Shard {
+        id,
+        engine,
+        driver,
+        streams,
+        cross,
+        crypto: Crypto::new(plan.helpers, waker),
+        mailbox,
+        feed: plan.feed,
+        pulse: plan.pulse,
+        out: TxQueue::default(),
+        sending: TxQueue::default(),
+        records: Vec::new(),
+        turns: Shard::turn_histogram(),
+    })
+}
+
+fn stream_limits(snapshot: &Snapshot) -> StreamLimits {
+    StreamLimits {
+        connections_max: usize::try_from(snapshot.limits.connections).unwrap_or(usize::MAX),
+        idle_deadline: snapshot.limits.connection_idle,
+        ..StreamLimits::default()
+    }
+}
+
+/// Opens the media ports. A few that another process holds are left out; many are a mistake.
+fn open_media(
+    engine: &mut Engine,
+    driver: &mut dyn Driver,
+    ports: &[std::net::SocketAddr],
+) -> io::Result<()> {
+    let mut failed = Vec::new();
+    for (index, &address) in (0..).zip(ports) {
+        match driver.open_media(MediaPortId(index), address) {
+            Ok(_) => engine.media_port_opened(MediaPortId(index)),
+            // A port that was not opened is never used.
+            Err(error) => failed.push((address, error)),
+        }
+    }
+    let Some((address, error)) = failed.first() else { return Ok(()) };
+    let text =
+        format!("{} media ports cannot be opened, the first is {address}: {error}", failed.len());
+    if failed.len() > MEDIA_FAILURES_MAX {
+        let advice = "free them, change edge.media, or raise the limit on open files";
+        return Err(io::Error::new(error.kind(), format!("{text}; {advice}")));
+    }
+    log("warning", "start", &text);
+    Ok(())
+}
+
+fn name_listener(id: &str, bind: &std::net::SocketAddr, error: &io::Error) -> io::Error {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process uses it: stop that one or change edge.listeners"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this machine has no such address: add it or change edge.listeners"
+        }
+        io::ErrorKind::PermissionDenied => "grant CAP_NET_BIND_SERVICE or use a port above 1023",
+        _ => "change edge.listeners",
+    };
+    io::Error::new(error.kind(), format!("listener {id} cannot open {bind}: {error}; {advice}"))
+}
