@@ -142,7 +142,8 @@ pub struct Signer {
     header: Box<[u8]>,
     /// What follows the token in the header field value.
     params: Box<[u8]>,
-    tn_auth_list: TnAuthList,
+    /// None: any number, for offline tools.
+    tn_auth_list: Option<TnAuthList>,
     not_before: u64,
     not_after: u64,
 }
@@ -183,20 +184,36 @@ impl Signer {
             .present()
             .cloned()
             .ok_or(CredentialError::Certificate(Reason::TnAuthListMissing))?;
+        let not_before = u64::try_from(leaf.not_before).unwrap_or(0);
+        let not_after = u64::try_from(leaf.not_after).unwrap_or(0);
+        Ok(Self { tn_auth_list: Some(tn_auth_list), not_before, not_after, ..Self::of(key, x5u) })
+    }
+
+    /// A signer without a certificate, for offline tools: nothing but key and URL is checked, and it
+    /// signs for any number at any time. The data plane never uses it.
+    ///
+    /// # Errors
+    /// If the key is not a P-256 key, or the URL is none that a verifier accepts.
+    pub fn without_certificate(key_pem: &[u8], x5u: &str) -> Result<Self, CredentialError> {
+        check_url(x5u.as_bytes()).map_err(CredentialError::Url)?;
+        Ok(Self::of(read_key(key_pem)?, x5u))
+    }
+
+    fn of(key: EcdsaKeyPair, x5u: &str) -> Self {
         let mut jose = Vec::new();
         write::push_jose(Type::Shaken, x5u, &mut jose);
         let mut header = Vec::new();
         write::push_encoded(&jose, &mut header);
         header.push(b'.');
-        Ok(Self {
+        Self {
             key,
             header: header.into(),
             params: format!(";info=<{x5u}>;alg=ES256;ppt=shaken").into_bytes().into(),
             x5u: x5u.into(),
-            tn_auth_list,
-            not_before: u64::try_from(leaf.not_before).unwrap_or(0),
-            not_after: u64::try_from(leaf.not_after).unwrap_or(0),
-        })
+            tn_auth_list: None,
+            not_before: 0,
+            not_after: u64::MAX,
+        }
     }
 
     #[must_use]
@@ -207,7 +224,7 @@ impl Signer {
     /// Service provider code of the certificate.
     #[must_use]
     pub fn spc(&self) -> Option<&str> {
-        self.tn_auth_list.spc()
+        self.tn_auth_list.as_ref().and_then(TnAuthList::spc)
     }
 
     /// End of the certificate's validity, seconds since 1970-01-01, for alarms (ST-56).
@@ -246,11 +263,11 @@ impl Signer {
         if request.dest.is_empty() || request.dest.len() > DEST_VALUES_MAX {
             return Err(SignError::Dest);
         }
-        let covered = match &request.orig {
-            Party::Tn(tn) => self.tn_auth_list.covers(tn) != Coverage::No,
-            Party::Uri(_) => self.tn_auth_list.spc().is_some(),
+        let covered = |list: &TnAuthList| match &request.orig {
+            Party::Tn(tn) => list.covers(tn) != Coverage::No,
+            Party::Uri(_) => list.spc().is_some(),
         };
-        if !covered {
+        if !self.tn_auth_list.as_ref().is_none_or(covered) {
             return Err(SignError::Scope);
         }
         payload.clear();

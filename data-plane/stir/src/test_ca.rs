@@ -132,3 +132,22 @@ pub(crate) fn pair() -> (Signer, Trust) {
     let signer = Signer::load(leaf.pem.as_bytes(), leaf.key_pem.as_bytes(), X5U, NOW).unwrap();
     (signer, trust(&[&root], &[(X5U, &leaf.pem)]))
 }
+
+/// A token of any content, signed by `key_pem`, in a header value of any form.
+pub(crate) fn forge(key_pem: &str, jose: &str, payload: &str, params: &str) -> Vec<u8> {
+    let mut token = Vec::new();
+    crate::base64::encode_url(jose.as_bytes(), &mut token);
+    token.push(b'.');
+    crate::base64::encode_url(payload.as_bytes(), &mut token);
+    let key = crate::cert::pem::blocks(key_pem.as_bytes()).unwrap().remove(0).der;
+    let key = aws_lc_rs::signature::EcdsaKeyPair::from_private_key_der(
+        &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING,
+        &key,
+    )
+    .unwrap();
+    let signature = key.sign(&aws_lc_rs::rand::SystemRandom::new(), &token).unwrap();
+    token.push(b'.');
+    crate::base64::encode_url(signature.as_ref(), &mut token);
+    token.extend_from_slice(params.as_bytes());
+    token
+}

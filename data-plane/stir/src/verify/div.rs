@@ -164,3 +164,7 @@ fn judge_inner(
     }
     judge_inner(trust, request, &inner, left)
 }
+
+#[cfg(test)]
+#[path = "div_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use super::*;
 use crate::batch::{SignBatch, sign_batch, verify_batch};
 use crate::cert::tn_auth_list::TnEntry;
 use crate::sign::{SignRequest, Signer};
-use crate::test_ca::{Ca, NOW, Wish, X5U, pair, trust};
+use crate::test_ca::{Ca, NOW, Wish, X5U, forge, pair, trust};
 use crate::tn::{Tn, UserIsTn, parties};
 
 const FROM: &str = "+12155551212";
@@ -63,25 +63,6 @@ fn judge_call(
 
 fn reason(trust: &Trust, value: &[u8]) -> &'static str {
     judge(trust, &[value]).reason.label()
-}
-
-/// A token of any content, signed by `key_pem`, in a header value of any form.
-fn forge(key_pem: &str, jose: &str, payload: &str, params: &str) -> Vec<u8> {
-    let mut token = Vec::new();
-    crate::base64::encode_url(jose.as_bytes(), &mut token);
-    token.push(b'.');
-    crate::base64::encode_url(payload.as_bytes(), &mut token);
-    let key = crate::cert::pem::blocks(key_pem.as_bytes()).unwrap().remove(0).der;
-    let key = aws_lc_rs::signature::EcdsaKeyPair::from_private_key_der(
-        &aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING,
-        &key,
-    )
-    .unwrap();
-    let signature = key.sign(&aws_lc_rs::rand::SystemRandom::new(), &token).unwrap();
-    token.push(b'.');
-    crate::base64::encode_url(signature.as_ref(), &mut token);
-    token.extend_from_slice(params.as_bytes());
-    token
 }
 
 const JOSE: &str =
