@@ -275,10 +275,12 @@ impl TargetHealth {
     }
 }
 
-/// The gauges of all trunks over all config versions. Off the cores: it locks and allocates.
+/// The gauges of all trunks, and of the node, over all config versions. Off the cores: it locks and
+/// allocates.
 #[derive(Debug, Default)]
 pub struct Registry {
     trunks: Mutex<HashMap<String, Known>>,
+    node: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
@@ -289,6 +291,14 @@ struct Known {
 }
 
 impl Registry {
+    /// The gauge of the whole node: `edge.limits.calls` and `cps`, over all trunks and shards.
+    #[must_use]
+    pub fn node_gauge(&self, snapshot: &Snapshot) -> Arc<TrunkGauge> {
+        let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        let limits = &snapshot.limits;
+        Arc::new(node.gauge(Some(limits.calls), limits.cps, std::iter::empty()))
+    }
+
     /// The gauges for the trunks of `snapshot`, parallel to them. What a trunk of the same id had
     /// before is kept: its calls, its last second, the health of targets that stay.
     #[must_use]

@@ -135,6 +135,10 @@ causes! {
     ShardBusy = 304, 503, "shard_busy", "Shard busy";
     /// Too many media streams or dialogs in one call.
     CallTooLarge = 305, 488, "call_too_large", "Too many streams in one call";
+    /// The node's `calls` limit, over all shards.
+    NodeCalls = 306, 503, "node_calls", "Node is at its limit of calls";
+    /// The node's `cps` limit, over all shards.
+    NodeCps = 307, 503, "node_cps", "Node is at its limit of calls per second";
 
     /// The far side did not answer in time.
     FarSideTimeout = 401, 408, "far_side_timeout", "Far side did not answer";
