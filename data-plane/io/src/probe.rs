@@ -1,7 +1,37 @@
 //! What this kernel and this process may do. A shard starts with a named reason for every driver
 //! that it does not get.
 
-use std::fmt;
+use ravelin_engine::port::Transport;
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::net::SocketAddr;
+use std::{fmt, io};
+
+/// Whether a listener's address is ours to take. The shards share their listeners' ports, and so
+/// would a second process of the same user, unnoticed, and take half of the traffic: to be asked
+/// once at start, before the shards open theirs.
+///
+/// # Errors
+/// `AddrInUse` if somebody has it; `AddrNotAvailable` if it is no address of this host; others of
+/// making and binding a socket.
+pub fn take_alone(transport: Transport, at: SocketAddr) -> io::Result<()> {
+    let kind = match transport {
+        Transport::Udp => Type::DGRAM,
+        Transport::Tcp | Transport::Tls => Type::STREAM,
+    };
+    let socket = Socket::new(Domain::for_address(at), kind, None)?;
+    if at.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        // Old connections in TIME_WAIT are nobody's listener.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&SockAddr::from(at))?;
+    if kind == Type::STREAM {
+        socket.listen(1)?;
+    }
+    Ok(())
+}
 
 /// What keeps io_uring from being used here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,3 +98,33 @@ impl fmt::Display for Missing {
 }
 
 impl std::error::Error for Missing {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_somebody_shares_is_not_ours() {
+        for host in ["127.5.5.1:0", "[::1]:0"] {
+            let host: SocketAddr = host.parse().unwrap();
+            for (transport, kind) in [(Transport::Udp, Type::DGRAM), (Transport::Tcp, Type::STREAM)]
+            {
+                let other = Socket::new(Domain::for_address(host), kind, None).unwrap();
+                other.set_reuse_port(true).unwrap();
+                other.bind(&host.into()).unwrap();
+                if kind == Type::STREAM {
+                    other.listen(1).unwrap();
+                }
+                let at = other.local_addr().unwrap().as_socket().unwrap();
+                let error = take_alone(transport, at).unwrap_err();
+                assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+                drop(other);
+                // Asking does not keep it.
+                take_alone(transport, at).unwrap();
+                take_alone(transport, at).unwrap();
+            }
+        }
+        let foreign = take_alone(Transport::Udp, "192.0.2.1:5060".parse().unwrap());
+        assert_eq!(foreign.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable);
+    }
+}

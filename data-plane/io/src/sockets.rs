@@ -158,6 +158,9 @@ impl Sockets {
                     | libc::EPROTO
                     | libc::ENOPROTOOPT
                     | libc::EOPNOTSUPP
+                    | libc::ENONET
+                    // The path MTU of another datagram; one that is too long itself fails again.
+                    | libc::EMSGSIZE
             )
         );
         kind && self.is_listener(number)

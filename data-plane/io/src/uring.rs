@@ -90,21 +90,22 @@ impl Uring {
 
     /// A stopped receive, armed again. `errno` says why it stopped.
     fn restart(&mut self, socket: u32, group: Group, errno: i32, sink: &mut dyn FnMut(Rx<'_>)) {
+        let icmp = self.stats.icmp_errors;
         match errno {
             0 => {}
             libc::ENOBUFS => self.stats.rx_no_buffer += 1,
-            // Of our own making, or for good: arming again would only spin.
+            // Of our own making.
             libc::ECANCELED => return,
-            libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP => {
-                self.stats.rx_errors += 1;
+            _ => self.sockets.take_errors(socket, &mut self.stats, sink),
+        }
+        let reported = self.stats.icmp_errors > icmp;
+        if !matches!(errno, 0 | libc::ENOBUFS) && !reported {
+            self.stats.rx_errors += 1;
+            // These are for good: arming again would only spin. (An ICMP error may look like the
+            // last one, and whoever can forge one must not be able to silence a listener.)
+            if matches!(errno, libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP) {
                 return;
             }
-            _ if self.sockets.is_listener(socket) => {
-                let before = self.stats.icmp_errors;
-                self.sockets.take_errors(socket, &mut self.stats, sink);
-                self.stats.rx_errors += u64::from(self.stats.icmp_errors == before);
-            }
-            _ => self.stats.rx_errors += 1,
         }
         self.arm(socket, group);
     }

@@ -5,16 +5,19 @@ use std::time::Duration;
 use std::{io, ptr};
 
 /// Events taken at a time; the others are reported by the next wait.
-pub(crate) const EVENTS_MAX: usize = 1024;
+pub const EVENTS_MAX: usize = 1024;
 
-pub(crate) struct Epoll {
+/// An epoll instance with room for the events of one wait.
+pub struct Epoll {
     fd: OwnedFd,
     events: Box<[libc::epoll_event]>,
     taken: usize,
 }
 
 impl Epoll {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// # Errors
+    /// As `epoll_create1`.
+    pub fn new() -> io::Result<Self> {
         // SAFETY: the call takes no pointer.
         let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if fd < 0 {
@@ -27,16 +30,26 @@ impl Epoll {
     }
 
     /// Reports `data` with the events of `mask` that the descriptor is ready for.
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, mask: i32, data: u64) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// As `epoll_ctl`.
+    pub fn add(&self, fd: BorrowedFd<'_>, mask: i32, data: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_ADD, fd.as_raw_fd(), mask, data)
     }
 
     /// As [`Self::add`] for a descriptor that was added.
-    pub(crate) fn modify(&self, fd: BorrowedFd<'_>, mask: i32, data: u64) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn modify(&self, fd: BorrowedFd<'_>, mask: i32, data: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd.as_raw_fd(), mask, data)
     }
 
-    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    /// Forgets a descriptor.
+    ///
+    /// # Errors
+    /// As [`Self::add`].
+    pub fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd.as_raw_fd(), 0, 0)
     }
 
@@ -50,7 +63,10 @@ impl Epoll {
 
     /// Waits for events, at most for `timeout`, and returns how many there are. A signal ends it
     /// early with none.
-    pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
+    ///
+    /// # Errors
+    /// As `epoll_pwait2`.
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
         self.taken = 0;
         let room = EVENTS_MAX as i32;
         let spec = libc::timespec {
@@ -82,7 +98,8 @@ impl Epoll {
     }
 
     /// An event of the last wait: its mask and data.
-    pub(crate) fn event(&self, index: usize) -> Option<(i32, u64)> {
+    #[must_use]
+    pub fn event(&self, index: usize) -> Option<(i32, u64)> {
         let event = self.events[..self.taken].get(index)?;
         Some((event.events as i32, event.u64))
     }

@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::{io, mem};
 
 /// Datagrams per call, both ways.
-pub(crate) const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// Buffers and headers of `recvmmsg`.
-pub(crate) struct Receiver {
+pub struct Receiver {
     memory: Mapping,
     count: usize,
     len: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Receiver {
 }
 
 /// One datagram of the last call.
-pub(crate) struct Datagram<'r> {
+pub struct Datagram<'r> {
     pub source: Option<SocketAddr>,
     pub payload: &'r [u8],
     pub truncated: bool,
@@ -31,7 +31,10 @@ pub(crate) struct Datagram<'r> {
 
 impl Receiver {
     /// `count` buffers (at most [`BATCH`]) of `len` bytes.
-    pub(crate) fn new(count: usize, len: usize) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// There is not that much memory.
+    pub fn new(count: usize, len: usize) -> io::Result<Self> {
         let count = count.clamp(1, BATCH);
         let stride = len.next_multiple_of(64);
         Ok(Self {
@@ -46,12 +49,17 @@ impl Receiver {
         })
     }
 
-    pub(crate) fn capacity(&self) -> usize {
+    /// Datagrams that one call may take.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
         self.count
     }
 
-    /// Takes what the socket has, without waiting. Zero datagrams is an error, `WouldBlock`.
-    pub(crate) fn receive(&mut self, socket: &impl AsFd, most: usize) -> io::Result<usize> {
+    /// Takes what the socket has, without waiting, at most `most`.
+    ///
+    /// # Errors
+    /// As `recvmmsg`; no datagram is `WouldBlock`.
+    pub fn receive(&mut self, socket: &impl AsFd, most: usize) -> io::Result<usize> {
         self.received = 0;
         let most = most.min(self.count);
         for index in 0..most {
@@ -80,7 +88,9 @@ impl Receiver {
         Ok(self.received)
     }
 
-    pub(crate) fn datagram(&self, index: usize) -> Option<Datagram<'_>> {
+    /// A datagram of the last call.
+    #[must_use]
+    pub fn datagram(&self, index: usize) -> Option<Datagram<'_>> {
         let header = self.headers[..self.received].get(index)?;
         let len = (header.msg_len as usize).min(self.len);
         // SAFETY: the buffer lies within the mapping and is initialised (zeroed pages, then the
@@ -95,14 +105,21 @@ impl Receiver {
 }
 
 /// Headers of `sendmmsg`, filled anew for each call.
-pub(crate) struct Sender {
+pub struct Sender {
     names: Box<[RawAddr]>,
     iovecs: Box<[libc::iovec]>,
     headers: Box<[libc::mmsghdr]>,
 }
 
+impl Default for Sender {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Sender {
-    pub(crate) fn new() -> Self {
+    #[must_use]
+    pub fn new() -> Self {
         Self {
             names: vec![RawAddr::default(); BATCH].into_boxed_slice(),
             iovecs: vec![empty_iovec(); BATCH].into_boxed_slice(),
@@ -111,8 +128,11 @@ impl Sender {
     }
 
     /// Sends the first [`BATCH`] of `datagrams` without blocking. Returns how many were sent before
-    /// the first that was not; an error is that of the first.
-    pub(crate) fn send<'q>(
+    /// the first that was not.
+    ///
+    /// # Errors
+    /// Of the first datagram, as `sendmmsg`.
+    pub fn send<'q>(
         &mut self,
         socket: &impl AsFd,
         datagrams: impl Iterator<Item = (SocketAddr, &'q [u8])>,

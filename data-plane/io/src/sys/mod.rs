@@ -3,10 +3,10 @@
 //! can break that.
 
 mod buffers;
-pub(crate) mod epoll;
+pub mod epoll;
 pub(crate) mod event;
 mod memory;
-pub(crate) mod mmsg;
+pub mod mmsg;
 pub(crate) mod ring;
 pub(crate) mod socket;
 pub mod thread;

@@ -1,9 +1,13 @@
 //! Threads and process limits.
 
+use std::time::Duration;
 use std::{io, mem};
 
 /// Pins the calling thread to one core.
-pub(crate) fn pin_to(core: usize) -> io::Result<()> {
+///
+/// # Errors
+/// The core does not exist or may not be used.
+pub fn pin_to(core: usize) -> io::Result<()> {
     // SAFETY: an all-zero cpu_set_t is the empty set.
     let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
     if core >= 8 * mem::size_of::<libc::cpu_set_t>() {
@@ -14,6 +18,16 @@ pub(crate) fn pin_to(core: usize) -> io::Result<()> {
     // SAFETY: the set is valid and its size is given; 0 means the calling thread.
     let outcome = unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &raw const set) };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// CPU time that the calling thread has used, in the kernel too.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a valid timespec. The call cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// A soft limit of this process and the hard one above it.
@@ -75,6 +89,16 @@ mod tests {
         let raised = raise_open_files().unwrap();
         assert_eq!(raised.soft, raised.hard);
         assert_eq!(open_files().unwrap(), raised);
+    }
+
+    #[test]
+    fn work_takes_cpu_time() {
+        let before = cpu_time();
+        let mut sum = 0_u64;
+        while cpu_time() == before {
+            sum = std::hint::black_box(sum + 1);
+        }
+        assert!(cpu_time() > before);
     }
 
     #[test]
