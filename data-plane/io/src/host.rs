@@ -37,6 +37,7 @@ use glommio::timer::Timer;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::mpsc;
@@ -244,7 +245,7 @@ where
     let executor = executor(options);
     let hosted_by = match &executor {
         Ok(_) => HostedBy::Glommio,
-        Err(error) => HostedBy::Thread { reason: error.to_string() },
+        Err(reason) => HostedBy::Thread { reason: reason.clone() },
     };
     let tasks = Tasks { running: Rc::default(), hosted: executor.is_ok() };
     match executor {
@@ -268,17 +269,25 @@ where
     }
 }
 
-fn executor(options: &HostOptions) -> Result<LocalExecutor, glommio::GlommioError<()>> {
+/// An executor, or why there is none.
+fn executor(options: &HostOptions) -> Result<LocalExecutor, String> {
+    // glommio panics where io_uring is denied, so we try it first; and where it finds other faults,
+    // so that is caught.
+    crate::uring::available().map_err(|missing| missing.to_string())?;
     // Pinning by glommio too, so that the set it remembers is the one in force.
     let placement = options.core.map_or(Placement::Unbound, Placement::Fixed);
-    LocalExecutorBuilder::new(placement)
+    let builder = LocalExecutorBuilder::new(placement)
         .name(&options.name)
         .io_memory(IO_MEMORY_BYTES)
         .preempt_timer(options.preempt_timer)
         .spin_before_park(Duration::MAX)
         // Its helper for blocking calls must not share the shard's core.
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
-        .make()
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
+    match catch_unwind(AssertUnwindSafe(|| builder.make())) {
+        Ok(Ok(executor)) => Ok(executor),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("glommio cannot run here".to_owned()),
+    }
 }
 
 /// Keeps the timers of rule 3 pending.

@@ -15,7 +15,7 @@
 
 mod setup;
 
-pub(crate) use setup::open;
+pub(crate) use setup::{available, open};
 
 use crate::backlog::Backlog;
 use crate::driver::{

@@ -312,24 +312,24 @@ over_both_drivers! {
         driver.open_media(MEDIA, addr("127.5.1.9:0")).unwrap();
         let (one, one_at) = peer("127.5.1.9:0");
         let (two, two_at) = peer("127.5.1.9:0");
-        // Read beside the sends: the peers' queues need not hold the batch.
-        let readers = [one, two].map(|socket| std::thread::spawn(move || {
-            (0..1_500_u32).for_each(|number| {
-                let mut bytes = [0; 64];
-                let len = socket.recv(&mut bytes).unwrap();
-                assert_eq!(bytes[..len], number.to_be_bytes());
-            });
-        }));
-        for batch in 0..30_u32 {
+        let mut expected = [0_u32; 2];
+        for _ in 0..30 {
             let mut queue = TxQueue::default();
-            for number in batch * 50..batch * 50 + 50 {
+            for number in expected[0]..expected[0] + 50 {
                 queue.push(signalling(one_at), Token(0), &number.to_be_bytes());
                 queue.push(media(two_at), Token(0), &number.to_be_bytes());
             }
             driver.send(&queue, &mut |_, error| panic!("{error}"));
-            std::thread::yield_now();
+            // Taken at once: the peers' receive queues need hold one batch only.
+            for (socket, next) in [&one, &two].into_iter().zip(&mut expected) {
+                for _ in 0..50 {
+                    let mut bytes = [0; 64];
+                    let len = socket.recv(&mut bytes).unwrap();
+                    assert_eq!(bytes[..len], next.to_be_bytes());
+                    *next += 1;
+                }
+            }
         }
-        readers.into_iter().for_each(|reader| reader.join().unwrap());
         assert_eq!(driver.stats().tx_datagrams, 3_000);
     }
 

@@ -52,6 +52,14 @@ pub(crate) fn open(options: &Options) -> Result<Uring, Missing> {
     Uring::new(ring, options).map_err(|error| call("watch the waker", &error))
 }
 
+/// Whether this process may make rings at all.
+pub(crate) fn available() -> Result<(), Missing> {
+    match IoUring::new(1) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(name(SetupError { call: "io_uring_setup", error })),
+    }
+}
+
 fn bytes(size: usize) -> u32 {
     // Both sizes are named constants far below 2^32.
     u32::try_from(size).unwrap_or(u32::MAX)
