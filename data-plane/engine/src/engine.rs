@@ -296,7 +296,7 @@ impl Engine {
             } else {
                 release::refuse(core, &mut call, turn, 500, Cause::Internal, None);
             }
-            core.wheel.cancel(call.timers.linger);
+            release::forget(core, &mut call, turn);
         }));
         if farewell.is_err() {
             let _ = catch_unwind(AssertUnwindSafe(|| release::bury(core, &mut call, turn)));
@@ -321,8 +321,11 @@ impl Engine {
     }
 
     fn remove(&mut self, turn: &mut Turn<'_>, slot: usize) {
-        if let Some(mut call) = self.calls.try_remove(slot) {
+        let Some(mut call) = self.calls.try_remove(slot) else { return };
+        if call.given_up {
             release::bury(&mut self.core, &mut call, turn);
+        } else {
+            release::forget(&mut self.core, &mut call, turn);
         }
     }
 

@@ -153,6 +153,7 @@ fn new_leg(
         dialog,
         listener,
         hop,
+        behind_nat: false,
         negotiation: Negotiation::default(),
         description,
         ack_expected: None,
@@ -742,12 +743,7 @@ fn answered(
     dialog.set_remote_tag(message.to().tag().unwrap_or_default());
     dialog.retarget(message);
     dialog.learn_routes(message, true);
-    attempt.leg.hop = super::leg::request_hop(
-        &attempt.leg.dialog,
-        attempt.leg.hop.egress,
-        false,
-        attempt.leg.hop,
-    );
+    attempt.leg.find_way();
     if !waiting {
         return turn_down(core, call, turn, index);
     }

@@ -17,7 +17,7 @@ use super::{
     dialog::Dialog,
     headers::write_unsupported,
     ladder::{Peer, Steps},
-    leg::{Goodbye, Leg, is_behind_nat, request_hop},
+    leg::{Goodbye, Leg, is_behind_nat},
     offer::Negotiation,
     release,
     respond::{Response, write_head},
@@ -253,8 +253,7 @@ fn caller_leg(core: &mut Core, arrival: &Arrival<'_>, tag: crate::ids::TagText) 
         })
         .flatten()
         .map(|listener| (listener, source));
-    let default = Hop { egress, tcp };
-    let hop = request_hop(&dialog, egress, is_behind_nat(arrival.invite, source), default);
+    let hop = Hop { egress, tcp };
     let user = Uri::parse(arrival.invite.request_uri().unwrap_or_default())
         .and_then(|uri| uri.user)
         .map(contact_user)
@@ -262,10 +261,11 @@ fn caller_leg(core: &mut Core, arrival: &Arrival<'_>, tag: crate::ids::TagText) 
     let description = Description::new(core.layer.identifiers().nonce());
     let mut negotiation = Negotiation::default();
     negotiation.invite_received(has_description(arrival.invite));
-    Leg {
+    let mut leg = Leg {
         dialog,
         listener,
         hop,
+        behind_nat: is_behind_nat(arrival.invite, source),
         negotiation,
         description,
         ack_expected: None,
@@ -278,7 +278,9 @@ fn caller_leg(core: &mut Core, arrival: &Arrival<'_>, tag: crate::ids::TagText) 
             .listener(listener)
             .map(|own| SmallVec::from_slice(&own.host))
             .unwrap_or_default(),
-    }
+    };
+    leg.find_way();
+    leg
 }
 
 /// Verification comes before routing, so that a rejected call costs nobody anything; emergency
@@ -379,7 +381,8 @@ fn route_call(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     } else {
         Plan::ordinary(&loadout, trunks.iter().copied(), now, core.layer.identifiers())
     };
-    if trunks.is_empty() && call.plan.is_empty() {
+    let nowhere = trunks.is_empty() || call.class == Class::TestAddress;
+    if nowhere && call.plan.is_empty() {
         return release::refuse(core, call, turn, 404, Cause::NoRoute, None);
     }
     advance(core, call, turn, None);

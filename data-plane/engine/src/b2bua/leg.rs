@@ -37,6 +37,8 @@ pub(crate) struct Leg {
     pub listener: ListenerId,
     /// The way of our requests to the peer.
     pub hop: Hop,
+    /// The peer's own addresses mean nothing here: its packets' source does.
+    pub behind_nat: bool,
     pub negotiation: Negotiation,
     /// What we last told this peer about media.
     pub description: Description,
@@ -57,6 +59,18 @@ impl Leg {
     /// How a message of this leg's peer is made fit for `other`.
     pub(crate) fn hide<'a>(&'a self, other: &'a Self) -> Hide<'a> {
         Hide { hosts: [&self.peer_host, &self.own_host], by: &other.own_host }
+    }
+
+    /// Takes the remote target from a message that may refresh it (RFC 3261 12.2), and with it the
+    /// way of our requests.
+    pub(crate) fn retarget(&mut self, message: &Message<'_>) {
+        self.dialog.retarget(message);
+        self.find_way();
+    }
+
+    /// The way of our requests, after a change of target or route set.
+    pub(crate) fn find_way(&mut self) {
+        self.hop = request_hop(&self.dialog, self.behind_nat, self.hop);
     }
 
     /// Whether an INVITE may be sent to this peer now.
@@ -119,14 +133,14 @@ impl RelayMethod {
 /// Where our requests to a peer go: to the next hop's literal address; to the packet's source if
 /// the next hop is a name (no DNS here), or if the peer is behind a NAT, which shows in a Via that
 /// does not name the source.
-pub(crate) fn request_hop(dialog: &Dialog, source: Egress, behind_nat: bool, default: Hop) -> Hop {
+fn request_hop(dialog: &Dialog, behind_nat: bool, default: Hop) -> Hop {
     if behind_nat {
         return default;
     }
     let Some(address) = dialog.next_hop().and_then(|uri| socket_address(&uri)) else {
         return default;
     };
-    let egress = match source {
+    let egress = match default.egress {
         Egress::Udp { listener, .. } => Egress::Udp { listener, to: address },
         Egress::Flow { flow, or_connect } => {
             Egress::Flow { flow, or_connect: or_connect.map(|(listener, _)| (listener, address)) }

@@ -170,8 +170,9 @@ fn finish_relays(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     }
 }
 
-/// Ends every trace of a call at once: its time to linger is over, or a fault ended it.
-pub(crate) fn bury(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
+/// Frees what a call that is over still holds. Its last transactions end by themselves: a late 2xx
+/// still finds its INVITE, and is turned down.
+pub(crate) fn forget(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     if call.end.is_none() {
         release(core, call, turn, Party::Ravelin, Cause::Internal, 0);
     }
@@ -182,30 +183,41 @@ pub(crate) fn bury(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     }
     for attempt in &mut call.attempts {
         core.wheel.cancel(attempt.timer);
+        core.pool.give(std::mem::take(&mut attempt.leg.ack_body));
+    }
+    core.pool.give(std::mem::take(&mut call.caller.ack_body));
+    for relay in std::mem::take(&mut call.relays) {
+        core.pool.give(relay.head);
+    }
+    if let Some(pending) = call.pending.take() {
+        pending.give_back(core);
+    }
+    if let Some(anchor) = call.anchor.take() {
+        core.media.release(turn.now.mono, anchor);
+    }
+}
+
+/// As [`forget`], its transactions included: its time to linger is over, or a fault ended it.
+pub(crate) fn bury(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
+    for attempt in &mut call.attempts {
         if let Some(client) = attempt.client.take() {
             core.layer.kill_client(client, ctx!(core, turn));
         }
         if let Goodbye::Sent(client) = attempt.leg.goodbye {
             core.layer.kill_client(client, ctx!(core, turn));
         }
-        core.pool.give(std::mem::take(&mut attempt.leg.ack_body));
     }
     if let Goodbye::Sent(client) = call.caller.goodbye {
         core.layer.kill_client(client, ctx!(core, turn));
     }
-    core.pool.give(std::mem::take(&mut call.caller.ack_body));
-    for relay in std::mem::take(&mut call.relays) {
+    for relay in &call.relays {
         core.layer.kill_client(relay.client, ctx!(core, turn));
         core.layer.kill_server(relay.server, ctx!(core, turn));
-        core.pool.give(relay.head);
     }
-    if let Some(pending) = call.pending.take() {
+    if let Some(pending) = &call.pending {
         core.layer.kill_server(pending.server, ctx!(core, turn));
-        pending.give_back(core);
     }
-    if let Some(anchor) = call.anchor.take() {
-        core.media.release(turn.now.mono, anchor);
-    }
+    forget(core, call, turn);
 }
 
 /// Sends a response to the caller's INVITE. `passed`: attempt, its response, the body as the caller

@@ -298,20 +298,23 @@ fn pass_on(
         RelayMethod::Invite => {
             own.negotiation.invite_received(offer);
             other.negotiation.invite_sent(offer);
-            own.dialog.retarget(message);
+            own.retarget(message);
         }
         RelayMethod::Update => {
             if offer {
                 own.negotiation.offer_received();
                 other.negotiation.offer_sent();
             }
-            own.dialog.retarget(message);
+            own.retarget(message);
         }
         RelayMethod::Info | RelayMethod::Message => {}
     }
     let mut head = core.pool.take();
     write_head(message, asked.meta.source, b"", &mut head);
     core.pool.give(body);
+    if method == RelayMethod::Invite {
+        trying(core, call, turn, asked, &head);
+    }
     call.relays.push(Relay {
         from: side,
         method,
@@ -324,6 +327,16 @@ fn pass_on(
     });
     call.note(turn.now.mono, call.peer(side.other()), false, MethodLabel::of(name), 0);
     Ok(())
+}
+
+/// 100 to a re-INVITE: the other party may take its time (RFC 3261 17.2.1).
+fn trying(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, asked: &Asked<'_>, head: &[u8]) {
+    let response = Response::own(100, head);
+    let _ = core.layer.respond(turn.now.mono, asked.server, 100, ctx!(core, turn), |out| {
+        response.write(out);
+        Ok::<(), ()>(())
+    });
+    call.note(turn.now.mono, call.peer(asked.side), false, MethodLabel::Invite, 100);
 }
 
 /// Carries the body of a message of `side` to the other leg.
@@ -469,7 +482,7 @@ fn settle(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, settled: Settle
             (false, _) => other.negotiation.refused(),
         }
         if settled.accepted {
-            other.dialog.retarget(settled.message);
+            other.retarget(settled.message);
             if late {
                 other.ack_due = Some(settled.cseq_out);
             } else if invite {

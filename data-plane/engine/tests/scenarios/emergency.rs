@@ -1,0 +1,378 @@
+//! Emergency calls: every gate lets them through, every trunk is tried, everything is told.
+
+use ravelin_contract::audit::Severity;
+use ravelin_engine::{drops::DropReason, engine::Received, limits::Limits};
+
+use crate::common::*;
+
+fn dial_911(world: &mut World) -> Caller {
+    Caller::dial(world, "911")
+}
+
+#[test]
+fn a_911_call_reaches_the_first_trunk_of_the_site_with_callback_and_location() {
+    let mut world = World::new();
+    let mut caller = dial_911(&mut world);
+    world.expect(PBX, "SIP/2.0 100");
+    let psap = Callee::take(&mut world, PSAP_1);
+    assert_eq!(psap.invite.request_uri(), "sip:911@127.0.9.1:5060");
+    assert!(
+        psap.invite.header("From").starts_with("<sip:+13135551000@127.0.0.20;user=phone>;tag=")
+    );
+    assert_eq!(
+        psap.invite.header("P-Asserted-Identity"),
+        "<sip:+13135551000@127.0.0.20;user=phone>"
+    );
+    assert_eq!(psap.invite.header("Priority"), "emergency");
+    // Our own location object, since the caller sent none (EM-30, EM-31).
+    let geolocation = psap.invite.header("Geolocation");
+    let cid = geolocation.trim_start_matches("<cid:").trim_end_matches('>');
+    assert!(psap.invite.body().contains(&format!("Content-ID: <{cid}>")));
+    assert!(psap.invite.body().contains("Industrial"));
+    assert!(psap.invite.header("Content-Type").starts_with("multipart/mixed"));
+    assert!(psap.invite.body().contains("c=IN IP4 127.0.0.20"));
+    psap.reply(&mut world, "180 Ringing", "");
+    world.expect(PBX, "SIP/2.0 180");
+    psap.answer(&mut world);
+    world.expect(PSAP_1, "ACK ");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    caller.request(&mut world, "BYE", "");
+    let bye = world.expect(PSAP_1, "BYE ");
+    world.send(PSAP_1, CORE, &bye.reply("200 OK", "", ""));
+    assert_eq!(
+        world.event_kinds(),
+        [
+            "emergency.started",
+            "emergency.attempt",
+            "emergency.notify",
+            "emergency.answered",
+            "emergency.ended"
+        ]
+    );
+    let events = world.events();
+    let notify = events[2];
+    assert_eq!(notify.severity, Severity::Alarm);
+    assert_eq!(notify.fields["number"], "911");
+    assert_eq!(notify.fields["extension"], "+13135550100");
+    assert_eq!(notify.fields["callback"], "+13135551000");
+    assert_eq!(notify.fields["trunk"], "psap-1");
+    assert_eq!(
+        notify.fields["location"],
+        "1234 Industrial Blvd, Building: Building A, Floor 1, Detroit, MI, 48201"
+    );
+    let cdr = world.call_cdr();
+    assert!(cdr.emergency);
+    assert_eq!((cdr.class.as_str(), cdr.site.as_deref()), ("emergency", Some("Detroit")));
+    world.forget_inbox();
+    world.all_gone();
+}
+
+#[test]
+fn the_forms_of_an_emergency_call_and_its_near_misses() {
+    for (uri, at) in [
+        ("sip:911@127.0.0.10", PSAP_1),
+        ("sips:911@127.0.0.10", PSAP_1),
+        ("tel:911", PSAP_1),
+        ("urn:service:sos", PSAP_1),
+        ("URN:service:sos.fire", PSAP_1),
+        ("sip:+13135550911@127.0.0.10", CARRIER_A),
+        ("sip:2125551911@127.0.0.10", CARRIER_A),
+        ("sip:9112@127.0.0.10", CARRIER_A),
+    ] {
+        let mut world = World::new();
+        let body = sdp_part("127.0.1.1", 40_000);
+        let caller = Caller::invite(&mut world, PBX, ACCESS, uri, &body);
+        let invite = world.expect(at, "INVITE ");
+        let expected = if at == PSAP_1 {
+            "sip:911@127.0.9.1:5060".to_owned()
+        } else {
+            format!("{}@127.0.2.1:5060", uri.split('@').next().unwrap())
+        };
+        assert_eq!(invite.request_uri(), expected);
+        caller.cancel(&mut world);
+        world.forget_inbox();
+        world.all_gone();
+    }
+}
+
+/// Every final refusal and every kind of silence leads to the next trunk (EM-51).
+#[test]
+fn every_failure_advances_and_the_chain_is_site_then_global() {
+    for status in ["403 x", "404 x", "486 x", "488 x", "503 x", "600 x", "603 x", "302 x", "407 x"]
+    {
+        let mut world = World::new();
+        let mut caller = dial_911(&mut world);
+        world.expect(PBX, "SIP/2.0 100");
+        for at in [PSAP_1, PSAP_2] {
+            let psap = Callee::take(&mut world, at);
+            psap.reply(&mut world, status, "");
+            world.expect(at, "ACK ");
+        }
+        let psap = Callee::take(&mut world, PSAP_GLOBAL);
+        assert_eq!(psap.invite.request_uri(), "sip:911@127.0.9.9:5060");
+        psap.answer(&mut world);
+        world.expect(PSAP_GLOBAL, "ACK ");
+        let ok = world.expect(PBX, "SIP/2.0 200");
+        caller.learn(&ok);
+        caller.ack(&mut world, "");
+        world.quiet();
+        caller.request(&mut world, "BYE", "");
+        world.forget_inbox();
+        world.all_gone();
+    }
+}
+
+#[test]
+fn silence_is_left_after_2_s_a_bare_100_after_8_s_and_ringing_never() {
+    let mut world = World::new();
+    let caller = dial_911(&mut world);
+    let first = Callee::take(&mut world, PSAP_1);
+    world.pass(1_900);
+    assert!(world.try_take(PSAP_2).is_none());
+    world.pass(200);
+    let second = Callee::take(&mut world, PSAP_2);
+    second.reply(&mut world, "100 Trying", "");
+    world.pass(7_800);
+    assert!(world.try_take(PSAP_GLOBAL).is_none());
+    world.pass(300);
+    let third = Callee::take(&mut world, PSAP_GLOBAL);
+    third.reply(&mut world, "180 Ringing", "");
+    world.forget_inbox();
+    world.pass(400_000);
+    assert!(world.try_take(PSAP_1).is_none(), "PSAPs ring long (EM-52)");
+    assert_eq!(world.engine.tables().calls, 1, "no ring timeout ends a 911 call");
+    let _ = first;
+    caller.cancel(&mut world);
+    assert!(world.event_kinds().contains(&"emergency.ended"));
+    let ended = world.events().into_iter().find(|e| e.kind == "emergency.ended").unwrap();
+    assert_eq!(ended.fields["abandoned"], true);
+    world.forget_inbox();
+    world.all_gone();
+}
+
+#[test]
+fn a_late_answer_of_an_abandoned_trunk_wins_once() {
+    for delay in [0, 100, 1_000, 5_000, 7_900] {
+        let mut world = World::new();
+        let mut caller = dial_911(&mut world);
+        let first = Callee::take(&mut world, PSAP_1);
+        world.pass(2_100);
+        let second = Callee::take(&mut world, PSAP_2);
+        second.reply(&mut world, "100 Trying", "");
+        world.pass(delay);
+        first.answer(&mut world);
+        second.answer(&mut world);
+        world.pass(0);
+        let mut acks = Vec::new();
+        let mut byes = Vec::new();
+        for at in [PSAP_1, PSAP_2] {
+            while let Some(message) = world.try_take(at) {
+                match message.start().split(' ').next().unwrap() {
+                    "ACK" => acks.push(at),
+                    "BYE" => byes.push(at),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!((acks, byes), (vec![PSAP_1, PSAP_2], vec![PSAP_2]), "delay {delay}");
+        let mut answers = 0;
+        while let Some(message) = world.try_take(PBX) {
+            if message.start().starts_with("SIP/2.0 200") {
+                answers += 1;
+                caller.learn(&message);
+            }
+        }
+        assert_eq!(answers, 1);
+        caller.ack(&mut world, "");
+        caller.request(&mut world, "BYE", "");
+        world.forget_inbox();
+        world.all_gone();
+    }
+}
+
+#[test]
+fn the_chain_begins_again_for_a_minute_then_gives_up_loudly() {
+    let mut world = World::new();
+    dial_911(&mut world);
+    let mut rounds = 0;
+    let until = world.now.mono.as_millis() + 70_000;
+    while world.now.mono.as_millis() < until {
+        for at in [PSAP_1, PSAP_2, PSAP_GLOBAL] {
+            if let Some(message) = world.try_take(at)
+                && message.start().starts_with("INVITE")
+            {
+                rounds += usize::from(at == PSAP_1);
+                world.send(at, CORE, &message.reply("503 x", "t", ""));
+            }
+        }
+        world.pass(100);
+    }
+    assert!((40..=61).contains(&rounds), "{rounds}");
+    world.expect(PBX, "SIP/2.0 100");
+    let refused = world.expect(PBX, "SIP/2.0 503");
+    assert_eq!(refused.header("Reason"), "ravelin;cause=208;text=\"No emergency route\"");
+    let failed = world.events().into_iter().find(|e| e.kind == "emergency.failed").unwrap();
+    assert_eq!(failed.severity, Severity::Critical);
+    assert_eq!(failed.fields["delivered"], false);
+    let notified = world.event_kinds().iter().filter(|kind| **kind == "emergency.notify").count();
+    assert_eq!(notified, 1);
+    world.forget_inbox();
+    world.all_gone();
+}
+
+/// G2: no gate refuses.
+#[test]
+fn no_gate_refuses_a_911_call() {
+    let config = CONFIG
+        .replace("limits: { calls: 5, cps: 100 }", "limits: { calls: 1, cps: 1 }")
+        .replace("ports: 20000-20063", "ports: 20000-20007")
+        .replace("ports: 30000-30063", "ports: 30000-30007");
+    let limits = Limits {
+        calls: 2,
+        calls_emergency_reserve: 1,
+        client_transactions: 3,
+        server_transactions: 4,
+        transactions_reserve: 1,
+        media_reserve_percent: 50,
+        ..Limits::default()
+    };
+    let mut world = World::with(&config, limits);
+    let ordinary = Caller::dial(&mut world, "+12125551234");
+    world.expect(PBX, "SIP/2.0 100");
+    Caller::dial(&mut world, "+12125551235");
+    world.expect(PBX, "SIP/2.0 503");
+    world.engine.begin_drain();
+    world.forget_inbox();
+    let odd = "Require: 100rel, foo\nProxy-Require: bar\nX: y\n";
+    let more = format!("{odd}{}", sdp_part("127.0.1.1", 40_002));
+    let caller = Caller::invite(&mut world, PBX, ACCESS, "sip:911@127.0.0.10", &more);
+    let psap = Callee::take(&mut world, PSAP_1);
+    assert_eq!(psap.invite.try_header("Require"), None);
+    psap.reply(&mut world, "180 Ringing", "");
+    caller.cancel(&mut world);
+    ordinary.cancel(&mut world);
+    world.forget_inbox();
+    world.all_gone();
+}
+
+#[test]
+fn max_forwards_zero_is_repaired() {
+    let mut world = World::new();
+    let invite = format!(
+        "INVITE sip:911@127.0.0.10 SIP/2.0\nVia: SIP/2.0/UDP {PBX};branch=z9hG4bK-mf\n\
+         Max-Forwards: 0\nFrom: <sip:a@127.0.1.1>;tag=1\nTo: <sip:911@127.0.0.10>\nCall-ID: mf\n\
+         CSeq: 1 INVITE\nContact: <sip:a@{PBX}>\n"
+    );
+    world.send(PBX, ACCESS, &invite);
+    let invite = world.expect(PSAP_1, "INVITE ");
+    assert_eq!(invite.header("Max-Forwards"), "70");
+    world.send(PSAP_1, CORE, &invite.reply("180 Ringing", "x", ""));
+    world.forget_inbox();
+    world.pass(1_000);
+    assert_eq!(world.engine.tables().calls, 1);
+}
+
+#[test]
+fn an_unknown_phone_of_an_access_network_may_call_911_and_nothing_else() {
+    let mut world = World::new();
+    let body = sdp_part("10.1.1.1", 40_000);
+    Caller::invite(&mut world, "10.1.1.1:5060", ACCESS, "sip:1234@127.0.0.10", &body);
+    assert_eq!(world.last, Received::Dropped(DropReason::UnknownSource));
+    let caller = Caller::invite(&mut world, "10.1.1.1:5060", ACCESS, "sip:911@127.0.0.10", &body);
+    world.expect("10.1.1.1:5060", "SIP/2.0 100");
+    // No site: straight to the global trunk, with the caller's own identity.
+    let invite = world.expect(PSAP_GLOBAL, "INVITE sip:911@127.0.9.9:5060 ");
+    assert!(invite.header("From").contains("+13135550100"));
+    caller.cancel(&mut world);
+    world.forget_inbox();
+    world.all_gone();
+}
+
+#[test]
+fn an_emergency_call_from_a_network_that_may_not_start_one_is_refused_and_alarmed() {
+    let mut world = World::new();
+    let body = sdp_part("127.0.2.1", 50_000);
+    Caller::invite(&mut world, CARRIER_A, CORE, "sip:911@127.0.0.20", &body);
+    let answer = world.take(CARRIER_A);
+    if answer.start().starts_with("SIP/2.0 403") {
+        assert_eq!(world.event_kinds(), ["emergency.denied"]);
+        assert_eq!(world.events()[0].severity, Severity::Alarm);
+    } else {
+        panic!("{}", answer.0);
+    }
+    world.all_gone();
+}
+
+/// E1, E5, G9: in test mode nothing that looks like an emergency call reaches a trunk.
+#[test]
+fn test_mode_blocks_what_looks_like_an_emergency_call_with_an_answer() {
+    let config = CONFIG.replace("mode: production", "mode: test");
+    for number in ["911", "9911", "1911", "12911", "*911", "2125551911", "+13125550911"] {
+        let mut world = World::with(&config, Limits::default());
+        Caller::dial(&mut world, number);
+        world.expect(PBX, "SIP/2.0 100");
+        let refused = world.expect(PBX, "SIP/2.0 403");
+        assert_eq!(refused.header("Reason"), "ravelin;cause=210;text=\"Blocked in test mode\"");
+        assert!(refused.header("Warning").contains("test mode"));
+        world.quiet();
+        assert!(world.event_kinds().contains(&"emergency.blocked"), "{number}");
+        let event = world.events().into_iter().find(|e| e.kind == "emergency.blocked").unwrap();
+        assert_eq!(event.fields["mode"], "test");
+        world.all_gone();
+    }
+    let mut world = World::with(&config, Limits::default());
+    let caller = Caller::dial(&mut world, "+12125551234");
+    world.expect(CARRIER_A, "INVITE ");
+    caller.cancel(&mut world);
+    world.forget_inbox();
+    world.all_gone();
+}
+
+#[test]
+fn the_callers_own_location_is_passed_octet_for_octet() {
+    let mut world = World::new();
+    let pidf = "<?xml version=\"1.0\"?>\n<presence entity=\"pres:a@127.0.1.1\">here</presence>";
+    let body = format!(
+        "--e\nContent-Type: application/sdp\n\n{}\n--e\nContent-Type: application/pidf+xml\n\
+         Content-ID: <l@127.0.1.1>\n\n{pidf}\n--e--\n",
+        sdp("127.0.1.1", 40_000)
+    );
+    let more = format!(
+        "Geolocation: <cid:l@127.0.1.1>;x=y\nGeolocation: <https://l.example/1>\n\
+         Geolocation-Routing: no\nContent-Type: multipart/mixed;boundary=e\n\n{body}"
+    );
+    let caller = Caller::invite(&mut world, PBX, ACCESS, "sip:911@127.0.0.10", &more);
+    let invite = world.expect(PSAP_1, "INVITE ");
+    assert_eq!(invite.headers("Geolocation"), ["<cid:l@127.0.1.1>;x=y", "<https://l.example/1>"]);
+    assert_eq!(invite.headers("Geolocation-Routing"), ["no"]);
+    assert!(invite.body().contains(&pidf.replace('\n', "\r\n")));
+    caller.cancel(&mut world);
+    world.forget_inbox();
+    world.all_gone();
+}
+
+/// EM-60: the caller of an emergency call cannot put the PSAP on hold.
+#[test]
+fn a_hold_by_the_caller_is_refused_and_not_carried() {
+    let mut world = World::new();
+    let mut caller = dial_911(&mut world);
+    let psap = Callee::take(&mut world, PSAP_1);
+    psap.answer(&mut world);
+    world.expect(PBX, "SIP/2.0 100");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    world.forget_inbox();
+    let hold = sdp_with("127.0.1.1", 40_000, 2, "sendonly");
+    caller.request(&mut world, "INVITE", &format!("Content-Type: application/sdp\n\n{hold}"));
+    world.expect(PBX, "SIP/2.0 488");
+    world.quiet();
+    // Time alone ends no emergency call (EM-61).
+    world.pass(13 * 3_600_000);
+    assert_eq!(world.engine.tables().calls, 1);
+    caller.request(&mut world, "BYE", "");
+    world.forget_inbox();
+    world.all_gone();
+}

@@ -1,0 +1,13 @@
+//! Scenarios: the real engine between hand-made SIP peers on virtual time, one file per subject.
+#![allow(unreachable_pub)] // a test binary exports nothing
+#![allow(dead_code)]
+
+mod call;
+mod cancel;
+mod common;
+mod emergency;
+mod failover;
+mod identity;
+mod limits;
+mod refusal;
+mod within;

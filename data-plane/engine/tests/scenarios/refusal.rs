@@ -1,0 +1,183 @@
+//! What Ravelin refuses itself, with which status, Reason, counter and record.
+
+use ravelin_engine::{cause::Cause, drops::DropReason, engine::Received};
+
+use crate::common::*;
+
+/// Sends one request from the PBX and returns the first answer.
+#[track_caller]
+fn answer_to(world: &mut World, request: &str) -> Msg {
+    world.send(PBX, ACCESS, request);
+    world.take(PBX)
+}
+
+fn request(method: &str, uri: &str, more: &str) -> String {
+    format!(
+        "{method} {uri} SIP/2.0\nVia: SIP/2.0/UDP {PBX};branch=z9hG4bK-r-{method}\n\
+         From: <sip:a@127.0.1.1>;tag=1\nTo: <{uri}>\nCall-ID: r-{method}\nCSeq: 1 {method}\n\
+         Contact: <sip:a@{PBX}>\n{more}"
+    )
+}
+
+#[track_caller]
+fn refused(more: &str, uri: &str, status: &str, cause: Cause) -> Msg {
+    let mut world = World::new();
+    let answer = answer_to(&mut world, &request("INVITE", uri, more));
+    let answer = if answer.start().starts_with("SIP/2.0 100") { world.take(PBX) } else { answer };
+    assert!(answer.start().starts_with(&format!("SIP/2.0 {status}")), "{}", answer.0);
+    assert_eq!(answer.header("Reason"), cause.reason_header());
+    assert_eq!(world.engine.counters().refusals(cause), 1);
+    assert_eq!(world.call_cdr().cause, cause.number());
+    assert_eq!(world.call_cdr().status.to_string(), status);
+    world.forget_inbox();
+    world.all_gone();
+    answer
+}
+
+#[test]
+fn each_refusal_of_an_invite_has_its_status_reason_counter_and_record() {
+    let sdp = sdp_part("127.0.1.1", 40_000);
+    let uri = "sip:+12125551234@127.0.0.10";
+    refused(&format!("Max-Forwards: 0\n{sdp}"), uri, "483", Cause::TooManyHops);
+    let answer = refused(
+        &format!("Require: 100rel, timer\nProxy-Require: foo\n{sdp}"),
+        uri,
+        "420",
+        Cause::BadExtension,
+    );
+    assert_eq!(answer.header("Unsupported"), "100rel, foo");
+    refused(&sdp, "http://example.com/x", "416", Cause::UriScheme);
+    refused("Content-Type: application/sdp\n\nv=0\ns=broken\n", uri, "488", Cause::NotAcceptable);
+    refused(
+        "Content-Type: application/sdp\nContent-Encoding: gzip\n\nxx\n",
+        uri,
+        "415",
+        Cause::MediaType,
+    );
+    let image = "Content-Type: application/sdp\n\nv=0\no=a 1 1 IN IP4 127.0.1.1\ns=-\n\
+                 c=IN IP4 127.0.1.1\nt=0 0\nm=image 4000 udptl t38\n";
+    refused(image, uri, "488", Cause::NotAcceptable);
+    refused(&sdp, "urn:service:test.sos", "404", Cause::NoRoute);
+    // 933 goes to trunks that read the address back, and there is none (EM-19).
+    refused(&sdp, "sip:933@127.0.0.10", "404", Cause::NoRoute);
+}
+
+#[test]
+fn a_number_without_route_gets_404() {
+    let config = CONFIG.replace("from: [pbx], to: \"*\"", "from: [pbx], to: \"+1212*\"");
+    let mut world = World::with(&config, ravelin_engine::limits::Limits::default());
+    Caller::dial(&mut world, "+13135550199");
+    world.expect(PBX, "SIP/2.0 100");
+    let answer = world.expect(PBX, "SIP/2.0 404");
+    assert_eq!(answer.header("Reason"), Cause::NoRoute.reason_header());
+    world.forget_inbox();
+    world.all_gone();
+}
+
+#[test]
+fn a_refusal_is_repeated_until_it_is_acknowledged() {
+    let mut world = World::new();
+    let caller = Caller::invite(&mut world, PBX, ACCESS, "sip:933@127.0.0.10", "");
+    world.expect(PBX, "SIP/2.0 100");
+    let refused = world.expect(PBX, "SIP/2.0 404");
+    world.pass(600);
+    world.expect(PBX, "SIP/2.0 404");
+    caller.ack_refusal(&mut world, &refused);
+    world.pass(10_000);
+    world.quiet();
+    world.all_gone();
+}
+
+#[test]
+fn a_stranger_is_not_answered() {
+    let mut world = World::new();
+    for method in ["INVITE", "OPTIONS", "REGISTER", "MESSAGE", "BYE", "CANCEL"] {
+        let text = request(method, "sip:1@127.0.0.10", "");
+        world.send("10.9.9.9:5060", ACCESS, &text);
+        assert_eq!(world.last, Received::Dropped(DropReason::UnknownSource), "{method}");
+        world.quiet();
+    }
+    world.send_raw("10.9.9.9:5060", ACCESS, b"OPTIONS sip:x SIP/2.0\r\nVia: broken\r\n\r\n");
+    assert_eq!(world.last, Received::Dropped(DropReason::UnknownSource));
+    assert_eq!(world.engine.counters().drops(DropReason::UnknownSource), 7);
+    assert_eq!(world.engine.tables().left_over(), []);
+}
+
+#[test]
+fn a_broken_request_of_a_peer_is_answered() {
+    let mut world = World::new();
+    let text = finish(&request("OPTIONS", "sip:1@127.0.0.10", "Max-Forwards: many\n"));
+    world.send_raw(PBX, ACCESS, text.as_bytes());
+    world.expect(PBX, "SIP/2.0 400 ");
+    let text = finish(&request("OPTIONS", "sip:1@127.0.0.10", ""))
+        .replace("SIP/2.0\r\nVia", "SIP/3.0\r\nVia");
+    world.send_raw(PBX, ACCESS, text.as_bytes());
+    world.expect(PBX, "SIP/2.0 505 ");
+    world.send_raw(PBX, ACCESS, b"SIP/2.0 200 OK\r\nnonsense\r\n\r\n");
+    assert_eq!(world.last, Received::Dropped(DropReason::MalformedResponse));
+    world.send_raw(PBX, ACCESS, b"\r\n\r\n");
+    assert_eq!(world.last, Received::Dropped(DropReason::KeepAlive));
+    world.send_raw(PBX, ACCESS, &[0x80, 0, 1, 2]);
+    assert_eq!(world.last, Received::Dropped(DropReason::UnknownProtocol));
+    assert_eq!(world.engine.tables().left_over(), []);
+}
+
+#[test]
+fn requests_outside_a_call() {
+    let mut world = World::new();
+    let uri = "sip:127.0.0.10";
+    let options = answer_to(&mut world, &request("OPTIONS", uri, ""));
+    assert!(options.start().starts_with("SIP/2.0 200"));
+    assert!(options.header("Allow").contains("UPDATE"));
+    assert_eq!(options.header("Accept"), "application/sdp, multipart/mixed");
+    for (method, status) in [
+        ("REGISTER", 405),
+        ("SUBSCRIBE", 405),
+        ("PUBLISH", 405),
+        ("REFER", 405),
+        ("NEWMETHOD", 501),
+        ("BYE", 481),
+        ("UPDATE", 481),
+        ("INFO", 481),
+    ] {
+        let answer = answer_to(&mut world, &request(method, uri, ""));
+        assert!(answer.start().starts_with(&format!("SIP/2.0 {status}")), "{}", answer.0);
+        assert_eq!(answer.try_header("Allow").is_some(), status != 481, "{method}");
+    }
+    let text = request("INFO", uri, "").replace("To: <sip:127.0.0.10>", "To: <sip:x@y>;tag=gone");
+    assert!(answer_to(&mut world, &text).start().starts_with("SIP/2.0 481"));
+    world.send(PBX, ACCESS, &request("ACK", uri, ""));
+    assert_eq!(world.last, Received::Dropped(DropReason::StrayAck));
+    world.quiet();
+    world.all_gone();
+}
+
+#[test]
+fn the_same_invite_on_another_way_is_a_loop() {
+    let mut world = World::new();
+    let caller = Caller::dial(&mut world, "+12125551234");
+    world.forget_inbox();
+    let branch = format!("branch={}", caller.branch);
+    let other = caller.invite.replace(&branch, "branch=z9hG4bK-elsewhere");
+    world.send(PBX, ACCESS, &other);
+    let answer = world.expect(PBX, "SIP/2.0 482");
+    assert_eq!(answer.header("Reason"), Cause::Loop.reason_header());
+    caller.cancel(&mut world);
+    world.forget_inbox();
+    world.all_gone();
+}
+
+#[test]
+fn a_retransmitted_invite_makes_one_call() {
+    let mut world = World::new();
+    let caller = Caller::dial(&mut world, "+12125551234");
+    let trying = world.expect(PBX, "SIP/2.0 100");
+    world.expect(CARRIER_A, "INVITE ");
+    world.send(PBX, ACCESS, &caller.invite);
+    assert_eq!(world.expect(PBX, "SIP/2.0 100").0, trying.0);
+    world.quiet();
+    assert_eq!(world.engine.tables().calls, 1);
+    caller.cancel(&mut world);
+    world.forget_inbox();
+    world.all_gone();
+}
