@@ -10,10 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ravelin-wire", &[]),
     ("ravelin-stir", &[]),
     ("ravelin-policy", &["ravelin-contract"]),
-    (
-        "ravelin-engine",
-        &["ravelin-contract", "ravelin-wire", "ravelin-stir", "ravelin-policy"],
-    ),
+    ("ravelin-engine", &["ravelin-contract", "ravelin-wire", "ravelin-stir", "ravelin-policy"]),
     ("ravelin-io", &["ravelin-engine", "ravelin-wire"]),
     (
         "ravelin-edge",

@@ -248,12 +248,8 @@ fn the_manual_lists_every_cause_and_drop_reason() {
             0 => "-".to_owned(),
             status => status.to_string(),
         };
-        let row = format!(
-            "| {} | {status} | `{}` | {} |",
-            cause.number(),
-            cause.label(),
-            cause.text()
-        );
+        let row =
+            format!("| {} | {status} | `{}` | {} |", cause.number(), cause.label(), cause.text());
         assert!(manual.contains(&row), "docs/MANUAL.md lacks the row: {row}");
     }
     for reason in ravelin_engine::drops::DropReason::ALL {

@@ -71,7 +71,10 @@ impl Verdict {
         if a.answered && b.refused.is_some() && b.answered {
             self.fault(format!("call {number}: the callee refused and answered"));
         }
-        if b.answered && b.timed_out && a.answered && !a.timed_out {
+        if a.unacknowledged {
+            self.fault(format!("call {number}: the caller's 200 was never acknowledged"));
+        }
+        if b.unacknowledged {
             // 5 % loss is no reason for a lost ACK: everything is repeated (issue: 0
             // unacknowledged 200). Only a run of losses over 64*T1 may do that.
             self.fault(format!("call {number}: the callee's 200 was never acknowledged"));

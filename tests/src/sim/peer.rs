@@ -37,6 +37,12 @@ pub(super) enum Act {
     Die { after_ms: u64 },
 }
 
+impl Act {
+    pub(super) const fn is_death(&self) -> bool {
+        matches!(self, Self::Die { .. })
+    }
+}
+
 /// How a call ended, as this party sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
@@ -45,8 +51,8 @@ pub(super) struct Outcome {
     pub(super) ended: bool,
     /// Status of a refusal, as sent or received.
     pub(super) refused: Option<u16>,
-    /// A request of this party got no final response within 64*T1, or a 2xx no ACK.
-    pub(super) timed_out: bool,
+    /// A 2xx of this party got no ACK within 64*T1, in a call that had not ended.
+    pub(super) unacknowledged: bool,
     pub(super) died: bool,
     /// RTP packets that arrived, and those that belonged to another call.
     pub(super) rtp: u32,
@@ -158,7 +164,13 @@ impl Peer {
     }
 
     /// Starts call `number` to `uri_user` as the caller.
-    pub(super) fn dial(&mut self, now: u64, number: u32, user: &str, acts: Vec<Act>) -> Vec<Effect> {
+    pub(super) fn dial(
+        &mut self,
+        now: u64,
+        number: u32,
+        user: &str,
+        acts: Vec<Act>,
+    ) -> Vec<Effect> {
         let mut call = self.blank(number, true, acts);
         call.started_ms = now;
         call.call_id = format!("{:016x}-{number}@{}", self.rng.next(), self.address.ip());
@@ -285,7 +297,6 @@ impl Peer {
         if now >= item.since_ms + GIVE_UP_MS && !(item.silent && now < item.since_ms + 180_000) {
             let key = item.key.clone();
             call.unanswered.remove(&id);
-            call.outcome.timed_out = true;
             return match key {
                 Key::Request { method: "INVITE", .. } if !call.outcome.answered => {
                     call.outcome.ended = true;
@@ -296,7 +307,10 @@ impl Peer {
                     call.outcome.ended = true;
                     vec![]
                 }
-                Key::Response { success: true, .. } => self.bye(now, number),
+                Key::Response { success: true, .. } if !call.outcome.ended => {
+                    call.outcome.unacknowledged = true;
+                    self.bye(now, number)
+                }
                 _ => vec![],
             };
         }

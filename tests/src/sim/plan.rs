@@ -48,12 +48,19 @@ impl Plan {
         let calls = (0..count)
             .map(|index| {
                 let number = u32::try_from(index).unwrap_or_default() + 1;
+                let caller = caller_acts(&mut rng);
+                let mut carriers = [callee_acts(&mut rng), callee_acts(&mut rng)];
+                if caller.iter().any(Act::is_death) {
+                    // With both parties silent in an answered call nobody is left to end it but
+                    // the limit of its duration.
+                    carriers.iter_mut().for_each(|acts| acts.retain(|act| !act.is_death()));
+                }
                 PlannedCall {
                     number,
                     at_ms: rng.below(3_000),
                     user: format!("+1404{number:07}"),
-                    caller: caller_acts(&mut rng),
-                    carriers: [callee_acts(&mut rng), callee_acts(&mut rng)],
+                    caller,
+                    carriers,
                 }
             })
             .collect();

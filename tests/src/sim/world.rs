@@ -18,7 +18,7 @@ use ravelin_engine::{
 
 use super::{
     judge::Verdict,
-    peer::{Act, Effect, GIVE_UP_MS, Peer, Wake},
+    peer::{Effect, GIVE_UP_MS, Peer, Wake},
     plan::Plan,
     rng::Rng,
 };
@@ -324,23 +324,10 @@ impl World {
         for (shard, engine) in self.engines.iter().enumerate() {
             let left = engine.tables().left_over();
             if !left.is_empty() {
-                // A party that fell silent in an answered call leaves the other one talking; the
-                // plan lets that one hang up, so even then nothing may stay.
                 verdict.fault(format!("shard {shard} still holds {left:?}"));
             }
         }
         verdict
-    }
-
-    /// Whether any party of the plan falls silent.
-    #[must_use]
-    pub fn has_deaths(&self) -> bool {
-        self.plan
-            .calls
-            .iter()
-            .flat_map(|call| call.carriers.iter().chain([&call.caller]))
-            .flatten()
-            .any(|act| matches!(act, Act::Die { .. }))
     }
 }
 
