@@ -9,10 +9,8 @@ use axum::{
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
-    metrics::{
-        MetricType, counter::ConstCounter, counter::Counter, family::Family, gauge::ConstGauge,
-    },
+    encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, text::encode},
+    metrics::{MetricType, counter::Counter, exemplar::Exemplar, family::Family},
     registry::Registry,
 };
 use ravelin_contract::metrics::{MetricsReport, SampleKind};
@@ -236,13 +234,24 @@ impl Collector for Nodes {
             };
             let mut metric = encoder.encode_descriptor(&name, &family.help, None, kind)?;
             for (labels, value) in family.samples {
-                let one = metric.encode_family(&labels)?;
-                match family.kind {
-                    SampleKind::Counter => ConstCounter::new(value).encode(one)?,
-                    SampleKind::Gauge => ConstGauge::new(value).encode(one)?,
+                if labels.is_empty() {
+                    put(&mut metric, family.kind, value)?;
+                } else {
+                    put(&mut metric.encode_family(&labels)?, family.kind, value)?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+fn put(
+    metric: &mut MetricEncoder<'_>,
+    kind: SampleKind,
+    value: f64,
+) -> Result<(), std::fmt::Error> {
+    match kind {
+        SampleKind::Counter => metric.encode_counter(&value, None::<&Exemplar<Labels, f64>>),
+        SampleKind::Gauge => metric.encode_gauge(&value),
     }
 }

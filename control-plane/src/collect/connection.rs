@@ -9,7 +9,7 @@ use ravelin_contract::{
     link::{ApplyResult, Down, FRAME_MAX_BYTES, Up},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until, timeout},
 };
@@ -28,6 +28,9 @@ use crate::{
 
 /// A node that does not say hello in this time is let go.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a refused peer may still send, and for how long.
+const REFUSED_DRAIN_BYTES: u64 = 64 * 1024;
+const REFUSED_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often a quiet node is asked for a sign of life.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// A node that is silent this long is taken for dead.
@@ -67,9 +70,23 @@ where
     };
     links.counters.links_refused.inc();
     tracing::warn!(%refusal, "a link was refused");
-    let refused = Down::Refused { reason: refusal };
+    refuse(read, write, refusal).await;
+}
+
+/// Tells the peer why, and reads what it still sends: closing on unread octets would reset the
+/// stream, and the reason with it.
+async fn refuse<R, W>(read: R, mut write: W, reason: String)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let told = async {
+        frames::write(&mut write, &Down::Refused { reason }).await?;
+        write.shutdown().await?;
+        tokio::io::copy(&mut read.take(REFUSED_DRAIN_BYTES), &mut tokio::io::sink()).await
+    };
     // The peer may be gone; there is nobody else to tell.
-    let _ = timeout(HELLO_TIMEOUT, frames::write(&mut write, &refused)).await;
+    let _ = timeout(REFUSED_DRAIN_TIMEOUT, told).await;
 }
 
 /// A sign in the audit trail; losing it does not end the link.

@@ -16,7 +16,7 @@ use ravelin_contract::{
     chain::{Entry, Head, hash_from_hex, to_hex},
 };
 use sqlx::{
-    Any, AnyConnection, AnyPool, Row, SqlSafeStr, Transaction,
+    Any, AnyConnection, AnyPool, Connection, Row, SqlSafeStr, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::{Migration, MigrationType, Migrator},
 };
@@ -74,11 +74,14 @@ impl Store {
                 .idle_timeout(None)
                 .max_lifetime(None)
         };
+        if backend == Backend::Postgres {
+            free(&options, setting).await?;
+        }
         let writer = pool(1)
             .after_connect(move |connection, _| Box::pin(prepare(connection, backend, true)))
             .connect_with(options.clone())
             .await
-            .map_err(|error| refused_lock(error, setting))?;
+            .map_err(StoreError::from)?;
         migrator().run(&writer).await.map_err(StoreError::from)?;
         let readers = pool(READERS_MAX)
             .after_connect(move |connection, _| Box::pin(prepare(connection, backend, false)))
@@ -264,15 +267,21 @@ async fn prepare(
     Ok(())
 }
 
-const LOCKED: &str = "advisory lock held";
+const LOCKED: &str = "another control plane uses this database";
 
-fn refused_lock(error: sqlx::Error, setting: &str) -> ControlError {
-    match error {
+/// Says at once if another control plane holds the database; the pool itself, which takes the lock
+/// with each new connection, would only try until it gives up.
+async fn free(options: &AnyConnectOptions, setting: &str) -> Result<(), ControlError> {
+    let mut connection = AnyConnection::connect_with(options).await.map_err(StoreError::from)?;
+    let prepared = prepare(&mut connection, Backend::Postgres, true).await;
+    // Ending the connection frees the lock.
+    connection.close().await.map_err(StoreError::from)?;
+    prepared.map_err(|error| match error {
         sqlx::Error::Configuration(inner) if inner.to_string() == LOCKED => {
             ControlError::AlreadyRunning { what: without_password(setting) }
         }
         other => StoreError::from(other).into(),
-    }
+    })
 }
 
 /// A store URL that may be shown.

@@ -1,0 +1,13 @@
+//! The control plane through its real sockets: HTTP, the link's Unix socket and its TLS listener.
+
+mod access;
+mod config;
+mod e911;
+mod emergency;
+mod link;
+mod metrics;
+mod postgres;
+mod records;
+mod soc2;
+mod start;
+mod support;
