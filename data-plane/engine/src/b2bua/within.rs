@@ -63,7 +63,10 @@ pub(crate) fn request(
     core.layer.set_owner(server, call.tu());
     let asked = Asked { side, server, message, meta };
     let fresh = call.leg_mut(side).is_some_and(|leg| leg.dialog.take_cseq(message.cseq().number));
-    if !fresh {
+    // RFC 3261 12.2.2 asks for 500 on any request out of order. A BYE is the exception here: its
+    // sender counts the call as over whatever we answer (15.1.1), so to refuse one that another
+    // request overtook would leave the other party in a call that nobody ends.
+    if !fresh && method != Method::Bye {
         return refuse(core, call, turn, &asked, Cause::OutOfOrder);
     }
     match method {
@@ -229,7 +232,7 @@ fn check(call: &Call, asked: &Asked<'_>, method: RelayMethod) -> Result<(), Caus
     Ok(())
 }
 
-/// Writes and sends the request to the other party.
+/// Passes the request to the other party, body and all.
 fn pass_on(
     core: &mut Core,
     call: &mut Call,
@@ -237,27 +240,50 @@ fn pass_on(
     asked: &Asked<'_>,
     method: RelayMethod,
 ) -> Result<(), Cause> {
+    let mut body = core.pool.take();
+    let sent = match carry(core, call, turn, asked.side, asked.message, &mut body) {
+        // Hold is refused to the caller of an emergency call (EM-60).
+        Ok(carried)
+            if carried.description
+                && !carried.both_ways
+                && call.is_emergency()
+                && asked.side == Side::Caller
+                && method.refreshes_target() =>
+        {
+            Err(Cause::NotAcceptable)
+        }
+        Ok(carried) => {
+            let offer = carried.description && method.refreshes_target();
+            send(core, call, turn, asked, method, offer, &body)
+        }
+        Err(cause) => Err(cause),
+    };
+    core.pool.give(body);
+    if sent.is_err()
+        && method.refreshes_target()
+        && let Some(anchor) = &mut call.anchor
+    {
+        anchor.roll_back();
+    }
+    sent
+}
+
+/// Writes and sends the request to the other party.
+fn send(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    asked: &Asked<'_>,
+    method: RelayMethod,
+    offer: bool,
+    body: &[u8],
+) -> Result<(), Cause> {
     let message = asked.message;
     let hops = match message.max_forwards() {
         Some(0) => return Err(Cause::TooManyHops),
         Some(hops) => hops - 1,
         None => 70,
     };
-    let mut body = core.pool.take();
-    let carried = carry(core, call, turn, asked.side, message, &mut body)?;
-    // Hold is refused to the caller of an emergency call (EM-60).
-    if carried.description
-        && !carried.both_ways
-        && call.is_emergency()
-        && asked.side == Side::Caller
-        && method.refreshes_target()
-    {
-        if let Some(anchor) = &mut call.anchor {
-            anchor.roll_back();
-        }
-        core.pool.give(body);
-        return Err(Cause::NotAcceptable);
-    }
     let reserved = core.layer.reserve_branch(Room::Reserved, ctx!(core, turn));
     let Ok((client, branch)) = reserved else { return Err(Cause::TransactionsFull) };
     let tu = call.tu();
@@ -286,14 +312,13 @@ fn pass_on(
                 write_no_body(out);
             } else {
                 write_body_headers(message, out);
-                write_content(&body, out);
+                write_content(body, out);
             }
             Ok::<(), ()>(())
         });
     if sent.is_err() {
         return Err(Cause::Internal);
     }
-    let offer = carried.description && method.refreshes_target();
     match method {
         RelayMethod::Invite => {
             own.negotiation.invite_received(offer);
@@ -311,7 +336,6 @@ fn pass_on(
     }
     let mut head = core.pool.take();
     write_head(message, asked.meta.source, b"", &mut head);
-    core.pool.give(body);
     if method == RelayMethod::Invite {
         trying(core, call, turn, asked, &head);
     }
