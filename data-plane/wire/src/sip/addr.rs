@@ -13,6 +13,7 @@ pub struct NameAddr<'a> {
     pub uri: &'a [u8],
     /// Header parameters, those after the brackets.
     pub params: Params<'a>,
+    tag: Option<&'a [u8]>,
 }
 
 impl<'a> NameAddr<'a> {
@@ -50,14 +51,22 @@ impl<'a> NameAddr<'a> {
             },
         };
         Uri::parse(uri)?;
-        Some(Self { display, uri, params: Params::parse(rest)? })
+        let mut tag = None;
+        let params = Params::parse_each(rest, |name, value| {
+            if name.eq_ignore_ascii_case(b"tag") {
+                // It names a dialog: one, and not an empty one.
+                return tag.replace(value?).is_none().then_some(());
+            }
+            Some(())
+        })?;
+        Some(Self { display, uri, params, tag })
     }
 
     /// The tag, if there is one.
     #[must_use]
     #[inline]
-    pub fn tag(&self) -> Option<&'a [u8]> {
-        self.params.get(b"tag")
+    pub const fn tag(&self) -> Option<&'a [u8]> {
+        self.tag
     }
 
     /// Value of header parameter `name`, if it has one.

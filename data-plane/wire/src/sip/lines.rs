@@ -155,8 +155,7 @@ fn entry(line: &[u8], at: usize) -> Result<Entry, ErrorKind> {
     })
 }
 
-/// Refuses bare CR, control characters and what is not UTF-8. Counting the control octets of the
-/// head tells in one pass whether there are any besides the line ends already seen.
+/// Refuses bare CR, control characters and what is not UTF-8.
 fn check_octets(
     message: &[u8],
     start: usize,
@@ -165,41 +164,35 @@ fn check_octets(
     index: &Index,
 ) -> Result<(), ErrorKind> {
     let head = message.get(..end).unwrap_or_default();
-    let (controls, ascii) = survey(head);
-    if !ascii && std::str::from_utf8(head).is_err() {
-        return Err(ErrorKind::NotUtf8);
-    }
-    if controls == line_ends * 2 {
+    // The line ends already seen are two special octets each. Usually there are no others.
+    if special_octets(head) == line_ends * 2 {
         return Ok(());
+    }
+    if std::str::from_utf8(head).is_err() {
+        return Err(ErrorKind::NotUtf8);
     }
     let start_line = message.get(..start.saturating_sub(2)).unwrap_or_default();
     check_plain(start_line)?;
+    let mut escaped = 0;
     for entry in index.entries() {
-        check_value(entry.value(message), entry.name.is_address())?;
+        let value = entry.value(message);
+        check_value(value, entry.name.is_address())?;
+        escaped += value.iter().filter(|&&c| is_escaped_control(c)).count();
     }
-    // What is left lies between the parts: a stray CR before a line end or round a colon.
-    let quoted: usize = index
-        .entries()
-        .iter()
-        .map(|entry| entry.value(message).iter().filter(|&&c| is_escaped_control(c)).count())
-        .sum();
-    if controls == line_ends * 2 + quoted { Ok(()) } else { Err(ErrorKind::BareLineEnd) }
+    // What is left lies between the parts: a stray CR before a line end or after a colon.
+    let controls = head.iter().filter(|&&c| c.is_ascii_control() && c != b'\t').count();
+    if controls == line_ends * 2 + escaped { Ok(()) } else { Err(ErrorKind::BareLineEnd) }
 }
 
-/// How many control octets (HT aside) there are, and whether all octets are ASCII.
-fn survey(head: &[u8]) -> (usize, bool) {
-    let mut controls = 0;
-    let mut high = 0;
-    // Chunks short enough for a byte-wide counter, which the compiler turns into vector code.
-    for chunk in head.chunks(128) {
-        let mut count = 0u8;
-        for &c in chunk {
-            count += u8::from(c < 0x20 && c != b'\t') + u8::from(c == 0x7f);
-            high |= c;
-        }
-        controls += usize::from(count);
-    }
-    (controls, high < 0x80)
+/// How many octets are control characters, HT and DEL among them, or not ASCII.
+fn special_octets(head: &[u8]) -> usize {
+    // One more, as a signed number, is below 0x21 for exactly these.
+    let special = |c: &u8| u8::from(c.wrapping_add(1).cast_signed() < 0x21);
+    // A counter of one octet for blocks of fixed length is what the compiler turns into vector code.
+    let (blocks, rest) = head.as_chunks::<64>();
+    let count = |block: &[u8]| block.iter().map(special).fold(0u8, u8::wrapping_add);
+    let total: usize = blocks.iter().map(|block| usize::from(count(block))).sum();
+    total + usize::from(count(rest))
 }
 
 const fn is_escaped_control(c: u8) -> bool {

@@ -1,17 +1,16 @@
 //! One whole message.
 
 use super::addr::NameAddr;
-use super::chars::split;
+use super::chars::{self, split};
 use super::content::ContentType;
 use super::date::parse_date;
 use super::error::{ErrorKind, ParseError};
 use super::fields::{CSeq, RAck, decimal, method};
 use super::lines::{self, Entry, Index};
 use super::name::{HeaderName, Method};
-use super::uri::{Scheme, Uri};
+use super::uri::Uri;
 use super::values::{Values, elements, split_commas};
 use super::via::{COOKIE, Via};
-use super::{chars, uri};
 use crate::limits::{
     ID_MAX_BYTES, LIST_MAX_COUNT, MESSAGE_MAX_BYTES, METHOD_MAX_BYTES, URI_MAX_BYTES, VIA_MAX_COUNT,
 };
@@ -428,19 +427,14 @@ const fn is_one_contact(start: StartLine<'_>, method: Method<'_>) -> bool {
     }
 }
 
-/// From or To: an address with at most one tag.
+/// From or To: an address with at most one tag, which is no quoted string.
 fn party(value: &[u8]) -> Option<Result<NameAddr<'_>, ErrorKind>> {
     let addr = NameAddr::parse(value)?;
-    if let Some(tag) = addr.params.find(b"tag") {
-        let tag = tag.filter(|tag| chars::all(tag, chars::VALUE))?;
-        if tag.len() > ID_MAX_BYTES {
-            return Some(Err(ErrorKind::IdTooLong));
-        }
-        if addr.params.repeats(b"tag") {
-            return None;
-        }
+    match addr.tag() {
+        Some(tag) if tag.first() == Some(&b'"') => None,
+        Some(tag) if tag.len() > ID_MAX_BYTES => Some(Err(ErrorKind::IdTooLong)),
+        _ => Some(Ok(addr)),
     }
-    Some(Ok(addr))
 }
 
 /// RFC 3261 `callid`, widened to all printable ASCII that separates nothing.
@@ -521,7 +515,7 @@ fn parse_request_line(line: &[u8]) -> Result<StartLine<'_>, ErrorKind> {
     }
     let uri = Uri::parse(target).ok_or(ErrorKind::RequestUri)?;
     // RFC 3261 19.1.1: headers do not belong here, and must never become real ones.
-    if matches!(uri.scheme, Scheme::Sip | Scheme::Sips) && uri::has_headers(target) {
+    if !uri.headers.is_empty() {
         return Err(ErrorKind::RequestUriHeaders);
     }
     Ok(StartLine::Request { method, uri: target })

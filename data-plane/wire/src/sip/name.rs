@@ -151,7 +151,7 @@ impl HeaderName {
         // Ends at the first free slot; the table is never full.
         while let Some(&index) = TABLE.get(slot) {
             let Some((text, header)) = NAMES.get(usize::from(index)) else { break };
-            if text.as_bytes().eq_ignore_ascii_case(name) {
+            if text.as_bytes() == name || text.as_bytes().eq_ignore_ascii_case(name) {
                 return *header;
             }
             slot = (slot + 1) % SLOTS;

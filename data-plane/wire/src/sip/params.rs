@@ -19,11 +19,21 @@ impl<'a> Params<'a> {
     /// empty value, quotes closed, nothing left over.
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        Self::parse_each(bytes, |_, _| Some(()))
+    }
+
+    /// As [`Params::parse`], showing each parameter to `see`, which may refuse it.
+    #[inline]
+    pub(crate) fn parse_each(
+        bytes: &'a [u8],
+        mut see: impl FnMut(&'a [u8], Option<&'a [u8]>) -> Option<()>,
+    ) -> Option<Self> {
         let bytes = trim(bytes);
         let mut rest = bytes;
         let mut count = 0;
         while !rest.is_empty() {
-            let (_, tail) = next(rest)?;
+            let ((name, value), tail) = next(rest)?;
+            see(name, value)?;
             rest = tail;
             count += 1;
             if count > PARAM_MAX_COUNT {
@@ -73,12 +83,6 @@ impl<'a> Params<'a> {
     #[must_use]
     pub fn has(self, name: &[u8]) -> bool {
         self.find(name).is_some()
-    }
-
-    /// Whether two parameters have the same name.
-    #[must_use]
-    pub fn repeats(self, name: &[u8]) -> bool {
-        self.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).nth(1).is_some()
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::chars::{self, HNV, HOST, OPAQUE, PARAM, PASSWORD, USER, all_escaped, split};
+use super::chars::{
+    self, HNV, HOST, OPAQUE, PARAM, PASSWORD, USER, all_escaped, run_escaped, split,
+};
 use super::fields::decimal;
 use crate::limits::{PARAM_MAX_COUNT, URI_MAX_BYTES};
 
@@ -141,45 +143,35 @@ impl<'a> Uri<'a> {
         if let Some(at) = memchr::memchr(b'@', opaque) {
             let (userinfo, tail) = split(opaque, at);
             rest = tail.get(1..)?;
-            let (user, password) = match memchr::memchr(b':', userinfo) {
-                Some(colon) => {
-                    let (user, password) = split(userinfo, colon);
-                    (user, Some(password.get(1..)?))
-                }
-                None => (userinfo, None),
-            };
-            if user.is_empty()
-                || !all_escaped(user, USER)
-                || !password.is_none_or(|p| all_escaped(p, PASSWORD))
-            {
+            let (user, password) = split(userinfo, run_escaped(userinfo, USER));
+            if user.is_empty() {
                 return None;
             }
             uri.user = Some(user);
-            uri.password = password;
-        }
-        let (host, mut tail) = split_host(rest)?;
-        uri.host = host;
-        if let Some(rest) = tail.strip_prefix(b":") {
-            let (port, rest) = split_port(rest)?;
-            uri.port = Some(port);
-            tail = rest;
-        }
-        let (params, headers) = match memchr::memchr(b'?', tail) {
-            Some(at) => {
-                let (params, headers) = split(tail, at);
-                (params, Some(headers.get(1..)?))
-            }
-            None => (tail, None),
-        };
-        uri.params = check_params(params)?;
-        if let Some(headers) = headers {
-            uri.headers = headers;
-            for header in headers.split(|&c| c == b'&') {
-                let (name, value) = split(header, memchr::memchr(b'=', header)?);
-                let value = value.get(1..)?;
-                if name.is_empty() || !all_escaped(name, HNV) || !all_escaped(value, HNV) {
+            if !password.is_empty() {
+                let password = password.strip_prefix(b":")?;
+                if !all_escaped(password, PASSWORD) {
                     return None;
                 }
+                uri.password = Some(password);
+            }
+        }
+        let (host, mut rest) = split_host(rest)?;
+        uri.host = host;
+        if let Some(tail) = rest.strip_prefix(b":") {
+            let (port, tail) = split_port(tail)?;
+            uri.port = Some(port);
+            rest = tail;
+        }
+        (uri.params, rest) = split_params(rest)?;
+        if rest.is_empty() {
+            return Some(uri);
+        }
+        uri.headers = rest.strip_prefix(b"?")?;
+        for header in uri.headers.split(|&c| c == b'&') {
+            let (name, value) = split(header, run_escaped(header, HNV));
+            if name.is_empty() || !all_escaped(value.strip_prefix(b"=")?, HNV) {
+                return None;
             }
         }
         Some(uri)
@@ -196,8 +188,9 @@ impl<'a> Uri<'a> {
             return None;
         }
         uri.user = Some(number);
-        uri.params = check_params(params)?;
-        Some(uri)
+        let rest;
+        (uri.params, rest) = split_params(params)?;
+        rest.is_empty().then_some(uri)
     }
 
     /// The host as an address or a name. `None` for schemes without host.
@@ -241,25 +234,26 @@ fn scheme(name: &[u8]) -> Option<Scheme> {
     ok.then_some(Scheme::Other)
 }
 
-fn check_params(params: &[u8]) -> Option<UriParams<'_>> {
-    if params.is_empty() {
-        return Some(UriParams(params));
-    }
-    let list = params.strip_prefix(b";")?;
-    for (count, param) in list.split(|&c| c == b';').enumerate() {
-        let (name, value) = match memchr::memchr(b'=', param) {
-            Some(at) => {
-                let (name, value) = split(param, at);
-                (name, Some(value.get(1..)?))
-            }
-            None => (param, None),
-        };
-        let value_ok = value.is_none_or(|v| !v.is_empty() && all_escaped(v, PARAM));
-        if name.is_empty() || !all_escaped(name, PARAM) || !value_ok || count >= PARAM_MAX_COUNT {
+/// Splits a checked parameter list, which may be empty, off the start of `s`.
+fn split_params(s: &[u8]) -> Option<(UriParams<'_>, &[u8])> {
+    let mut rest = s;
+    let mut count = 0;
+    while let Some(param) = rest.strip_prefix(b";") {
+        let name = run_escaped(param, PARAM);
+        count += 1;
+        if name == 0 || count > PARAM_MAX_COUNT {
             return None;
         }
+        rest = split(param, name).1;
+        if let Some(value) = rest.strip_prefix(b"=") {
+            let length = run_escaped(value, PARAM);
+            if length == 0 {
+                return None;
+            }
+            rest = split(value, length).1;
+        }
     }
-    Some(UriParams(params))
+    Some((UriParams(split(s, s.len() - rest.len()).0), rest))
 }
 
 /// Splits a checked host off the start of `s`.
@@ -289,24 +283,39 @@ pub fn parse_host(host: &[u8]) -> Option<Host<'_>> {
     if let Some(inner) = host.strip_prefix(b"[") {
         return parse_ipv6(inner.strip_suffix(b"]")?).map(|ip| Host::Ip(IpAddr::V6(ip)));
     }
-    if !chars::all(host, HOST) {
-        return None;
-    }
     let name = host.strip_suffix(b".").unwrap_or(host);
-    let last = name.rsplit(|&c| c == b'.').next()?;
-    if !last.is_empty() && last.iter().all(u8::is_ascii_digit) {
-        return parse_ipv4(host).map(|ip| Host::Ip(IpAddr::V4(ip)));
+    let mut before = b'.';
+    let mut numeric = true; // the label so far
+    for &c in name {
+        match c {
+            b'.' | b'-' if matches!(before, b'.') => return None, // empty label, or hyphen at edge
+            b'.' if before == b'-' => return None,
+            b'.' => numeric = true,
+            b'0'..=b'9' => {}
+            _ if chars::is(c, HOST) => numeric = false,
+            _ => return None,
+        }
+        before = c;
     }
-    // One pass over the labels: none empty, none with a hyphen at its edge.
-    let labels_ok = name.split(|&c| c == b'.').all(|label| {
-        label.first().is_some_and(|&c| c != b'-') && label.last().is_some_and(|&c| c != b'-')
-    });
-    labels_ok.then_some(Host::Name(host))
+    match before {
+        b'.' | b'-' => None,
+        _ if numeric => parse_ipv4(host).map(|ip| Host::Ip(IpAddr::V4(ip))),
+        _ => Some(Host::Name(host)),
+    }
 }
 
 /// Dotted quad without leading zeros.
 pub(crate) fn parse_ipv4(s: &[u8]) -> Option<Ipv4Addr> {
-    std::str::from_utf8(s).ok()?.parse().ok()
+    let mut parts = s.split(|&c| c == b'.');
+    let mut octets = [0u8; 4];
+    for octet in &mut octets {
+        let digits = parts.next()?;
+        if digits.len() > 3 || digits.len() > 1 && digits.first() == Some(&b'0') {
+            return None;
+        }
+        *octet = u8::try_from(decimal(digits)?).ok()?;
+    }
+    parts.next().is_none().then(|| Ipv4Addr::from(octets))
 }
 
 /// IPv6 text without brackets. Tolerates the third colon that the grammar of RFC 3261 produced
@@ -363,10 +372,4 @@ pub fn eq_unescaped_ignore_case(escaped: &[u8], plain: &[u8]) -> bool {
     }
     let lower = |c: u8| c.to_ascii_lowercase();
     percent_decode(escaped).map(lower).eq(plain.iter().copied().map(lower))
-}
-
-/// Whether a parsed SIP URI carries `?headers`. The user part may hold a `?` of its own.
-pub(crate) fn has_headers(uri: &[u8]) -> bool {
-    let host_at = memchr::memchr(b'@', uri).map_or(0, |at| at + 1);
-    uri.get(host_at..).is_some_and(|tail| tail.contains(&b'?'))
 }

@@ -85,7 +85,6 @@ impl<'a> Via<'a> {
             None => (None, rest),
         };
         let rest = trim_start(rest);
-        let params = Params::parse(rest)?;
         let mut via = Self {
             version,
             transport,
@@ -94,11 +93,9 @@ impl<'a> Via<'a> {
             branch: None,
             rport: None,
             received: None,
-            params,
+            params: Params::default(),
         };
-        for (name, value) in params.iter() {
-            via.take_param(name, value)?;
-        }
+        via.params = Params::parse_each(rest, |name, value| via.take_param(name, value))?;
         Some(via)
     }
 
