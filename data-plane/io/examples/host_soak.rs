@@ -109,7 +109,7 @@ fn main() {
         if report.elapsed() >= Duration::from_secs(10) {
             report = Instant::now();
             println!(
-                "{:>5} s: {round_trips} round trips, longest {} ms (stops included), {} foreign wakes",
+                "{:>5} s: {round_trips} round trips, longest {} ms with stops, {} foreign wakes",
                 start.elapsed().as_secs(),
                 longest.as_millis(),
                 wakes.load(Ordering::Relaxed)

@@ -57,7 +57,7 @@ fn main() {
             let mut streams = Streams::new(ShardId(0), StreamLimits::default());
             streams.listen(driver.as_mut(), ListenerId(1), at)?;
             if task {
-                let forever = std::future::pending::<()>();
+                let forever = glommio::timer::sleep(Duration::from_secs(86_400));
                 assert!(tasks.spawn_local(forever).is_ok(), "no executor");
             }
             let length = Duration::from_secs(seconds);

@@ -1,9 +1,9 @@
 //! CPU per relayed datagram: both drivers against a bare loop over the same system calls.
 //!
-//! `udp_relay_bench [ROUNDS] [RELAY_CORE] [LOAD_CORE]` alternates the three in each round, drops the
-//! first round and prints the median with minimum and maximum, and the ratio to the bare loop. What
-//! is counted is the CPU time of the relaying thread, kernel included. On the loopback the sender
-//! pays for the receiver's input path: read the ratios, not the absolute figures.
+//! `udp_relay_bench [ROUNDS] [RELAY_CORE] [LOAD_CORE]` alternates the three in each round, drops
+//! the first round and prints the median with minimum and maximum, and the ratio to the bare loop.
+//! What is counted is the CPU time of the relaying thread, kernel included. On the loopback the
+//! sender pays for the receiver's input path: read the ratios, not the absolute figures.
 //!
 //! Two shapes of load, 172 bytes each (20 ms of G.711 in RTP):
 //! - `burst`: one port, 64 datagrams at a time.
@@ -75,7 +75,7 @@ fn main() {
         });
         for ((name, _), (median, least, most)) in RELAYS.iter().zip(medians) {
             println!(
-                "{:<8} {name:<6} {median:>7.0} ns CPU per datagram ({least:.0}..{most:.0}), {:.2} of bare",
+                "{:<8} {name:<6} {median:>6.0} ns a datagram ({least:.0}..{most:.0}), {:.2} of bare",
                 shape.name,
                 median / medians[0].0
             );
@@ -128,8 +128,8 @@ fn measure(relay: Relay, shape: Shape, relay_core: usize, load_core: usize) -> f
     used.as_nanos() as f64 / moved as f64
 }
 
-/// Where a datagram that came in on `port` goes: its peer if there is one port, else the peer of the
-/// other port of the pair.
+/// Where a datagram that came in on `port` goes: its peer if there is one port, else the peer of
+/// the other port of the pair.
 fn other(port: usize, ports: usize) -> usize {
     if ports == 1 { port } else { port ^ 1 }
 }

@@ -1,5 +1,5 @@
-//! Socket addresses in the form of the kernel (`sockaddr_in`, `sockaddr_in6`), written and read byte
-//! by byte.
+//! Socket addresses in the form of the kernel (`sockaddr_in`, `sockaddr_in6`), written and read
+//! byte by byte.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
-/// Datagrams kept. The send queue itself holds megabytes: whoever fills it and this too is not being
-/// drained, and the transaction layer retransmits.
+/// Datagrams kept. The send queue itself holds megabytes: whoever fills it and this too is not
+/// being drained, and the transaction layer retransmits.
 pub(crate) const BACKLOG_MAX: usize = 256;
 
 struct Waiting {

@@ -1,8 +1,8 @@
 //! The seam between a shard and whatever moves its datagrams.
 //!
 //! A turn of a shard: [`Driver::wait`], [`Driver::receive`] into the engine, the engine's timers,
-//! [`Driver::send`] of the whole [`TxQueue`]. One driver value belongs to one shard and never leaves
-//! its thread; only its [`Waker`] does.
+//! [`Driver::send`] of the whole [`TxQueue`]. One driver value belongs to one shard and never
+//! leaves its thread; only its [`Waker`] does.
 
 mod choice;
 mod stats;

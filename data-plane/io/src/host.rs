@@ -5,9 +5,9 @@
 //!
 //! glommio 0.9 parks its thread when a pass over its task queues ran nothing. A pass also runs
 //! nothing when the preemption timer fires between arming and the first check, which takes one
-//! stall of that length (a throttled container, a paused virtual machine); the wakes that made tasks
-//! runnable are then already consumed, and the thread sleeps until something unrelated happens. An
-//! always-runnable task does not prevent it: it is runnable and not run. So:
+//! stall of that length (a throttled container, a paused virtual machine); the wakes that made
+//! tasks runnable are then already consumed, and the thread sleeps until something unrelated
+//! happens. An always-runnable task does not prevent it: it is runnable and not run. So:
 //!
 //! 1. The shard's loop holds the thread. It enters glommio's own loop only when glommio has tasks
 //!    (see [`Tasks`]), by waiting for a timer of a microsecond, and it is back after one pass.

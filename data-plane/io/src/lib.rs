@@ -3,7 +3,8 @@
 //!
 //! | Module | What it is |
 //! |---|---|
-//! | [`driver`] | the seam: [`driver::Driver`], what it delivers, what it counts, how it is chosen |
+//! | [`driver`] | the seam: [`driver::Driver`], what it delivers, what it counts, how it is chosen
+//! |
 //! | [`uring`] | UDP through one private io_uring ring per shard: the default |
 //! | [`mmsg`] | UDP through epoll, recvmmsg and sendmmsg, where io_uring is forbidden |
 //! | [`stream`] | SIP over TCP: listeners, connections, framing, bounded queues, deadlines |
@@ -12,6 +13,7 @@
 //! | [`probe`] | what this kernel and this process may do, with a name for what is missing |
 //! | [`clock`] | the one place that reads the clocks |
 //! | [`sys`] | the only `unsafe` of the product, behind safe types |
+#![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod addr;

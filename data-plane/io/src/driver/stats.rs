@@ -81,8 +81,8 @@ pub struct Stats {
     pub rx_truncated: u64,
     /// Errors of receiving that were not ICMP reports.
     pub rx_errors: u64,
-    /// Times that a socket found no free buffer and had to be armed again; nothing is lost until the
-    /// socket's own queue overflows.
+    /// Times that a socket found no free buffer and had to be armed again; nothing is lost until
+    /// the socket's own queue overflows.
     pub rx_no_buffer: u64,
     pub tx_datagrams: u64,
     pub tx_bytes: u64,

@@ -14,8 +14,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// must not cost memory for the life of the connection.
 const KEPT_FRAMER_BYTES: usize = 16 << 10;
 
-/// What bytes go through. TLS is to become a second kind: it reads and writes the same way, over the
-/// same descriptor.
+/// What bytes go through. TLS is to become a second kind: it reads and writes the same way, over
+/// the same descriptor.
 enum Pipe {
     Plain(TcpStream),
 }

@@ -20,7 +20,8 @@ fn set_int(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Asks for receive and send queues of `bytes`: beyond the system's maximum if we may, else up to it.
+/// Asks for receive and send queues of `bytes`: beyond the system's maximum if we may, else up to
+/// it.
 pub(crate) fn set_queues(socket: &impl AsFd, bytes: usize) {
     let fd = socket.as_fd();
     let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
@@ -44,7 +45,8 @@ pub(crate) fn report_icmp(socket: &impl AsFd, v6: bool) -> io::Result<()> {
     set_int(socket.as_fd(), level, name, 1)
 }
 
-/// Leaves the choice of a bound socket's port to `connect`, which needs it to be unique per peer only.
+/// Leaves the choice of a bound socket's port to `connect`, which needs it to be unique per peer
+/// only.
 pub(crate) fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     set_int(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
