@@ -8,11 +8,12 @@ mod client;
 mod exit;
 mod offline;
 mod print;
+mod stir;
 mod up;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, error::ErrorKind};
 
 use crate::cli::{AuditCommand, Cli, Command};
 
@@ -22,11 +23,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            // Help and version were asked for; anything else is wrong usage.
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
+        Err(error) => return usage(&error),
     };
     let result = match cli.command {
         Command::Up(args) => up::run(&args),
@@ -44,6 +41,7 @@ fn main() -> ExitCode {
         Command::Calls(args) => client::live::calls(&args),
         Command::Trunks(args) => client::live::trunks(&args),
         Command::Trace(args) => client::live::trace(&args),
+        Command::Stir(args) => stir::run(&args),
         Command::Demo(args) => agent::run(&args),
     };
     match result {
@@ -53,4 +51,27 @@ fn main() -> ExitCode {
             failure.into()
         }
     }
+}
+
+/// Help goes to standard output; a mistake is one line that says what to do, and exit code 2.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return match print::line(error.to_string().trim_end()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.into(),
+        };
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprint!("{error}");
+        return ExitCode::from(2);
+    }
+    let text = error.to_string();
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or_default().trim_start_matches("error: ");
+    // Arguments that are missing stand on lines of their own.
+    let listed: Vec<&str> =
+        lines.take_while(|line| line.starts_with("  ")).map(str::trim).collect();
+    let listed = if listed.is_empty() { String::new() } else { format!(" {}", listed.join(", ")) };
+    eprintln!("ravelin: {first}{listed}; see `ravelin --help`");
+    ExitCode::from(2)
 }

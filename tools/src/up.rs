@@ -45,8 +45,7 @@ pub(crate) fn edge(args: EdgeArgs) -> Result<Outcome, Failure> {
 }
 
 pub(crate) fn control(args: &UpArgs) -> Result<Outcome, Failure> {
-    let options =
-        ControlOptions { config: Some(args.config.clone()), data: args.data.clone() };
+    let options = ControlOptions { config: Some(args.config.clone()), data: args.data.clone() };
     ravelin_control::run(options).map_err(|error| Failure::cannot_run(error.to_string()))?;
     Ok(Outcome::Passed)
 }

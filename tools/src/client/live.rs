@@ -74,8 +74,7 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<Outcome, Failure> {
 
 /// Asks the control plane to check the chains that it has stored.
 pub(crate) fn audit_verify(url: &str, args: &AuditVerifyArgs) -> Result<Outcome, Failure> {
-    let api =
-        ApiArgs { url: url.to_owned(), token: args.token.clone(), data: args.data.clone() };
+    let api = ApiArgs { url: url.to_owned(), token: args.token.clone(), data: args.data.clone() };
     let answer = request(&api, Method::GET, "/api/audit/verify", None)?.good()?;
     let whole = answer.body["intact"].as_bool().unwrap_or_default();
     if args.json {
@@ -100,12 +99,7 @@ pub(crate) fn audit_verify(url: &str, args: &AuditVerifyArgs) -> Result<Outcome,
     Ok(Outcome::of(whole))
 }
 
-fn list(
-    args: &LiveArgs,
-    path: &str,
-    key: &str,
-    columns: &[Column],
-) -> Result<Outcome, Failure> {
+fn list(args: &LiveArgs, path: &str, key: &str, columns: &[Column]) -> Result<Outcome, Failure> {
     let answer = request(&args.api, Method::GET, path, None)?.good()?;
     let items = answer.body[key].as_array().cloned().unwrap_or_default();
     if args.json {
@@ -116,7 +110,7 @@ fn list(
         print::line(&format!("no {key}"))?;
     } else {
         let mut table = comfy_table::Table::new();
-        table.load_preset(comfy_table::presets::NOTHING);
+        table.load_style(comfy_table::presets::NOTHING);
         table.set_header(columns.iter().map(|(_, head)| *head));
         for item in &items {
             table.add_row(columns.iter().map(|(key, _)| print::plain(&text(&item[*key]))));

@@ -189,7 +189,9 @@ fn numbers(args: &NewArgs) -> Result<TnAuthList, Failure> {
         entries.push(TnEntry::One(tn(text)?));
     }
     if entries.is_empty() {
-        return Err(Failure::cannot_run("give --spc, --tn or --range: what the certificate is for"));
+        return Err(Failure::cannot_run(
+            "give --spc, --tn or --range: what the certificate is for",
+        ));
     }
     TnAuthList::new(entries).ok_or_else(|| {
         Failure::cannot_run("these codes and numbers form no TNAuthList: check --spc and --range")

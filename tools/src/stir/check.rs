@@ -84,14 +84,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::of(passed))
 }
 
-fn check(
-    args: &CheckArgs,
-    body: &[u8],
-    key: Option<&[u8]>,
-    name: &str,
-) -> Result<Line, Failure> {
+fn check(args: &CheckArgs, body: &[u8], key: Option<&[u8]>, name: &str) -> Result<Line, Failure> {
     let url = args.url.as_deref().unwrap_or(SOME_URL);
-    let mut line = Line { file: name.to_owned(), outcome: "passed", reason: "valid", ..Line::default() };
+    let mut line =
+        Line { file: name.to_owned(), outcome: "passed", reason: "valid", ..Line::default() };
     if let Ok(chain) = path::read_chain(body) {
         line.certificates = chain.len();
         if let Some(leaf) = chain.first() {

@@ -93,9 +93,8 @@ fn uri_of(value: &[u8]) -> Option<Vec<u8>> {
 
 /// Header lines by name, folds joined, either line ending.
 fn lenient(bytes: &[u8], rules: Rules) -> Option<Request> {
-    let mut lines = bytes.split(|octet| *octet == b'\n').map(|line| {
-        line.strip_suffix(b"\r").unwrap_or(line)
-    });
+    let mut lines =
+        bytes.split(|octet| *octet == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let start = lines.find(|line| !line.is_empty())?;
     let mut words = start.split(|octet| *octet == b' ');
     let (_, request_uri, version) = (words.next()?, words.next()?, words.next()?);

@@ -51,7 +51,8 @@ pub(crate) fn run(args: &StirArgs) -> Result<Outcome, Failure> {
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let explain = |error| Failure::cannot_run(format!("{} cannot be read: {error}", path.display()));
+    let explain =
+        |error| Failure::cannot_run(format!("{} cannot be read: {error}", path.display()));
     if path.as_os_str() == "-" {
         let mut bytes = Vec::new();
         use std::io::Read as _;

@@ -34,10 +34,20 @@ pub(crate) struct SignArgs {
     #[arg(long, value_enum)]
     attest: AttestArg,
     /// Calling number or URI
-    #[arg(long, value_name = "TN|URI", required_unless_present = "message", conflicts_with = "message")]
+    #[arg(
+        long,
+        value_name = "TN|URI",
+        required_unless_present = "message",
+        conflicts_with = "message"
+    )]
     orig: Option<String>,
     /// Called number or URI (repeatable)
-    #[arg(long, value_name = "TN|URI", required_unless_present = "message", conflicts_with = "message")]
+    #[arg(
+        long,
+        value_name = "TN|URI",
+        required_unless_present = "message",
+        conflicts_with = "message"
+    )]
     dest: Vec<String>,
     /// Time of the token: seconds since 1970-01-01, or RFC 3339 (default: the message's Date, else
     /// now)
@@ -211,7 +221,8 @@ mod tests {
     fn uuids() {
         let octets = uuid("123e4567-e89b-12d3-a456-426655440000").unwrap();
         assert_eq!(octets[..4], [0x12, 0x3e, 0x45, 0x67]);
-        for bad in ["", "123e4567e89b12d3a456426655440000", "x23e4567-e89b-12d3-a456-426655440000"] {
+        for bad in ["", "123e4567e89b12d3a456426655440000", "x23e4567-e89b-12d3-a456-426655440000"]
+        {
             assert!(uuid(bad).is_err(), "{bad}");
         }
         assert_ne!(random_uuid().unwrap(), random_uuid().unwrap());

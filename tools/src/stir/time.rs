@@ -43,7 +43,8 @@ fn rfc3339(text: &str) -> Option<u64> {
         "Z" | "z" => 0,
         _ => {
             let sign = if rest.starts_with('+') { 1 } else { -1 };
-            let colon = rest.len() == 6 && rest.starts_with(['+', '-']) && rest.get(3..4) == Some(":");
+            let colon =
+                rest.len() == 6 && rest.starts_with(['+', '-']) && rest.get(3..4) == Some(":");
             colon.then_some(())?;
             let hours = rest.get(1..3)?.parse::<u32>().ok().filter(|hours| *hours < 24)?;
             let minutes = rest.get(4..6)?.parse::<u32>().ok().filter(|minutes| *minutes < 60)?;
@@ -108,9 +109,16 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(seconds), "{text}");
         }
-        for bad in
-            ["", "now", "-1", "2015-09-25", "2015-02-29T00:00:00Z", "2015-09-25T19:12:25", "2015-13-01T00:00:00Z", "2015-09-25T19:12:25+0200"]
-        {
+        for bad in [
+            "",
+            "now",
+            "-1",
+            "2015-09-25",
+            "2015-02-29T00:00:00Z",
+            "2015-09-25T19:12:25",
+            "2015-13-01T00:00:00Z",
+            "2015-09-25T19:12:25+0200",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         for seconds in [0u64, 951_782_399, 951_782_400, 951_868_800, 1_443_208_345, 4_107_542_400] {

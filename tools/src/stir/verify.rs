@@ -208,7 +208,11 @@ impl VerifyArgs {
         bytes: &[u8],
     ) -> Result<Verdict, Failure> {
         let rules = message::Rules {
-            user_is_tn: if self.user_phone { UserIsTn::WithUserPhone } else { UserIsTn::IfItLooksSo },
+            user_is_tn: if self.user_phone {
+                UserIsTn::WithUserPhone
+            } else {
+                UserIsTn::IfItLooksSo
+            },
             asserted: !self.ignore_pai,
         };
         let request = message::read(bytes, rules)
@@ -271,7 +275,8 @@ fn split_cert(text: &str) -> (Option<&str>, PathBuf) {
         return (None, text.into());
     }
     let splits = || text.match_indices('=').map(|(at, _)| text.split_at(at));
-    let found = splits().find(|(_, file)| PathBuf::from(&file[1..]).is_file()).or_else(|| splits().next());
+    let found =
+        splits().find(|(_, file)| PathBuf::from(&file[1..]).is_file()).or_else(|| splits().next());
     match found {
         Some((url, file)) => (Some(url), file[1..].into()),
         None => (None, text.into()),

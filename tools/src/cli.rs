@@ -1,0 +1,279 @@
+//! The command line.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "ravelin",
+    version,
+    about = "Session border controller: data plane, control plane and operator's tools",
+    after_help = "Exit codes: 0 done or passed, 1 checked and not passed, 2 wrong usage or could not run.",
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Control plane and data plane as two processes on this machine
+    #[command(
+        after_help = "Example:\n  ravelin up --config ravelin.yml --data /var/lib/ravelin\n\nSIGTERM drains, then stops both."
+    )]
+    Up(UpArgs),
+    /// The data plane alone, from a file or following a control plane
+    #[command(
+        after_help = "Examples:\n  ravelin edge --config ravelin.yml --data /var/lib/ravelin\n  ravelin edge --control tls://control.example:7443 --data /var/lib/ravelin\n\nSIGHUP re-reads the file. SIGTERM drains for 10 s at most, then stops; a second one stops at once."
+    )]
+    Edge(EdgeArgs),
+    /// The control plane alone
+    #[command(
+        after_help = "Example:\n  ravelin control --config ravelin.yml --data /var/lib/ravelin"
+    )]
+    Control(UpArgs),
+    /// Validate a config file: every error with its path and line
+    #[command(
+        after_help = "Examples:\n  ravelin check ravelin.yml\n  ravelin check --data /var/lib/ravelin ravelin.yml   # certificates and key too"
+    )]
+    Check(CheckArgs),
+    /// Send a config file to the control plane
+    #[command(
+        after_help = "Examples:\n  ravelin apply --dry-run ravelin.yml\n  ravelin apply ravelin.yml"
+    )]
+    Apply(ApplyArgs),
+    /// Put an earlier config version in force again
+    #[command(after_help = "Example:\n  ravelin rollback 12")]
+    Rollback(RollbackArgs),
+    /// Read each file as one SIP message and judge it
+    #[command(
+        after_help = "Examples:\n  ravelin parse invite.sip\n  ravelin parse --json *.sip\n\nPrints `FILE accept INVITE`, `FILE accept 200` or `FILE reject 400 REASON`. Exit code 1 if any was rejected."
+    )]
+    Parse(ParseArgs),
+    /// What would happen to a call, and why
+    #[command(
+        after_help = "Example:\n  ravelin explain --config ravelin.yml --realm access --source 127.0.1.7 --to sip:911@sbc.example"
+    )]
+    Explain(ExplainArgs),
+    /// Sign, verify and make certificates offline
+    Stir(crate::stir::StirArgs),
+    /// Check and export the hash-chained audit log
+    Audit(AuditArgs),
+    /// Calls that are up now
+    #[command(after_help = "Examples:\n  ravelin calls\n  ravelin calls --json | jq .from")]
+    Calls(LiveArgs),
+    /// Trunks, their state and load
+    #[command(after_help = "Example:\n  ravelin trunks")]
+    Trunks(LiveArgs),
+    /// The messages of one call as a ladder
+    #[command(after_help = "Example:\n  ravelin trace --call-id 6f1c0a@192.0.2.1")]
+    Trace(TraceArgs),
+    /// Place a demonstration call with audio, and a 911 call, through a running Ravelin
+    #[command(
+        after_help = "Example:\n  ravelin demo --config ravelin.yml\n\nThe built-in test agent plays the caller and the trunks of the config on their own addresses,\nwhich must be addresses of this machine."
+    )]
+    Demo(DemoArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UpArgs {
+    /// Config file (YAML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Data directory: store, audit log, certificates, sockets
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EdgeArgs {
+    /// Config file (YAML); with --control it serves the first start only
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Data directory: snapshots, audit log, certificates, sockets
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+    /// Follow this control plane: unix:PATH or tls://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    pub(crate) control: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// Config file (YAML)
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Also check the certificates and the key that the file names, in this data directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// One JSON object per error
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ParseArgs {
+    /// Files with one SIP message each; `-` is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// One JSON object per file
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    /// Config file (YAML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Realm that the call comes from
+    #[arg(long)]
+    pub(crate) realm: String,
+    /// Source address of the caller's packets
+    #[arg(long, value_name = "IP")]
+    pub(crate) source: IpAddr,
+    /// Called URI (sip, sips, tel, urn) or number
+    #[arg(long, value_name = "URI")]
+    pub(crate) to: String,
+    /// Calling URI or number
+    #[arg(long, value_name = "URI")]
+    pub(crate) from: Option<String>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct AuditArgs {
+    #[command(subcommand)]
+    pub(crate) command: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Check the hash chain and say where it breaks
+    #[command(
+        after_help = "Examples:\n  ravelin audit verify --data /var/lib/ravelin\n  ravelin audit verify --url http://127.0.0.1:8080   # what the control plane has stored"
+    )]
+    Verify(AuditVerifyArgs),
+    /// Write the records as JSON lines or CSV
+    #[command(
+        after_help = "Examples:\n  ravelin audit export --data /var/lib/ravelin > audit.jsonl\n  ravelin audit export --format csv --data /var/lib/ravelin > audit.csv"
+    )]
+    Export(AuditExportArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AuditVerifyArgs {
+    /// Data directory of the edge
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+    /// Ask this control plane to check what it has stored, in place of the files
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// API token; else RAVELIN_TOKEN, else DIR/admin.token
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AuditExportArgs {
+    /// Data directory of the edge
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+    #[arg(long, value_enum, default_value = "jsonl")]
+    pub(crate) format: ExportFormat,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// One JSON object per record
+    Jsonl,
+    /// One line per record: seq, time, type, kind, severity, call, entry, hash
+    Csv,
+}
+
+/// Where the control plane is and who asks.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ApiArgs {
+    /// Control plane
+    #[arg(long, value_name = "URL", default_value = DEFAULT_URL)]
+    pub(crate) url: String,
+    /// API token; else RAVELIN_TOKEN, else DIR/admin.token
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) token: Option<String>,
+    /// Data directory with admin.token
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ApplyArgs {
+    /// Config file (YAML)
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Only validate it there
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RollbackArgs {
+    /// Version to go back to
+    #[arg(value_name = "VERSION")]
+    pub(crate) version: u64,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LiveArgs {
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// One JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TraceArgs {
+    /// Call-ID of either leg, or Ravelin's own id of the call
+    #[arg(long, value_name = "ID")]
+    pub(crate) call_id: String,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// One JSON object per message
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// The config that Ravelin runs on
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Seconds of audio
+    #[arg(long, value_name = "SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub(crate) seconds: u32,
+    /// One JSON object per call
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,6 @@
+//! Commands that need no running Ravelin: the same code as the data plane, on files.
+
+pub(crate) mod audit;
+pub(crate) mod check;
+pub(crate) mod explain;
+pub(crate) mod parse;
