@@ -46,8 +46,13 @@ pub(crate) struct Core {
     pub counters: Counters,
     pub stateless: Stateless,
     pub media: MediaTable,
-    /// Settings for new calls, and for what must act at once. A call keeps the one it began with.
+    /// What was handed over; given back when the next one comes.
+    pub shared: Arc<Loadout>,
+    /// The shard's own copy of it, for new calls and for what must act at once. A call keeps the one
+    /// it began with.
     pub loadout: Arc<Loadout>,
+    /// Copies that calls may still hold.
+    pub retired: Vec<Arc<Loadout>>,
     pub listeners: Vec<ListenerText>,
     pub records: Records,
     pub jobs: Jobs,
@@ -69,7 +74,9 @@ impl Core {
             counters: Counters::default(),
             stateless: Stateless::new(&config.limits, &seed),
             media,
-            loadout,
+            loadout: Arc::new(loadout.private()),
+            shared: loadout,
+            retired: Vec::new(),
             listeners,
             records: Records::default(),
             jobs: Jobs::default(),

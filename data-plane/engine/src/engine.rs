@@ -9,6 +9,8 @@
 
 mod dispatch;
 mod status;
+#[cfg(test)]
+mod tests;
 use std::{
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -208,8 +210,7 @@ impl Engine {
         for (key, attempt, value) in results.signed {
             self.contain(now, out, |engine, turn| {
                 engine.with_call(turn, key, |core, call, turn| {
-                    let value = value.as_deref().ok();
-                    attempt::signed(core, call, turn, attempt, value);
+                    attempt::signed(core, call, turn, attempt, value.as_deref());
                 });
             });
         }
@@ -230,9 +231,24 @@ impl Engine {
     /// Puts another config version into force for new calls and returns the old one, to be dropped
     /// off the core. Calls keep the version that they began with.
     pub fn install(&mut self, now: Now, loadout: Arc<Loadout>, out: &mut TxQueue) -> Arc<Loadout> {
-        let before = std::mem::replace(&mut self.core.loadout, loadout);
+        let own = std::mem::replace(&mut self.core.loadout, Arc::new(loadout.private()));
+        self.core.retired.push(own);
+        let before = std::mem::replace(&mut self.core.shared, loadout);
         self.contain(now, out, |engine, turn| engine.install_probes(turn));
         before
+    }
+
+    /// Moves the copies of old versions that no call holds any more into `into`, to be dropped off
+    /// the core.
+    pub fn take_retired(&mut self, into: &mut Vec<Arc<Loadout>>) {
+        let mut index = 0;
+        while let Some(old) = self.core.retired.get(index) {
+            if Arc::strong_count(old) == 1 {
+                into.push(self.core.retired.swap_remove(index));
+            } else {
+                index += 1;
+            }
+        }
     }
 
     fn install_probes(&mut self, turn: &mut Turn<'_>) {
@@ -401,7 +417,8 @@ impl Engine {
     /// A target went down or came back: an event and an alarm (features 1, row 10).
     fn probed(&mut self, turn: &Turn<'_>, change: Option<Change>) {
         let Some(change) = change else { return };
-        let snapshot = Arc::clone(&self.core.loadout.snapshot);
+        let loadout = Arc::clone(&self.core.loadout);
+        let snapshot = &loadout.snapshot;
         let trunk = snapshot.trunk(change.trunk);
         let target = trunk.and_then(|trunk| trunk.targets.get(change.target));
         let (kind, severity) = if change.up {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use ravelin_policy::AttestationLevel;
 use ravelin_stir::{
     batch::{SignBatch, sign_batch, verify_batch},
-    sign::{Attest, SignError, SignRequest, Signer},
+    sign::{Attest, SignRequest},
     tn::{Parties, Party, UserIsTn, parties},
-    trust::Trust,
     verify::{Profile, Verdict, VerifyRequest},
 };
 use ravelin_wire::sip::{HeaderName, Message, NameAddr, parse_date};
 use smallvec::SmallVec;
+
+use crate::loadout::Loadout;
 
 /// Names a call of one shard; of no use once the call is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,7 +27,8 @@ pub struct CallKey {
 pub struct SignJob {
     pub(crate) call: CallKey,
     pub(crate) attempt: u16,
-    signer: Arc<Signer>,
+    /// Holds the signer that the call began with.
+    loadout: Arc<Loadout>,
     request: SignRequest,
 }
 
@@ -34,10 +36,10 @@ impl SignJob {
     pub(crate) fn new(
         call: CallKey,
         attempt: u16,
-        signer: &Arc<Signer>,
+        loadout: &Arc<Loadout>,
         request: SignRequest,
     ) -> Self {
-        Self { call, attempt, signer: Arc::clone(signer), request }
+        Self { call, attempt, loadout: Arc::clone(loadout), request }
     }
 }
 
@@ -45,7 +47,8 @@ impl SignJob {
 #[derive(Debug)]
 pub struct VerifyJob {
     pub(crate) call: CallKey,
-    trust: Arc<Trust>,
+    /// Holds the trust that the call began with.
+    loadout: Arc<Loadout>,
     identities: SmallVec<[Box<[u8]>; 1]>,
     orig: Parties,
     to: Parties,
@@ -59,7 +62,7 @@ impl VerifyJob {
     /// Of an INVITE as it was received, before any rewrite (ST-17).
     pub(crate) fn new(
         call: CallKey,
-        trust: &Arc<Trust>,
+        loadout: &Arc<Loadout>,
         invite: &Message<'_>,
         caller: &[u8],
         now_unix: u64,
@@ -67,7 +70,7 @@ impl VerifyJob {
         let uris = |uri: &[u8]| parties(uri, UserIsTn::IfItLooksSo);
         Self {
             call,
-            trust: Arc::clone(trust),
+            loadout: Arc::clone(loadout),
             identities: invite
                 .headers()
                 .filter(|header| header.name == HeaderName::Identity)
@@ -117,15 +120,21 @@ impl Jobs {
         let mut batch = SignBatch::default();
         let mut rest = self.sign.as_slice();
         while let Some(first) = rest.first() {
-            let run = rest.iter().take_while(|job| Arc::ptr_eq(&job.signer, &first.signer)).count();
+            let same = |job: &&SignJob| Arc::ptr_eq(&job.loadout, &first.loadout);
+            let run = rest.iter().take_while(same).count();
             let Some((jobs, after)) = rest.split_at_checked(run) else { break };
-            sign_batch(&first.signer, jobs.iter().map(|job| &job.request), &mut batch);
+            rest = after;
+            let Some(signer) = &first.loadout.signer else {
+                let failed = |job: &SignJob| (job.call, job.attempt, None);
+                results.signed.extend(jobs.iter().map(failed));
+                continue;
+            };
+            sign_batch(signer, jobs.iter().map(|job| &job.request), &mut batch);
             results.signed.extend(
                 jobs.iter()
                     .zip(batch.iter())
-                    .map(|(job, value)| (job.call, job.attempt, value.map(<[u8]>::to_vec))),
+                    .map(|(job, value)| (job.call, job.attempt, value.ok().map(<[u8]>::to_vec))),
             );
-            rest = after;
         }
         let mut verdicts = Vec::new();
         for job in self.verify {
@@ -140,7 +149,7 @@ impl Jobs {
                 now_unix: job.now_unix,
                 profile: &job.profile,
             };
-            verify_batch(&job.trust, std::iter::once(request), &mut verdicts);
+            verify_batch(&job.loadout.trust, std::iter::once(request), &mut verdicts);
             if let Some(verdict) = verdicts.pop() {
                 results.verified.push((job.call, verdict));
             }
@@ -152,7 +161,8 @@ impl Jobs {
 /// What became of the jobs of one turn.
 #[derive(Debug, Default)]
 pub struct JobResults {
-    pub(crate) signed: Vec<(CallKey, u16, Result<Vec<u8>, SignError>)>,
+    /// Call, attempt, header value; `None` if it could not be signed.
+    pub(crate) signed: Vec<(CallKey, u16, Option<Vec<u8>>)>,
     pub(crate) verified: Vec<(CallKey, Verdict)>,
 }
 
@@ -162,7 +172,7 @@ pub(crate) fn caller_uri<'a>(invite: &Message<'a>, trusted: bool) -> &'a [u8] {
         let mut values = invite.values(HeaderName::PAssertedIdentity);
         values.find_map(NameAddr::parse).map(|party| party.uri)
     };
-    trusted.then(asserted).flatten().unwrap_or(invite.from().uri)
+    trusted.then(asserted).flatten().unwrap_or_else(|| invite.from().uri)
 }
 
 /// Why an outgoing INVITE carries no signature of ours; the text of the CDR.

@@ -18,6 +18,8 @@ pub struct Loadout {
     pub signer: Option<Arc<Signer>>,
     /// Parallel to `snapshot.trunks`; shared by all shards and by successive versions.
     pub gauges: Vec<Arc<TrunkGauge>>,
+    /// The limits of the whole node (`limits` of the document), over all shards.
+    pub node: Arc<TrunkGauge>,
 }
 
 impl Loadout {
@@ -25,7 +27,21 @@ impl Loadout {
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>, registry: &Registry) -> Self {
         let gauges = registry.gauges(&snapshot);
-        Self { snapshot, trust: Arc::new(Trust::default()), signer: None, gauges }
+        let node = registry.node_gauge(&snapshot);
+        Self { snapshot, trust: Arc::new(Trust::default()), signer: None, gauges, node }
+    }
+
+    /// A copy whose reference count belongs to one shard: calls count up and down on it without
+    /// touching memory that other shards write.
+    #[must_use]
+    pub(crate) fn private(&self) -> Self {
+        Self {
+            snapshot: Arc::clone(&self.snapshot),
+            trust: Arc::clone(&self.trust),
+            signer: self.signer.clone(),
+            gauges: self.gauges.clone(),
+            node: Arc::clone(&self.node),
+        }
     }
 
     /// With the provider's credential and what its verification service trusts.

@@ -223,7 +223,7 @@ fn wants_signature(core: &mut Core, call: &mut Call, turn: &Turn<'_>, index: usi
         }
         return false;
     }
-    core.jobs.sign(SignJob::new(call.key, attempt.number, signer, request));
+    core.jobs.sign(SignJob::new(call.key, attempt.number, &loadout, request));
     true
 }
 

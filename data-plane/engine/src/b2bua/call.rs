@@ -102,6 +102,13 @@ pub(crate) struct End {
     pub status: u16,
 }
 
+/// What a call was admitted with.
+#[derive(Debug, Default)]
+pub(crate) struct Permits {
+    pub node: Option<Permit>,
+    pub trunk: Option<Permit>,
+}
+
 /// Timers of a call.
 #[derive(Debug)]
 pub(crate) struct CallTimers {
@@ -154,7 +161,8 @@ pub(crate) struct Call {
     pub location: Option<SiteMatch>,
     pub source: SocketAddr,
     pub inbound: Option<TrunkId>,
-    pub permit: Option<Permit>,
+    /// Of the node, and of the caller's trunk.
+    pub permits: Permits,
     pub route: Option<RouteId>,
     /// Calling party (URI) and Request-URI as received, for records.
     pub from: SmallVec<[u8; 64]>,

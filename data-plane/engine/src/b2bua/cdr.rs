@@ -156,7 +156,8 @@ pub(crate) struct Refused<'a> {
 
 /// Writes the record of an INVITE that was refused before it became a call.
 pub(crate) fn write_refused(core: &mut Core, turn: &Turn<'_>, refused: &Refused<'_>) {
-    let snapshot = std::sync::Arc::clone(&core.loadout.snapshot);
+    let loadout = std::sync::Arc::clone(&core.loadout);
+    let snapshot = &loadout.snapshot;
     let handle = core.layer.identifiers().handle(crate::ids::Handle::NO_SLOT);
     let id = super::call::call_id_text(turn.now.unix_ms, handle);
     let mut record = Cdr {

@@ -178,7 +178,7 @@ pub(crate) fn write_passed_except(
                 out.extend_from_slice(b"\r\n");
             }
             Treatment::OptionTags => {
-                write_list(raw, header.value, out, |tag| passes(tag));
+                write_list(raw, header.value, out, passes);
             }
             Treatment::Methods => {
                 write_list(raw, header.value, out, |method| {
@@ -236,11 +236,11 @@ pub(crate) fn write_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 /// behind us reads cannot have more lines than what we read.
 pub(crate) fn push_value(value: &[u8], out: &mut Vec<u8>) {
     let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
-    if !value.iter().any(|byte| breaks(byte)) {
+    if !value.iter().any(breaks) {
         out.extend_from_slice(value);
         return;
     }
-    for (index, piece) in value.split(|byte| breaks(byte)).filter(|p| !p.is_empty()).enumerate() {
+    for (index, piece) in value.split(breaks).filter(|p| !p.is_empty()).enumerate() {
         let piece = if index == 0 { piece } else { piece.trim_ascii_start() };
         if index != 0 && !piece.is_empty() {
             out.push(b' ');

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::{
     attempt::{advance, contact_user},
-    call::{Call, CallTimers, PendingInvite, Phase, call_id_text, tu_of},
+    call::{Call, CallTimers, PendingInvite, Permits, Phase, call_id_text, tu_of},
     cdr::{Refused, write_refused},
     compose::{host_text, write_record_routes},
     dialog::Dialog,
@@ -73,8 +73,8 @@ pub(crate) fn receive(
         refuse_arrival(core, turn, arrival, new, Cause::EmergencyDenied);
         return Ok(None);
     }
-    let permit = match gates(core, calls.len(), turn, arrival, token.as_ref()) {
-        Ok(permit) => permit,
+    let permits = match gates(core, calls.len(), turn, arrival, token.as_ref()) {
+        Ok(permits) => permits,
         Err(cause) => {
             refuse_arrival(core, turn, arrival, new, cause);
             return Ok(None);
@@ -128,7 +128,7 @@ pub(crate) fn receive(
         location,
         source: arrival.meta.source,
         inbound: arrival.trunk,
-        permit,
+        permits,
         route: None,
         from: SmallVec::from_slice(from),
         to: SmallVec::from_slice(arrival.invite.request_uri().unwrap_or_default()),
@@ -180,11 +180,12 @@ fn gates(
     turn: &Turn<'_>,
     arrival: &Arrival<'_>,
     passage: Passage<'_>,
-) -> Result<Option<Permit>, Cause> {
+) -> Result<Permits, Cause> {
     gate_message(arrival, passage)?;
     gate_drain(core, passage)?;
     gate_room(core, calls, passage)?;
-    gate_trunk(core, turn, arrival, passage)
+    let node = gate_node(core, turn, passage)?;
+    Ok(Permits { node: Some(node), trunk: gate_trunk(core, turn, arrival, passage)? })
 }
 
 fn gate_message(arrival: &Arrival<'_>, passage: Passage<'_>) -> Result<(), Cause> {
@@ -216,6 +217,13 @@ fn gate_room(core: &Core, calls: usize, passage: Passage<'_>) -> Result<(), Caus
     let room = core.limits.calls.saturating_sub(core.limits.calls_emergency_reserve);
     let full = calls >= usize::try_from(room).unwrap_or(usize::MAX);
     if full && passage.is_none() { Err(Cause::CallsFull) } else { Ok(()) }
+}
+
+fn gate_node(core: &Core, turn: &Turn<'_>, passage: Passage<'_>) -> Result<Permit, Cause> {
+    core.loadout.node.admit(turn.now.mono, passage).map_err(|refused| match refused {
+        Refusal::Calls => Cause::NodeCalls,
+        Refusal::Rate => Cause::NodeCps,
+    })
 }
 
 fn gate_trunk(
@@ -309,7 +317,7 @@ fn verify_or_route(
     let _ = trusted;
     call.phase = Phase::Verifying;
     let now = turn.now.unix_ms / 1000;
-    core.jobs.verify(VerifyJob::new(call.key, &loadout.trust, arrival.invite, caller, now));
+    core.jobs.verify(VerifyJob::new(call.key, &loadout, arrival.invite, caller, now));
 }
 
 /// The verdict on the caller's Identity is there.

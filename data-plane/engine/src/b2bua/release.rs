@@ -5,7 +5,7 @@ use ravelin_wire::sip::{HeaderName, Message, Method, Uri};
 
 use super::{
     attempt::{abandon, arm},
-    call::{Call, End, Phase},
+    call::{Call, End, Permits, Phase},
     cdr,
     compose::write_no_body,
     headers::{Hide, push_number, push_value, write_line, write_passed},
@@ -142,7 +142,7 @@ pub(crate) fn release(
     if let Some(anchor) = call.anchor.take() {
         core.media.release(now, anchor);
     }
-    call.permit = None;
+    call.permits = Permits::default();
     for attempt in &mut call.attempts {
         attempt.permit = None;
     }

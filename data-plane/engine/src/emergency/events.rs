@@ -308,7 +308,8 @@ pub(crate) fn blocked(core: &mut Core, call: &Call, turn: &Turn<'_>) {
 
 /// An emergency call from a realm that may not start one (EM-67).
 pub(crate) fn denied(core: &mut Core, turn: &Turn<'_>, arrival: &Arrival<'_>) {
-    let snapshot = std::sync::Arc::clone(&core.loadout.snapshot);
+    let loadout = std::sync::Arc::clone(&core.loadout);
+    let snapshot = &loadout.snapshot;
     let realm = snapshot.realm(arrival.realm).map(|realm| realm.id.clone());
     let event = EventBuilder::new(
         "emergency.denied",

@@ -252,7 +252,7 @@ impl Engine {
                 Answer::refusal(Cause::NoDialog),
             );
         };
-        self.answer_alone(turn, meta, message, cancel, Answer::ok());
+        self.answer_alone(turn, meta, message, cancel, Answer::cancelling());
         if let Some(key) = call_of(owner) {
             self.with_call(turn, key, |core, call, turn| {
                 if call.phase != Phase::Ending {
@@ -281,7 +281,8 @@ impl Engine {
         new: NewRequest,
         (listener, realm): (ListenerId, RealmId),
     ) -> Received {
-        let snapshot = Arc::clone(&self.core.loadout.snapshot);
+        let loadout = Arc::clone(&self.core.loadout);
+        let snapshot = &loadout.snapshot;
         let trunk = snapshot.trunk_by_source(realm, meta.source);
         let Some(method) = message.method() else { return Received::Taken };
         if method == Method::Invite {
@@ -351,9 +352,12 @@ impl Engine {
         let Some(reply) = response_egress(meta, &message.top_via()) else {
             return Received::Dropped(DropReason::BadReplyAddress);
         };
-        let Ok(server) = core.layer.open(new, method, reply, Room::Reserved, ctx!(core, turn))
-        else {
-            return Received::Dropped(DropReason::TableFull);
+        // A CANCEL that found its INVITE makes room; anything else may come in any number.
+        let room = if answer.reserved { Room::Reserved } else { Room::Ordinary };
+        let Ok(server) = core.layer.open(new, method, reply, room, ctx!(core, turn)) else {
+            let cause = Cause::TransactionsFull;
+            let _ = core.stateless.refuse(now, meta, message, cause, &[], ctx!(core, turn));
+            return Received::Taken;
         };
         if let Some(cause) = answer.cause {
             core.counters.refusal(cause);
@@ -387,19 +391,21 @@ struct Answer {
     cause: Option<Cause>,
     allow: bool,
     options: bool,
+    /// It belongs to a call that exists.
+    reserved: bool,
 }
 
 impl Answer {
-    const fn ok() -> Self {
-        Self { code: 200, cause: None, allow: false, options: false }
+    const fn cancelling() -> Self {
+        Self { code: 200, cause: None, allow: false, options: false, reserved: true }
     }
 
     const fn options() -> Self {
-        Self { code: 200, cause: None, allow: true, options: true }
+        Self { code: 200, cause: None, allow: true, options: true, reserved: false }
     }
 
     const fn refusal(cause: Cause) -> Self {
         let allow = matches!(cause, Cause::MethodNotAllowed | Cause::MethodUnknown);
-        Self { code: cause.status(), cause: Some(cause), allow, options: false }
+        Self { code: cause.status(), cause: Some(cause), allow, options: false, reserved: false }
     }
 }

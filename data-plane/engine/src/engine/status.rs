@@ -78,7 +78,8 @@ impl Engine {
         };
         for (_, call) in &self.calls {
             tables.legs += 1 + call.attempts.len();
-            tables.permits += usize::from(call.permit.is_some())
+            tables.permits += usize::from(call.permits.trunk.is_some())
+                + usize::from(call.permits.node.is_some())
                 + call.attempts.iter().filter(|attempt| attempt.permit.is_some()).count();
         }
         tables
@@ -98,7 +99,8 @@ impl Engine {
     fn view(&self, call: &Call, now: Now) -> CallView {
         let core = &self.core;
         let snapshot = &call.loadout.snapshot;
-        let shown = call.winner.and_then(|at| call.attempts.get(at)).or(call.attempts.last());
+        let shown =
+            call.winner.and_then(|at| call.attempts.get(at)).or_else(|| call.attempts.last());
         let packets =
             |side| call.anchor.as_ref().map_or(0, |anchor| core.media.count(anchor, side).packets);
         CallView {

@@ -135,7 +135,7 @@ fn an_answer_after_another_one_is_hung_up() {
     world.send(CARRIER_A, CORE, &bye.reply("200 OK", "", ""));
     world.quiet();
     caller.to = "<sip:x@y>".to_owned();
-    assert_eq!(world.engine.tables().permits, 2, "caller's trunk and carrier-b");
+    assert_eq!(world.engine.tables().permits, 3, "node, caller's trunk, carrier-b");
     world.forget_inbox();
     world.all_gone();
 }

@@ -1,8 +1,121 @@
 //! Signing and verifying as far as the engine decides: who is signed, what waits, what is recorded.
 
-use ravelin_engine::limits::Limits;
+use std::sync::Arc;
+
+use ravelin_engine::{admission::Registry, limits::Limits};
+use ravelin_stir::{
+    cert::tn_auth_list::{OID, TnAuthList, TnEntry},
+    sign::Signer,
+    trust::{Trust, TrustBuilder},
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, DnType, IsCa, KeyPair,
+    KeyUsagePurpose, date_time_ymd,
+};
 
 use crate::common::*;
+
+const X5U: &str = "https://certs.example.com/sp.pem";
+
+/// A provider's credential, and a trust that knows it.
+fn credential() -> (Signer, Trust) {
+    let now = START_UNIX_MS / 1000;
+    let mut ca = CertificateParams::default();
+    ca.distinguished_name.push(DnType::CommonName, "root");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    (ca.not_before, ca.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2040, 1, 1));
+    let root = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+    let mut leaf = CertificateParams::default();
+    leaf.distinguished_name.push(DnType::CommonName, "SHAKEN 1234");
+    leaf.is_ca = IsCa::ExplicitNoCa;
+    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    leaf.use_authority_key_identifier_extension = true;
+    (leaf.not_before, leaf.not_after) = (date_time_ymd(2025, 1, 1), date_time_ymd(2030, 1, 1));
+    let list = TnAuthList::new(vec![TnEntry::Spc("1234".into())]).unwrap().to_der();
+    leaf.custom_extensions = vec![CustomExtension::from_oid_content(&OID.to_vec(), list)];
+    let key = KeyPair::generate().unwrap();
+    let leaf = leaf.signed_by(&key, &root).unwrap();
+    let pem = leaf.pem();
+    let signer = Signer::load(pem.as_bytes(), key.serialize_pem().as_bytes(), X5U, now).unwrap();
+    let mut trust = TrustBuilder::default();
+    trust.anchors_pem(root.pem().as_bytes()).unwrap();
+    trust.chain_pem(X5U, pem.as_bytes());
+    let (trust, refused) = trust.build(now);
+    assert_eq!(refused, []);
+    (signer, trust)
+}
+
+fn world_with_credential(carrier: &str) -> World {
+    let (signer, trust) = credential();
+    let registry = Registry::default();
+    let loadout = loadout(&config(carrier), 1, &registry)
+        .with_identity(Some(Arc::new(signer)), Arc::new(trust));
+    World::from_loadout(registry, loadout, Limits::default())
+}
+
+/// The whole way: signed by one call, verified by another, as two carriers would.
+#[test]
+fn a_signed_call_verifies() {
+    let mut world = world_with_credential("{ sign: true, verify: true, on_failure: reject }");
+    let caller = Caller::dial(&mut world, "+12125551234");
+    world.expect(PBX, "SIP/2.0 100");
+    let invite = world.expect(CARRIER_A, "INVITE ");
+    let identity = invite.header("Identity").to_owned();
+    assert!(identity.ends_with(&format!(";info=<{X5U}>;alg=ES256;ppt=shaken")), "{identity}");
+    assert_eq!(invite.header("Date"), "Thu, 01 Jan 2026 00:00:00 GMT");
+    caller.cancel(&mut world);
+    let cdr = world.call_cdr();
+    assert_eq!(cdr.identity_out.as_deref(), Some("A"));
+    assert!(cdr.attestation_rule.is_some());
+    world.forget_inbox();
+    world.all_gone();
+
+    let mut world = world_with_credential("{ sign: true, verify: true, on_failure: reject }");
+    let caller = Caller::dial(&mut world, "+12125551234");
+    let signed = world.expect(CARRIER_A, "INVITE ").header("Identity").to_owned();
+    caller.cancel(&mut world);
+    world.forget_inbox();
+    // The number that was called comes back as a call to it, from the same caller.
+    let more = format!("Identity: {signed}\n{}", sdp_part("127.0.2.1", 50_000));
+    let back = Caller::invite(&mut world, CARRIER_A, CORE, "sip:+12125551234@127.0.0.20", &more);
+    world.expect(CARRIER_A, "SIP/2.0 100");
+    let invite = world.expect(PBX, "INVITE ");
+    assert_eq!(invite.header("Identity"), signed, "ST-32: octet for octet");
+    back.cancel(&mut world);
+    let passed: Vec<_> = world.cdrs().iter().filter_map(|cdr| cdr.identity_in.clone()).collect();
+    assert!(passed.iter().all(|outcome| outcome == "passed"), "{passed:?}");
+    world.forget_inbox();
+    // The same token for another call is refused.
+    let more = format!("Identity: {signed}\n{}", sdp_part("127.0.2.1", 50_000));
+    Caller::invite(&mut world, CARRIER_A, CORE, "sip:+13135550100@127.0.0.20", &more);
+    world.expect(CARRIER_A, "SIP/2.0 100");
+    let refused = world.expect(CARRIER_A, "SIP/2.0 438");
+    assert!(refused.headers("Reason").iter().any(|r| r.starts_with("STIR;cause=438")));
+    world.forget_inbox();
+    world.all_gone();
+}
+
+/// ST-74: an emergency call on a trunk that signs leaves in the same turn, signed for sos.
+#[test]
+fn an_emergency_call_is_signed_without_waiting() {
+    let (signer, trust) = credential();
+    let registry = Registry::default();
+    let config = config("{ sign: true }").replace(
+        "    targets: [{ uri: \"sip:127.0.9.1:5060\" }]\n",
+        "    targets: [{ uri: \"sip:127.0.9.1:5060\" }]\n    identity: { sign: true }\n",
+    );
+    let loadout =
+        loadout(&config, 1, &registry).with_identity(Some(Arc::new(signer)), Arc::new(trust));
+    let mut world = World::from_loadout(registry, loadout, Limits::default());
+    let caller = Caller::dial(&mut world, "911");
+    let invite = world.expect(PSAP_1, "INVITE ");
+    assert!(invite.try_header("Identity").is_some());
+    caller.cancel(&mut world);
+    assert_eq!(world.call_cdr().identity_out.as_deref(), Some("A"));
+    world.forget_inbox();
+    world.all_gone();
+}
 
 fn config(carrier: &str) -> String {
     let features = "  stir_shaken:\n    enabled: true\n    certificate_path: certs/sp.pem\n    \
