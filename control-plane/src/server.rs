@@ -104,15 +104,16 @@ impl Server {
         });
         let mut tasks = vec![collect::listen_unix(&data.link_socket(), Arc::clone(&links))?];
         let link = link_listener(control.as_ref(), &data, links, &mut tasks).await?;
+        let tls = control.as_ref().and_then(|control| control.tls.as_ref());
+        let tls = tls.map(|files| certs::https_config(&data, files)).transpose()?;
         let router = api::router(
             store.clone(),
             Arc::clone(&publisher),
             registry,
             Arc::clone(&counters),
             signals,
+            tls.is_some(),
         );
-        let tls = control.as_ref().and_then(|control| control.tls.as_ref());
-        let tls = tls.map(|files| certs::https_config(&data, files)).transpose()?;
         let address = match (listen, &control) {
             (Some(address), _) => address.to_string(),
             (None, Some(control)) => control.listen.clone(),

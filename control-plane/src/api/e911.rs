@@ -43,6 +43,12 @@ pub(crate) struct SiteAnswer {
     nodes: Vec<NodeResult>,
 }
 
+impl SiteAnswer {
+    pub(crate) fn id(&self) -> u32 {
+        self.site.id
+    }
+}
+
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Deleted {
     success: bool,
@@ -154,6 +160,15 @@ pub(crate) async fn create(
     Extension(caller): Extension<Caller>,
     Body(body): Body<SiteBody>,
 ) -> Result<(StatusCode, Json<SiteAnswer>), ApiError> {
+    Ok((StatusCode::CREATED, Json(add_site(&app, &caller, body).await?)))
+}
+
+/// Adds a site for API and pages.
+pub(crate) async fn add_site(
+    app: &App,
+    caller: &Caller,
+    body: SiteBody,
+) -> Result<SiteAnswer, ApiError> {
     check(&body)?;
     let actor = caller.name();
     let comment = format!("site added: {}", body.site_name.as_deref().unwrap_or_default());
@@ -173,7 +188,7 @@ pub(crate) async fn create(
             Ok::<_, EditFault>((id, event))
         })
         .await?;
-    Ok((StatusCode::CREATED, Json(answer(&app, id, activated).await?)))
+    answer(app, id, activated).await
 }
 
 async fn answer(app: &App, id: u32, activated: Activated) -> Result<SiteAnswer, ApiError> {
@@ -240,6 +255,11 @@ pub(crate) async fn remove(
     Path(id): Path<String>,
 ) -> Result<Json<Deleted>, ApiError> {
     let id: u32 = id.parse().map_err(|_| ApiError::not_found("site"))?;
+    remove_site(&app, &caller, id).await.map(Json)
+}
+
+/// Removes a site for API and pages.
+pub(crate) async fn remove_site(app: &App, caller: &Caller, id: u32) -> Result<Deleted, ApiError> {
     let actor = caller.name();
     let (who, version) = (actor.clone(), app.version());
     let ((), activated) = app
@@ -253,7 +273,7 @@ pub(crate) async fn remove(
         })
         .await?;
     let nodes = app.publisher.acknowledged(activated.active.activation).await;
-    Ok(Json(Deleted { success: true, id, config_version: activated.active.version, nodes }))
+    Ok(Deleted { success: true, id, config_version: activated.active.version, nodes })
 }
 
 async fn page(app: &App, query: Query) -> Result<(Vec<SiteView>, Option<u32>), ApiError> {

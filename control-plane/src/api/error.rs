@@ -51,6 +51,16 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, error)
     }
 
+    /// The error in one line, for a page.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut text = self.body.error.clone();
+        for (path, reason) in &self.body.fields {
+            text.push_str(&format!("; {path}: {reason}"));
+        }
+        text
+    }
+
     /// Adds what is wrong with one field.
     #[must_use]
     pub fn field(mut self, path: impl Into<String>, reason: impl Into<String>) -> Self {

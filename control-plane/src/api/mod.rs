@@ -2,17 +2,17 @@
 
 mod audit;
 pub mod auth;
-mod body;
-mod config;
-mod e911;
+pub(crate) mod body;
+pub(crate) mod config;
+pub(crate) mod e911;
 mod emergency;
 pub mod error;
 mod health;
-mod live;
+pub(crate) mod live;
 pub mod metrics;
 pub mod openapi;
 mod reports;
-mod soc2;
+pub(crate) mod soc2;
 mod tokens;
 
 use std::{ops::Deref, sync::Arc, time::Duration};
@@ -58,6 +58,8 @@ pub struct Shared {
     pub counters: Arc<OwnCounters>,
     pub signals: TestSignals,
     pub logins: ui::Logins,
+    /// The API is served over TLS.
+    pub https: bool,
     pub(crate) table: Table,
     verify: Semaphore,
 }
@@ -78,6 +80,7 @@ pub fn router(
     registry: Arc<Registry>,
     counters: Arc<OwnCounters>,
     signals: TestSignals,
+    https: bool,
 ) -> Router {
     let routes = Routes::default();
     let routes = ui::routes(open_routes(evidence_routes(config_routes(routes))));
@@ -88,6 +91,7 @@ pub fn router(
         counters,
         signals,
         logins: ui::Logins::default(),
+        https,
         table: routes.table,
         verify: Semaphore::new(VERIFY_MAX),
     }));

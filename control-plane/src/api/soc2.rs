@@ -112,6 +112,30 @@ pub(crate) async fn save(
     Extension(caller): Extension<Caller>,
     Body(body): Body<ControlBody>,
 ) -> Result<Json<Saved>, ApiError> {
+    save_control(&app, &caller, body).await.map(Json)
+}
+
+impl ControlBody {
+    /// What the page sends.
+    pub(crate) fn of_form(id: String, status: String, results: String, revision: u64) -> Self {
+        Self {
+            control_id: Some(id),
+            control_category: None,
+            description: None,
+            implementation_status: Some(status),
+            test_results: Some(results),
+            tsc_reference: None,
+            revision: Some(revision),
+        }
+    }
+}
+
+/// Saves a control for API and pages.
+pub(crate) async fn save_control(
+    app: &App,
+    caller: &Caller,
+    body: ControlBody,
+) -> Result<Saved, ApiError> {
     let revision = body.revision;
     let (id, change) = check(body)?;
     let actor = caller.name();
@@ -145,7 +169,7 @@ pub(crate) async fn save(
         tx.audit(tested).await?;
     }
     tx.commit().await?;
-    Ok(Json(Saved { success: true, registered, control }))
+    Ok(Saved { success: true, registered, control })
 }
 
 /// Checks every field, and reports every fault (C8).

@@ -46,7 +46,7 @@ pub(super) async fn serve<S>(stream: S, identity: Option<String>, links: Arc<Lin
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let (mut read, mut write) = tokio::io::split(stream);
+    let (mut read, write) = tokio::io::split(stream);
     let mut buffer = Vec::new();
     let hello =
         timeout(HELLO_TIMEOUT, frames::read(&mut read, frames::HELLO_MAX_BYTES, &mut buffer));

@@ -11,3 +11,4 @@ mod records;
 mod soc2;
 mod start;
 mod support;
+mod ui;
