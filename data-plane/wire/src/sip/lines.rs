@@ -17,8 +17,9 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Not in use. All zero, which is the quickest to fill an index with.
     const EMPTY: Self =
-        Self { name: HeaderName::Other, name_len: 0, name_start: 0, value_start: 0, value_end: 0 };
+        Self { name: HeaderName::Accept, name_len: 0, name_start: 0, value_start: 0, value_end: 0 };
 
     /// The name as written.
     pub(crate) fn raw_name<'a>(&self, message: &'a [u8]) -> &'a [u8] {
@@ -138,13 +139,18 @@ fn entry(line: &[u8], at: usize) -> Result<Entry, ErrorKind> {
     if name_len > HEADER_NAME_MAX_BYTES {
         return Err(ErrorKind::HeaderNameTooLong);
     }
-    let blanks = rest.iter().position(|c| !matches!(c, b' ' | b'\t')).unwrap_or(rest.len());
-    let rest = split(rest, blanks).1;
-    let Some(rest) = rest.strip_prefix(b":") else { return Err(ErrorKind::HeaderName) };
-    let value_at = line.len() - rest.len();
-    let lead = rest.iter().position(|&c| !is_lws(c)).unwrap_or(rest.len());
-    let value = trim(rest);
-    let value_start = at + value_at + lead;
+    let value = match rest {
+        // The usual form first.
+        [b':', b' ', value @ ..] | [b':', value @ ..] => value,
+        _ => {
+            let blanks = rest.iter().position(|c| !matches!(c, b' ' | b'\t'));
+            let rest = split(rest, blanks.unwrap_or(rest.len())).1;
+            rest.strip_prefix(b":").ok_or(ErrorKind::HeaderName)?
+        }
+    };
+    let value = chars::trim_start(value);
+    let value_start = at + line.len() - value.len();
+    let value = trim(value);
     let offset = |n: usize| u16::try_from(n).map_err(|_| ErrorKind::TooLarge);
     Ok(Entry {
         name: HeaderName::of(name),

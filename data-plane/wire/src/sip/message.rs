@@ -69,6 +69,8 @@ pub struct Message<'a> {
     via: Via<'a>,
     via_count: usize,
     max_forwards: Option<u8>,
+    contact: Option<NameAddr<'a>>,
+    content: Option<ContentType<'a>>,
     index: Index,
 }
 
@@ -212,10 +214,11 @@ impl<'a> Message<'a> {
         self.to
     }
 
-    /// The first Contact; `None` if there is none or it is `*`.
+    /// The first Contact that is an address; `None` if there is none, or `*` alone.
     #[must_use]
-    pub fn contact(&self) -> Option<NameAddr<'a>> {
-        self.values(HeaderName::Contact).next().and_then(NameAddr::parse)
+    #[inline]
+    pub const fn contact(&self) -> Option<NameAddr<'a>> {
+        self.contact
     }
 
     /// The topmost Via.
@@ -254,8 +257,9 @@ impl<'a> Message<'a> {
 
     /// Content-Type, split.
     #[must_use]
-    pub fn content(&self) -> Option<ContentType<'a>> {
-        ContentType::parse(self.content_type()?)
+    #[inline]
+    pub const fn content(&self) -> Option<ContentType<'a>> {
+        self.content
     }
 
     /// The message from start line to last body octet, without what stood around it.
@@ -277,6 +281,8 @@ struct Fields<'a> {
     via: Option<Via<'a>>,
     via_count: usize,
     contacts: usize,
+    contact: Option<NameAddr<'a>>,
+    content: Option<ContentType<'a>>,
     max_forwards: Option<u8>,
     content_length: Option<u64>,
 }
@@ -313,7 +319,7 @@ impl<'a> Fields<'a> {
                 self.content_length = Some(decimal(value).ok_or(ErrorKind::ContentLength)?);
             }
             HeaderName::ContentType => {
-                ContentType::parse(value).ok_or(ErrorKind::ContentType)?;
+                self.content = Some(ContentType::parse(value).ok_or(ErrorKind::ContentType)?);
             }
             HeaderName::Contact => self.take_contact(value, start)?,
             HeaderName::Route => check_addresses(value, ErrorKind::Route)?,
@@ -370,13 +376,16 @@ impl<'a> Fields<'a> {
             }
             let star = element == b"*"
                 && matches!(start, StartLine::Request { method: Method::Register, .. });
-            if !star && NameAddr::parse(element).is_none() {
-                return Err(ErrorKind::Contact);
+            if star {
+                continue;
             }
+            let contact = NameAddr::parse(element).ok_or(ErrorKind::Contact)?;
+            self.contact.get_or_insert(contact);
         }
         Ok(())
     }
 
+    #[inline]
     fn finish(
         self,
         raw: &'a [u8],
@@ -409,6 +418,8 @@ impl<'a> Fields<'a> {
             via,
             via_count: self.via_count,
             max_forwards: self.max_forwards,
+            contact: self.contact,
+            content: self.content,
             index,
         })
     }

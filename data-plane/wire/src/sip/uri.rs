@@ -108,6 +108,12 @@ impl<'a> Uri<'a> {
         if bytes.len() > URI_MAX_BYTES {
             return None;
         }
+        // Nearly all are of this one.
+        if let Some((head, rest)) = bytes.split_first_chunk::<4>()
+            && head.eq_ignore_ascii_case(b"sip:")
+        {
+            return Self::parse_sip(Scheme::Sip, rest);
+        }
         let colon = memchr::memchr(b':', bytes)?;
         let (name, rest) = split(bytes, colon);
         let rest = rest.get(1..)?;
@@ -257,14 +263,15 @@ fn split_params(s: &[u8]) -> Option<(UriParams<'_>, &[u8])> {
 }
 
 /// Splits a checked host off the start of `s`.
+#[inline]
 pub(crate) fn split_host(s: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = if s.first() == Some(&b'[') {
-        memchr::memchr(b']', s)?.checked_add(1)?
-    } else {
-        chars::run(s, HOST)
-    };
-    let (host, rest) = split(s, end);
-    parse_host(host)?;
+    if s.first() == Some(&b'[') {
+        let (host, rest) = split(s, memchr::memchr(b']', s)?.checked_add(1)?);
+        check_reference(host)?;
+        return Some((host, rest));
+    }
+    let (host, rest) = split(s, chars::run(s, HOST));
+    check_name(host)?;
     Some((host, rest))
 }
 
@@ -280,42 +287,69 @@ pub(crate) fn split_port(s: &[u8]) -> Option<(u16, &[u8])> {
 /// address or nothing (RFC 3261 25.1 `toplabel`).
 #[must_use]
 pub fn parse_host(host: &[u8]) -> Option<Host<'_>> {
-    if let Some(inner) = host.strip_prefix(b"[") {
-        return parse_ipv6(inner.strip_suffix(b"]")?).map(|ip| Host::Ip(IpAddr::V6(ip)));
+    if host.first() == Some(&b'[') {
+        return check_reference(host).map(|ip| Host::Ip(IpAddr::V6(ip)));
     }
-    let name = host.strip_suffix(b".").unwrap_or(host);
+    if !chars::all(host, HOST) {
+        return None;
+    }
+    let address = check_name(host)?;
+    Some(address.map_or(Host::Name(host), |ip| Host::Ip(IpAddr::V4(ip))))
+}
+
+/// `[IPv6]`.
+fn check_reference(host: &[u8]) -> Option<Ipv6Addr> {
+    parse_ipv6(host.strip_prefix(b"[")?.strip_suffix(b"]")?)
+}
+
+/// The address that a host of [`HOST`] octets is, `Some(None)` for a name.
+#[inline]
+fn check_name(host: &[u8]) -> Option<Option<Ipv4Addr>> {
     let mut before = b'.';
-    let mut numeric = true; // the label so far
-    for &c in name {
-        match c {
-            b'.' | b'-' if matches!(before, b'.') => return None, // empty label, or hyphen at edge
-            b'.' if before == b'-' => return None,
-            b'.' => numeric = true,
-            b'0'..=b'9' => {}
-            _ if chars::is(c, HOST) => numeric = false,
-            _ => return None,
+    for &c in host {
+        // Of these octets only the hyphen and the dot are below: no label is empty, or has a hyphen
+        // at its edge.
+        if c <= b'.' && before <= b'.' && (c == b'.' || before == b'.') {
+            return None;
         }
         before = c;
     }
     match before {
-        b'.' | b'-' => None,
-        _ if numeric => parse_ipv4(host).map(|ip| Host::Ip(IpAddr::V4(ip))),
-        _ => Some(Host::Name(host)),
+        b'-' => None,
+        // The root's dot; or there was nothing.
+        b'.' => check_name(host.strip_suffix(b".")?).filter(Option::is_none),
+        b'0'..=b'9' if is_last_label_number(host) => parse_ipv4(host).map(Some),
+        _ => Some(None),
     }
+}
+
+fn is_last_label_number(name: &[u8]) -> bool {
+    let label = name.rsplit(|&c| c == b'.').next().unwrap_or_default();
+    label.iter().all(u8::is_ascii_digit)
 }
 
 /// Dotted quad without leading zeros.
 pub(crate) fn parse_ipv4(s: &[u8]) -> Option<Ipv4Addr> {
-    let mut parts = s.split(|&c| c == b'.');
     let mut octets = [0u8; 4];
-    for octet in &mut octets {
-        let digits = parts.next()?;
-        if digits.len() > 3 || digits.len() > 1 && digits.first() == Some(&b'0') {
-            return None;
+    let mut rest = s;
+    for (i, octet) in octets.iter_mut().enumerate() {
+        if i > 0 {
+            rest = rest.strip_prefix(b".")?;
         }
-        *octet = u8::try_from(decimal(digits)?).ok()?;
+        let mut value = None;
+        while let [c @ b'0'..=b'9', tail @ ..] = rest {
+            let before = match value {
+                Some(0) => return None,
+                Some(before) => before,
+                None => 0u16,
+            };
+            value = Some(before * 10 + u16::from(c - b'0')).filter(|v| *v < 256);
+            value?;
+            rest = tail;
+        }
+        *octet = u8::try_from(value?).ok()?;
     }
-    parts.next().is_none().then(|| Ipv4Addr::from(octets))
+    rest.is_empty().then(|| Ipv4Addr::from(octets))
 }
 
 /// IPv6 text without brackets. Tolerates the third colon that the grammar of RFC 3261 produced
