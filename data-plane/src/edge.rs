@@ -89,6 +89,7 @@ struct Edge {
     driver: Arc<Mutex<(String, String)>>,
     active: Option<(Document, Arc<Snapshot>)>,
     link: Option<Link>,
+    told_warnings: Vec<FieldError>,
 }
 
 impl Edge {
@@ -104,6 +105,7 @@ impl Edge {
             driver: Arc::default(),
             active: None,
             link: None,
+            told_warnings: Vec::new(),
             options,
         }
     }
@@ -210,7 +212,7 @@ impl Edge {
         compiled: ravelin_policy::Compiled,
         sender: &Sender<Event>,
     ) -> Result<(), String> {
-        self.tell_warnings(&compiled.warnings);
+        self.tell_warnings(compiled.warnings);
         let loadout = self.loadout(compiled.snapshot);
         let (cores, warning) = settings::cores(&loadout.snapshot);
         if let Some(warning) = warning {
@@ -322,7 +324,7 @@ impl Edge {
             return Err((version, restart.into_iter().map(error).collect()));
         }
         let mode_before = running.mode;
-        self.tell_warnings(&compiled.warnings);
+        self.tell_warnings(compiled.warnings);
         let loadout = self.loadout(compiled.snapshot);
         let shards = lock(&self.shards).clone();
         if let Some(shards) = shards {
@@ -478,9 +480,13 @@ impl Edge {
         *lock(&self.shards) = None;
     }
 
-    fn tell_warnings(&self, warnings: &[FieldError]) {
-        for warning in warnings {
-            log("warning", "config", &format!("{}: {}", warning.path, warning.reason));
+    /// What the author of a document should know, once and not with every version.
+    fn tell_warnings(&mut self, warnings: Vec<FieldError>) {
+        if warnings != self.told_warnings {
+            for warning in &warnings {
+                log("warning", "config", &format!("{}: {}", warning.path, warning.reason));
+            }
+            self.told_warnings = warnings;
         }
     }
 

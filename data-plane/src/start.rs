@@ -10,13 +10,14 @@ use ravelin_engine::{
     engine::{Engine, EngineConfig},
     limits::Limits,
     loadout::Loadout,
-    port::{ListenerId, MediaPortId, ShardId, TxQueue},
+    port::{self, ListenerId, MediaPortId, ShardId, TxQueue},
 };
 use ravelin_io::{
     clock,
     cross::{self, CrossShard},
     driver::{self, Choice, Driver, Options},
     host::{self, Host, HostOptions, HostedBy},
+    probe,
     stream::{StreamLimits, Streams},
 };
 use ravelin_policy::{Driver as MediaDriver, Snapshot, Transport};
@@ -76,6 +77,16 @@ pub(crate) fn shards(
 ) -> Result<Started, String> {
     let count = u8::try_from(cores.len()).map_err(|_| "too many cores".to_owned())?;
     let snapshot = &loadout.snapshot;
+    for listener in &snapshot.listeners {
+        let transport = match listener.transport {
+            Transport::Udp => port::Transport::Udp,
+            Transport::Tcp => port::Transport::Tcp,
+            Transport::Tls => port::Transport::Tls,
+        };
+        // Shards share a port among themselves, and with nobody else.
+        probe::take_alone(transport, listener.bind)
+            .map_err(|error| name_listener(&listener.id, &listener.bind, &error).to_string())?;
+    }
     let helpers = Helpers::start(cores.len().min(4)).map_err(|error| error.to_string())?;
     let helpers = Arc::new(helpers);
     let started_unix_ms = clock::now().unix_ms;

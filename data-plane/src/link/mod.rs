@@ -140,7 +140,9 @@ impl Worker {
             }
             if self.context.connected.swap(false, Ordering::Relaxed) {
                 pause = RETRY_FIRST;
-                log("warning", "link", "control plane lost; calls go on");
+                if self.stopping.is_none() {
+                    log("warning", "link", "control plane lost; calls go on");
+                }
             }
             if self.stopping.is_none() && self.stopped.recv_timeout(pause).is_ok() {
                 self.begin_stop();

@@ -50,6 +50,8 @@ struct Answering {
     audio: Option<Audio>,
     /// Call-ID and 200 of the call that is up.
     answer: Option<(Vec<u8>, Vec<u8>)>,
+    /// Where the caller listens, until the ACK says that it has the answer.
+    speak_to: Option<SocketAddr>,
 }
 
 impl Callee {
@@ -71,6 +73,7 @@ impl Callee {
             seen: Arc::clone(&seen),
             audio: None,
             answer: None,
+            speak_to: None,
         };
         let ended = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -135,18 +138,20 @@ impl Answering {
         self.reply(request, 180, "Ringing", &self.contact(), "")?;
         let answer = self.response(request, 200, "OK", &self.contact(), &body);
         self.answer = Some((message.call_id().to_vec(), answer.clone()));
-        if let (Some(audio), Some(to)) = (&mut self.audio, request.audio_address()) {
-            audio.speak(self.voice, to, self.packets)?;
-        }
+        self.speak_to = request.audio_address();
         self.socket.send(request.source, &answer)
     }
 
-    fn acknowledged(&self, request: &Received) -> io::Result<()> {
+    fn acknowledged(&mut self, request: &Received) -> io::Result<()> {
         let ours = self.answer.as_ref().map(|(call_id, _)| call_id.as_slice());
-        if request.message().is_some_and(|message| Some(message.call_id()) == ours) {
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).acknowledged = true;
+        if request.message().is_none_or(|message| Some(message.call_id()) != ours) {
+            return Ok(());
         }
-        Ok(())
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).acknowledged = true;
+        match (&mut self.audio, self.speak_to.take()) {
+            (Some(audio), Some(to)) => audio.speak(self.voice, to, self.packets),
+            _ => Ok(()),
+        }
     }
 
     fn finish(&mut self) {
