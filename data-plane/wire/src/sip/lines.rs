@@ -32,6 +32,39 @@ impl Entry {
     pub(crate) fn value<'a>(&self, message: &'a [u8]) -> &'a [u8] {
         message.get(usize::from(self.value_start)..usize::from(self.value_end)).unwrap_or_default()
     }
+
+    /// Takes name, colon and value of one logical line that starts at offset `at`. White space
+    /// before the colon is legal (RFC 3261 7.3.1, RFC 4475 3.1.1.1); what we write has none.
+    #[inline]
+    fn fill(&mut self, line: &[u8], at: usize) -> Result<(), ErrorKind> {
+        let name_len = chars::run(line, TOKEN);
+        let (name, rest) = split(line, name_len);
+        if name.is_empty() {
+            return Err(ErrorKind::HeaderName);
+        }
+        if name_len > HEADER_NAME_MAX_BYTES {
+            return Err(ErrorKind::HeaderNameTooLong);
+        }
+        let value = match rest {
+            // The usual form first.
+            [b':', b' ', value @ ..] | [b':', value @ ..] => value,
+            _ => {
+                let blanks = rest.iter().position(|c| !matches!(c, b' ' | b'\t'));
+                let rest = split(rest, blanks.unwrap_or(rest.len())).1;
+                rest.strip_prefix(b":").ok_or(ErrorKind::HeaderName)?
+            }
+        };
+        let value = chars::trim_start(value);
+        let value_start = at + line.len() - value.len();
+        let value = trim(value);
+        let offset = |n: usize| u16::try_from(n).map_err(|_| ErrorKind::TooLarge);
+        self.name = HeaderName::of(name);
+        self.name_len = u8::try_from(name_len).map_err(|_| ErrorKind::HeaderNameTooLong)?;
+        self.name_start = offset(at)?;
+        self.value_start = offset(value_start)?;
+        self.value_end = offset(value_start + value.len())?;
+        Ok(())
+    }
 }
 
 /// All header lines of one message, on the stack.
@@ -49,11 +82,13 @@ impl Index {
         self.entries.get(..self.count).unwrap_or_default()
     }
 
+    /// The next unused entry. Filled in place: handed over by value it would be written in pieces
+    /// and read back whole, which stalls.
     #[inline]
-    fn push(&mut self, entry: Entry) -> Result<(), ErrorKind> {
-        *self.entries.get_mut(self.count).ok_or(ErrorKind::TooManyHeaders)? = entry;
+    fn next_slot(&mut self) -> Result<&mut Entry, ErrorKind> {
+        let slot = self.entries.get_mut(self.count).ok_or(ErrorKind::TooManyHeaders)?;
         self.count += 1;
-        Ok(())
+        Ok(slot)
     }
 }
 
@@ -89,7 +124,7 @@ pub(crate) fn scan(message: &[u8], start: usize, index: &mut Index) -> Result<us
         let (line_len, ends) = logical_line(rest)?;
         line_ends += ends;
         let line = split(rest, line_len).0;
-        index.push(entry(line, at)?)?;
+        index.next_slot()?.fill(line, at)?;
         at += line_len;
     }
     check_octets(message, start, at, line_ends, index)?;
@@ -125,40 +160,6 @@ fn logical_line(rest: &[u8]) -> Result<(usize, usize), ErrorKind> {
             None => return Err(ErrorKind::HeadersUnterminated),
         }
     }
-}
-
-/// Name, colon and value of one logical line that starts at offset `at`. White space before the
-/// colon is legal (RFC 3261 7.3.1, RFC 4475 3.1.1.1); what we write has none.
-#[inline]
-fn entry(line: &[u8], at: usize) -> Result<Entry, ErrorKind> {
-    let name_len = chars::run(line, TOKEN);
-    let (name, rest) = split(line, name_len);
-    if name.is_empty() {
-        return Err(ErrorKind::HeaderName);
-    }
-    if name_len > HEADER_NAME_MAX_BYTES {
-        return Err(ErrorKind::HeaderNameTooLong);
-    }
-    let value = match rest {
-        // The usual form first.
-        [b':', b' ', value @ ..] | [b':', value @ ..] => value,
-        _ => {
-            let blanks = rest.iter().position(|c| !matches!(c, b' ' | b'\t'));
-            let rest = split(rest, blanks.unwrap_or(rest.len())).1;
-            rest.strip_prefix(b":").ok_or(ErrorKind::HeaderName)?
-        }
-    };
-    let value = chars::trim_start(value);
-    let value_start = at + line.len() - value.len();
-    let value = trim(value);
-    let offset = |n: usize| u16::try_from(n).map_err(|_| ErrorKind::TooLarge);
-    Ok(Entry {
-        name: HeaderName::of(name),
-        name_len: u8::try_from(name_len).map_err(|_| ErrorKind::HeaderNameTooLong)?,
-        name_start: offset(at)?,
-        value_start: offset(value_start)?,
-        value_end: offset(value_start + value.len())?,
-    })
 }
 
 /// Refuses bare CR, control characters and what is not UTF-8.
