@@ -8,7 +8,7 @@ use ravelin_wire::limits::{
 use ravelin_wire::sip::{
     CSeq, ContentType, ErrorKind, Framing, HeaderName, Host, Message, Method, NameAddr, RAck,
     Reason, RetryAfter, Scheme, SessionExpires, Transport, Uri, Via, Warning, delta_seconds,
-    parse_date, tokens, unquote, uri, write_via_with_source,
+    parse_date, tokens, unquote, uri, write_date, write_via_with_source,
 };
 
 #[test]
@@ -168,6 +168,7 @@ fn addresses() {
         "<sip:a@b>tag=1",
         "<sip:a@b>;",
         "<sip:a@b>;;x",
+        "<sip:a@b>;x;y;X=1",
         "<sip:a@b>;x=",
         "<sip:a@b>;x=\"y",
         "<sip:a@b>,",
@@ -314,6 +315,15 @@ fn dates() {
 }
 
 #[test]
+fn a_time_beyond_the_calendar_is_its_last_second() {
+    for unix in [253_402_300_799, 253_402_300_800, u64::MAX] {
+        let mut text = Vec::new();
+        write_date(unix, &mut text);
+        assert_eq!(text, b"Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+}
+
+#[test]
 fn multiparts() {
     let kind = ContentType::parse(b"multipart/mixed ; boundary=\"b 1\"").unwrap();
     let sdp = "v=0\r\n";
@@ -420,9 +430,10 @@ fn limits_hold_at_their_edges() {
     let contacts = |n: usize| plain(&format!("Contact: {}\r\n", vec!["<sip:h>"; n].join(",")));
     edge(contacts(LIST_MAX_COUNT), contacts(LIST_MAX_COUNT + 1), ErrorKind::Contact);
 
-    let params = |n: usize| plain(&format!("Contact: <sip:h>{}\r\n", ";p=1".repeat(n)));
+    let names = |n: usize| (0..n).map(|i| format!(";p{i}=1")).collect::<String>();
+    let params = |n: usize| plain(&format!("Contact: <sip:h>{}\r\n", names(n)));
     edge(params(PARAM_MAX_COUNT), params(PARAM_MAX_COUNT + 1), ErrorKind::Contact);
-    let uri_params = |n: usize| plain(&format!("Contact: <sip:h{}>\r\n", ";p=1".repeat(n)));
+    let uri_params = |n: usize| plain(&format!("Contact: <sip:h{}>\r\n", names(n)));
     edge(uri_params(PARAM_MAX_COUNT), uri_params(PARAM_MAX_COUNT + 1), ErrorKind::Contact);
 
     let replace = |from: &str, to: String| {

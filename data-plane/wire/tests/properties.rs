@@ -242,6 +242,8 @@ proptest! {
         user in "[a-z0-9+;,?/&=-]{1,10}",
         params in proptest::collection::vec((token(), proptest::option::of(token())), 0..5),
     ) {
+        let mut seen = std::collections::BTreeSet::new();
+        prop_assume!(params.iter().all(|(name, _)| seen.insert(name.to_ascii_lowercase())));
         let quoted = display.map(|d| format!("\"{}\"", d.replace('\\', "\\\\").replace('"', "\\\"")));
         let mut text = quoted.clone().unwrap_or_default();
         text.push_str(&format!("<sip:{user}@h>"));

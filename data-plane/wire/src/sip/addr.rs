@@ -54,8 +54,8 @@ impl<'a> NameAddr<'a> {
         let mut tag = None;
         let params = Params::parse_each(rest, |name, value| {
             if name.eq_ignore_ascii_case(b"tag") {
-                // It names a dialog: one, and not an empty one.
-                return tag.replace(value?).is_none().then_some(());
+                // It names a dialog: not without a value.
+                tag = Some(value?);
             }
             Some(())
         })?;

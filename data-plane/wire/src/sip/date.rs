@@ -37,8 +37,12 @@ pub fn parse_date(value: &[u8]) -> Option<u64> {
     Some(((days_before(year, month) + day - 1) * 24 + hour) * 3600 + minute * 60 + second)
 }
 
-/// Appends `unix` seconds as a SIP-date. Meant for years 1970 to 9999.
+/// The last second that four digits of a year can say.
+const UNIX_MAX_SECONDS: u64 = 253_402_300_799;
+
+/// Appends `unix` seconds as a SIP-date; times after the year 9999 as its last second.
 pub fn write_date(unix: u64, out: &mut Vec<u8>) {
+    let unix = unix.min(UNIX_MAX_SECONDS);
     let days = unix / 86_400;
     let second = unix % 86_400;
     let mut year = 1970 + days / 366;

@@ -16,7 +16,7 @@ impl<'a> Params<'a> {
     }
 
     /// Checks that all of `bytes` is a parameter list of bounded length: no empty parameter, no
-    /// empty value, quotes closed, nothing left over.
+    /// empty value, no name twice, quotes closed, nothing left over.
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         Self::parse_each(bytes, |_, _| Some(()))
@@ -33,6 +33,11 @@ impl<'a> Params<'a> {
         let mut count = 0;
         while !rest.is_empty() {
             let ((name, value), tail) = next(rest)?;
+            // RFC 3261 7.3.1: each name once. Readers differ in which of two they take.
+            let before = Self(split(bytes, bytes.len() - rest.len()).0);
+            if count > 0 && before.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+                return None;
+            }
             see(name, value)?;
             rest = tail;
             count += 1;

@@ -245,12 +245,17 @@ fn split_params(s: &[u8]) -> Option<(UriParams<'_>, &[u8])> {
     let mut rest = s;
     let mut count = 0;
     while let Some(param) = rest.strip_prefix(b";") {
-        let name = run_escaped(param, PARAM);
+        let (name, tail) = split(param, run_escaped(param, PARAM));
         count += 1;
-        if name == 0 || count > PARAM_MAX_COUNT {
+        if name.is_empty() || count > PARAM_MAX_COUNT {
             return None;
         }
-        rest = split(param, name).1;
+        // RFC 3261 19.1.1: each name once. Readers differ in which of two they take.
+        let before = UriParams(split(s, s.len() - rest.len()).0);
+        if count > 1 && before.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            return None;
+        }
+        rest = tail;
         if let Some(value) = rest.strip_prefix(b"=") {
             let length = run_escaped(value, PARAM);
             if length == 0 {

@@ -99,29 +99,20 @@ impl<'a> Via<'a> {
         Some(via)
     }
 
-    /// `None`: a parameter that decides where answers go is wrong or there twice.
+    /// `None`: a parameter that decides where answers go is wrong.
     fn take_param(&mut self, name: &'a [u8], value: Option<&'a [u8]>) -> Option<()> {
         match name.len() {
             6 if name.eq_ignore_ascii_case(b"branch") => {
-                if self.branch.is_some() {
-                    return None;
-                }
                 // A branch is a token; quotes would be compared as part of it.
                 self.branch = Some(value.filter(|v| chars::all(v, VALUE))?);
             }
             5 if name.eq_ignore_ascii_case(b"rport") => {
-                if self.rport.is_some() {
-                    return None;
-                }
                 self.rport = Some(match value {
                     Some(port) => Some(u16::try_from(decimal(port)?).ok()?),
                     None => None,
                 });
             }
             8 if name.eq_ignore_ascii_case(b"received") => {
-                if self.received.is_some() {
-                    return None;
-                }
                 self.received = Some(parse_received(value?)?);
             }
             5 if name.eq_ignore_ascii_case(b"maddr") => {
