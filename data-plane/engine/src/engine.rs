@@ -22,7 +22,7 @@ use slab::Slab;
 pub use self::status::Tables;
 pub use crate::media::MediaPortSpec;
 use crate::{
-    b2bua::{attempt, call::Call, invite, release, within},
+    b2bua::{attempt, call::Call, invite, message::Messages, release, within},
     cause::Cause,
     core::{Core, Turn, ctx},
     counters::Counters,
@@ -83,6 +83,7 @@ pub struct Engine {
     core: Core,
     calls: Slab<Box<Call>>,
     owners: Owners,
+    messages: Messages,
     prober: Prober,
     /// Of the newest call; tells a reused slot from the call before it.
     generation: u32,
@@ -103,6 +104,7 @@ impl Engine {
             owners: Owners::new(&seed, config.shards),
             core: Core::new(&config, loadout, media),
             calls: Slab::new(),
+            messages: Messages::default(),
             prober: Prober::default(),
             generation: 0,
             running: false,
@@ -312,6 +314,10 @@ impl Engine {
             } else {
                 release::refuse(core, &mut call, turn, 500, Cause::Internal, None);
             }
+            let unanswered = core.layer.answered_with(call.server).is_some_and(|code| code < 200);
+            if unanswered {
+                core.layer.kill_server(call.server, ctx!(core, turn));
+            }
             release::forget(core, &mut call, turn);
         }));
         if farewell.is_err() {
@@ -401,6 +407,9 @@ impl Engine {
         if owner.as_probe().is_some() {
             let change = self.prober.failed(owner);
             return self.probed(turn, change);
+        }
+        if self.messages.done(&mut self.core, turn, owner, Err(cause)) {
+            return;
         }
         let Some(key) = crate::b2bua::call::call_of(owner) else { return };
         self.with_call(turn, key, |core, call, turn| {

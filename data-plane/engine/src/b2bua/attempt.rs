@@ -66,6 +66,46 @@ pub(crate) fn advance(
 
 /// Makes the attempt and sends its INVITE, or leaves it waiting for its signature.
 fn begin(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, way: Way) -> Result<(), NotSent> {
+    with_invite(core, call, turn, |core, call, turn, pending, invite| {
+        let index = add(core, call, turn, way, invite)?;
+        if wants_signature(core, call, turn, index, invite) {
+            return Ok(());
+        }
+        write_and_send(core, call, turn, index, None, pending, invite)
+    })
+}
+
+/// Works with the caller's INVITE, which stays with the call.
+fn with_invite(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    work: impl FnOnce(
+        &mut Core,
+        &mut Call,
+        &mut Turn<'_>,
+        &PendingInvite,
+        &Message<'_>,
+    ) -> Result<(), NotSent>,
+) -> Result<(), NotSent> {
+    let internal = NotSent::Call(500, Cause::Internal);
+    let pending = call.pending.take().ok_or(internal)?;
+    let done = match pending.message() {
+        Some(invite) => work(core, call, turn, &pending, &invite),
+        None => Err(internal),
+    };
+    call.pending = Some(pending);
+    done
+}
+
+/// Adds an attempt to the call; returns its index.
+fn add(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &Turn<'_>,
+    way: Way,
+    invite: &Message<'_>,
+) -> Result<usize, NotSent> {
     let loadout = Arc::clone(&call.loadout);
     let snapshot = &*loadout.snapshot;
     let (listener, hop, target) =
@@ -79,8 +119,8 @@ fn begin(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, way: Way) -> Res
         None => None,
     };
     let number = u16::try_from(call.attempts.len().saturating_add(1)).unwrap_or(u16::MAX);
-    let leg =
-        new_leg(core, call, listener, hop, target).ok_or(NotSent::Call(500, Cause::Internal))?;
+    let leg = new_leg(core, call, invite, listener, hop, target)
+        .ok_or(NotSent::Call(500, Cause::Internal))?;
     let index = call.attempts.len();
     call.attempts.push(Attempt {
         number,
@@ -102,22 +142,18 @@ fn begin(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, way: Way) -> Res
         identity_out: Unsigned::NotAsked.as_str(),
         attestation_rule: None,
     });
-    if wants_signature(core, call, turn, index) {
-        return Ok(());
-    }
-    send_invite(core, call, turn, index, None)
+    Ok(index)
 }
 
 /// A leg toward a target: new Call-ID, tag, identities (RFC 3261 8.1.1).
 fn new_leg(
     core: &mut Core,
     call: &Call,
+    invite: &Message<'_>,
     listener: crate::port::ListenerId,
     hop: crate::sip::transaction::Hop,
     target: std::net::SocketAddr,
 ) -> Option<Leg> {
-    let pending = call.pending.as_ref()?;
-    let invite = pending.message()?;
     let own_host = SmallVec::from_slice(&core.listener(listener)?.host);
     let peer_host = SmallVec::from_vec(host_text(target));
     let (mut from, mut to) = (core.pool.take(), core.pool.take());
@@ -159,6 +195,7 @@ fn new_leg(
         ack_expected: None,
         ack_due: None,
         ack_body: Vec::new(),
+        ack_body_cseq: 0,
         goodbye: Goodbye::No,
         user,
         peer_host,
@@ -172,16 +209,19 @@ pub(crate) fn contact_user(user: &[u8]) -> &[u8] {
 }
 
 /// Decides about the signature. True: a job is out and the INVITE waits for it.
-fn wants_signature(core: &mut Core, call: &mut Call, turn: &Turn<'_>, index: usize) -> bool {
+fn wants_signature(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &Turn<'_>,
+    index: usize,
+    invite: &Message<'_>,
+) -> bool {
     let loadout = Arc::clone(&call.loadout);
     let Some(attempt) = call.attempts.get_mut(index) else { return false };
     let trunk = loadout.snapshot.trunk(attempt.trunk);
     if !trunk.is_some_and(|trunk| trunk.identity.sign) {
         return false;
     }
-    let Some(invite) = call.pending.as_ref().and_then(PendingInvite::message) else {
-        return false;
-    };
     // A token of the carrier before us is passed on; ours beside it would claim what we do not
     // know (ST-32).
     if invite.header(HeaderName::Identity).is_some() {
@@ -197,7 +237,7 @@ fn wants_signature(core: &mut Core, call: &mut Call, turn: &Turn<'_>, index: usi
     let trusted = inbound
         .and_then(|id| loadout.snapshot.trunk(id))
         .is_some_and(|trunk| trunk.trust.asserted_identity);
-    let caller = caller_uri(&invite, trusted);
+    let caller = caller_uri(invite, trusted);
     let number = Uri::parse(caller).and_then(|uri| uri.user).unwrap_or_default();
     let attestation = inbound.map(|from| loadout.snapshot.attestation(from, number));
     attempt.attestation_rule = attestation.map(|attestation| attestation.rule.0);
@@ -247,7 +287,10 @@ pub(crate) fn signed(
     {
         attempt.identity_out = Unsigned::Failed.as_str();
     }
-    match send_invite(core, call, turn, index, value) {
+    let sent = with_invite(core, call, turn, |core, call, turn, pending, invite| {
+        write_and_send(core, call, turn, index, value, pending, invite)
+    });
+    match sent {
         Ok(()) => {}
         Err(NotSent::Way(cause)) => {
             close(core, call, turn, index, cause.status(), cause);
@@ -258,26 +301,7 @@ pub(crate) fn signed(
     }
 }
 
-/// Writes and sends the INVITE of an attempt.
-fn send_invite(
-    core: &mut Core,
-    call: &mut Call,
-    turn: &mut Turn<'_>,
-    index: usize,
-    identity: Option<&[u8]>,
-) -> Result<(), NotSent> {
-    let Some(pending) = call.pending.take() else {
-        return Err(NotSent::Call(500, Cause::Internal));
-    };
-    let sent = match pending.message() {
-        Some(invite) => write_and_send(core, call, turn, index, identity, &pending, &invite),
-        None => Err(NotSent::Call(500, Cause::Internal)),
-    };
-    call.pending = Some(pending);
-    sent
-}
-
-/// Every initial INVITE of this engine leaves here, so the guard of test mode stands here (E1).
+/// Writes and sends the INVITE of an attempt. Every initial INVITE of this engine leaves here, so the guard of test mode stands here (E1).
 fn write_and_send(
     core: &mut Core,
     call: &mut Call,
@@ -868,7 +892,8 @@ pub(crate) fn further_2xx(
         Some(leg) if leg.ack_due == Some(cseq) => {}
         Some(leg) => {
             let body = std::mem::take(&mut leg.ack_body);
-            release::send_ack(core, turn, leg, cseq, &body);
+            let tail = if leg.ack_body_cseq == cseq { body.as_slice() } else { &[] };
+            release::send_ack(core, turn, leg, cseq, tail);
             leg.ack_body = body;
         }
         None => release::turn_down_stranger(core, turn, meta, message),

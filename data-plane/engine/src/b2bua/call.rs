@@ -176,6 +176,8 @@ pub(crate) struct Call {
     pub last_failure: (u16, Cause),
 
     pub caller: Leg,
+    /// The caller's INVITE transaction, as long as it may exist.
+    pub server: ServerKey,
     pub pending: Option<PendingInvite>,
     pub plan: Plan,
     pub attempts: SmallVec<[Attempt; 1]>,
@@ -321,14 +323,17 @@ impl Call {
     }
 }
 
-/// Bit 63 is the prober's, so a generation has 31 bits.
+/// Bits 63 and 62 mark owners that are no calls.
+pub(crate) const GENERATION_MASK: u32 = 0x3fff_ffff;
+
 pub(crate) fn tu_of(key: CallKey) -> TuKey {
-    TuKey(u64::from(key.generation & 0x7fff_ffff) << 32 | u64::from(key.slot))
+    TuKey(u64::from(key.generation & GENERATION_MASK) << 32 | u64::from(key.slot))
 }
 
-/// The call that an event of a transaction is for; `None`: the prober's, or nobody's.
+/// The call that an event of a transaction is for; `None`: the prober's, a message's, or
+/// nobody's.
 pub(crate) fn call_of(owner: TuKey) -> Option<CallKey> {
-    if owner == TuKey::NONE || owner.as_probe().is_some() {
+    if owner.0 >> 62 != 0 {
         return None;
     }
     Some(CallKey {

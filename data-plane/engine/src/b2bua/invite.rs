@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use ravelin_contract::cdr::Party;
 use ravelin_policy::{Class, OnFailure, RealmId, Transport, TrunkId};
 use ravelin_stir::{outcome::Outcome, verify::Verdict};
-use ravelin_wire::sip::{Message, Scheme, Uri};
+use ravelin_wire::sip::{HeaderName, Message, Scheme, Uri};
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{
-    attempt::{advance, contact_user},
-    call::{Call, CallTimers, PendingInvite, Permits, Phase, call_id_text, tu_of},
+    attempt::{abandon, advance, contact_user},
+    call::{Call, CallTimers, GENERATION_MASK, PendingInvite, Permits, Phase, call_id_text, tu_of},
     cdr::{Refused, write_refused},
     compose::{host_text, write_record_routes},
     dialog::Dialog,
@@ -91,7 +90,7 @@ pub(crate) fn receive(
     };
     let entry = calls.vacant_entry();
     let slot = u32::try_from(entry.key()).unwrap_or(u32::MAX);
-    let key = CallKey { slot, generation: generation & 0x7fff_ffff };
+    let key = CallKey { slot, generation: generation & GENERATION_MASK };
     core.layer.set_owner(server, tu_of(key));
     let handle = core.layer.identifiers().handle(slot);
     let tag = handle.tag();
@@ -137,6 +136,7 @@ pub(crate) fn receive(
         early_offer: has_description(arrival.invite),
         last_failure: (503, Cause::TrunksDown),
         caller,
+        server,
         pending: Some(pending),
         plan: Plan::default(),
         attempts: SmallVec::new(),
@@ -279,6 +279,7 @@ fn caller_leg(core: &mut Core, arrival: &Arrival<'_>, tag: crate::ids::TagText) 
         ack_expected: None,
         ack_due: None,
         ack_body: Vec::new(),
+        ack_body_cseq: 0,
         goodbye: Goodbye::No,
         user: SmallVec::from_slice(user),
         peer_host: SmallVec::from_vec(host_text(source)),
@@ -396,15 +397,23 @@ fn route_call(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     advance(core, call, turn, None);
 }
 
-/// The caller cancels. The CANCEL itself is answered by whoever received it.
-pub(crate) fn cancelled(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
+/// The caller cancels. The CANCEL itself is answered by whoever received it; its Reason goes on.
+pub(crate) fn cancelled(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    cancel: &Message<'_>,
+) {
     call.note(turn.now.mono, Peer::Caller, true, crate::counters::MethodLabel::Cancel, 0);
     if call.pending.is_none() || call.end.is_some() {
         // Answered already: the caller acknowledges and hangs up (RFC 3261 9.2).
         return;
     }
+    let reason = cancel.header(HeaderName::Reason).unwrap_or_default();
+    for index in 0..call.attempts.len() {
+        abandon(core, call, turn, index, Cause::Cancelled, reason);
+    }
     release::refuse(core, call, turn, 487, Cause::Cancelled, None);
-    debug_assert!(call.end.is_none_or(|end| end.by == Party::Caller));
 }
 
 /// Refuses an INVITE that does not become a call, in a transaction of its own, and records it.

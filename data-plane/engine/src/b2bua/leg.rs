@@ -47,6 +47,8 @@ pub(crate) struct Leg {
     pub ack_due: Option<u32>,
     /// The answer that the last ACK carried, for its retransmissions. Empty: none.
     pub ack_body: Vec<u8>,
+    /// CSeq of that ACK.
+    pub ack_body_cseq: u32,
     pub goodbye: Goodbye,
     /// Our user part on this side, for Contact.
     pub user: SmallVec<[u8; 32]>,

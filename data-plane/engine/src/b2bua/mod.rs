@@ -6,6 +6,7 @@
 //! | [`invite`] | from a new INVITE to a call |
 //! | [`attempt`] | the search for the callee, answers to it |
 //! | [`within`] | requests inside the call |
+//! | [`message`] | MESSAGE outside a call |
 //! | [`release`] | refusals, hang-ups, the end |
 //! | [`headers`], [`compose`], [`respond`], [`sdp`] | what goes out, and what of the other side is in it |
 //! | [`cdr`], [`ladder`] | what is remembered |
@@ -19,6 +20,7 @@ pub(crate) mod headers;
 pub(crate) mod invite;
 pub(crate) mod ladder;
 pub(crate) mod leg;
+pub(crate) mod message;
 pub(crate) mod offer;
 pub(crate) mod release;
 pub(crate) mod respond;

@@ -29,8 +29,7 @@ pub(crate) enum Glare {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Negotiation {
     exchange: Exchange,
-    /// An INVITE of the peer has no final response yet, or its 2xx has no ACK yet and that ACK
-    /// must carry an answer.
+    /// An INVITE of the peer has no final response yet, or its 2xx has no ACK yet.
     invite_in: bool,
     /// An INVITE of ours has no final response yet.
     invite_out: bool,

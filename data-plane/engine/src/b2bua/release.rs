@@ -214,8 +214,11 @@ pub(crate) fn bury(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
         core.layer.kill_client(relay.client, ctx!(core, turn));
         core.layer.kill_server(relay.server, ctx!(core, turn));
     }
-    if let Some(pending) = &call.pending {
-        core.layer.kill_server(pending.server, ctx!(core, turn));
+    // Without a final response it would wait for ever.
+    if call.answer_at.is_none()
+        && core.layer.answered_with(call.server).is_some_and(|code| code < 200)
+    {
+        core.layer.kill_server(call.server, ctx!(core, turn));
     }
     forget(core, call, turn);
 }

@@ -672,6 +672,7 @@ fn late_answer(
     if let Some(other) = call.leg_mut(side.other()) {
         other.ack_due = None;
         release::send_ack(core, turn, other, cseq, &tail);
+        other.ack_body_cseq = cseq;
         let old = std::mem::replace(&mut other.ack_body, tail);
         core.pool.give(old);
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ravelin_policy::RealmId;
+use ravelin_policy::{RealmId, TrunkId};
 use ravelin_wire::{
     demux,
     limits::MESSAGE_MAX_BYTES,
@@ -17,6 +17,7 @@ use crate::{
         headers::ALLOW,
         invite::{self, Arrival},
         leg::Side,
+        message::Incoming,
         release,
         respond::{Response, write_head},
         within,
@@ -127,6 +128,9 @@ impl Engine {
                 if owner.as_probe().is_some() {
                     let change = self.prober.answered(turn.now.mono, owner, message);
                     self.probed(turn, change);
+                    return Received::Taken;
+                }
+                if self.messages.done(&mut self.core, turn, owner, Ok(message)) {
                     return Received::Taken;
                 }
                 let handled = call_of(owner).and_then(|key| {
@@ -256,7 +260,7 @@ impl Engine {
         if let Some(key) = call_of(owner) {
             self.with_call(turn, key, |core, call, turn| {
                 if call.phase != Phase::Ending {
-                    invite::cancelled(core, call, turn);
+                    invite::cancelled(core, call, turn, message);
                 }
             });
         }
@@ -308,10 +312,14 @@ impl Engine {
                 Err(reason) => Received::Dropped(reason),
             };
         }
-        if trunk.is_none() {
+        let Some(trunk) = trunk else {
             return Received::Dropped(DropReason::UnknownSource);
-        }
+        };
         let answer = match method {
+            Method::Message => match self.pass_message(turn, meta, message, new, trunk) {
+                Ok(()) => return Received::Taken,
+                Err(cause) => Answer::refusal(cause),
+            },
             Method::Options => match message.max_forwards() {
                 Some(0) => Answer::refusal(Cause::TooManyHops),
                 _ => Answer::options(),
@@ -322,10 +330,27 @@ impl Engine {
             Method::Register | Method::Subscribe | Method::Publish | Method::Refer => {
                 Answer::refusal(Cause::MethodNotAllowed)
             }
-            Method::Message => Answer::refusal(Cause::MethodNotAllowed),
             _ => Answer::refusal(Cause::MethodUnknown),
         };
         self.answer_alone(turn, meta, message, new, answer)
+    }
+
+    fn pass_message(
+        &mut self,
+        turn: &mut Turn<'_>,
+        meta: &Meta,
+        message: &Message<'_>,
+        new: NewRequest,
+        trunk: TrunkId,
+    ) -> Result<(), Cause> {
+        let near_own = match meta.local {
+            Local::Signalling { listener } | Local::Stream { listener, .. } => {
+                self.core.listener(listener).map(|own| own.host.clone()).unwrap_or_default()
+            }
+            Local::Media { .. } => return Err(Cause::Internal),
+        };
+        let incoming = Incoming { meta, message, trunk, near_own: &near_own };
+        self.messages.pass(&mut self.core, turn, &incoming, new)
     }
 
     /// Answers a request that concerns no call.

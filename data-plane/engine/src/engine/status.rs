@@ -32,6 +32,8 @@ pub struct Tables {
     pub ports_quarantined: usize,
     /// Held by calls of this shard.
     pub permits: usize,
+    /// MESSAGE requests outside calls that wait for their answer.
+    pub messages: usize,
     /// Messages that transactions keep.
     pub buffers: usize,
     /// Records that nobody has taken.
@@ -52,6 +54,7 @@ impl Tables {
             ("media_streams", self.media_streams),
             ("ports_in_use", self.ports_in_use),
             ("permits", self.permits),
+            ("messages", self.messages),
             ("buffers", self.buffers),
         ]
         .into_iter()
@@ -72,6 +75,7 @@ impl Engine {
             media_streams: core.media.streams(),
             ports_in_use: core.media.ports_in_use(),
             ports_quarantined: core.media.ports_quarantined(),
+            messages: self.messages.len(),
             buffers: core.layer.buffers(),
             records: core.records.waiting(),
             ..Tables::default()

@@ -181,3 +181,31 @@ fn a_retransmitted_invite_makes_one_call() {
     world.forget_inbox();
     world.all_gone();
 }
+
+#[test]
+fn a_message_outside_a_call_is_passed_on_and_answered() {
+    let mut world = World::new();
+    let text = request(
+        "MESSAGE",
+        "sip:+12125551234@127.0.0.10",
+        "Content-Type: text/plain\nP-Asserted-Identity: <sip:a@127.0.1.1>\n\nhello\n",
+    );
+    world.send(PBX, ACCESS, &text);
+    let message = world.expect(CARRIER_A, "MESSAGE sip:+12125551234@127.0.2.1:5060 ");
+    assert_eq!(message.body(), "hello\r\n");
+    assert!(!message.0.contains("127.0.1.1") && !message.0.contains("127.0.0.10"), "{}", message.0);
+    world.send(CARRIER_A, CORE, &message.reply("202 Accepted", "c", "Server: x\n"));
+    let answer = world.expect(PBX, "SIP/2.0 202 Accepted");
+    assert!(!answer.0.contains("127.0.2.1"));
+    world.quiet();
+    // Nobody answers.
+    let text = text.replace("z9hG4bK-r", "z9hG4bK-s").replace("Call-ID: r", "Call-ID: s");
+    world.send(PBX, ACCESS, &text);
+    world.dead = vec![addr(CARRIER_A)];
+    world.pass(32_100);
+    let answer = world.expect(PBX, "SIP/2.0 408");
+    assert!(answer.header("Reason").starts_with("ravelin;cause=401"));
+    world.dead.clear();
+    world.forget_inbox();
+    world.all_gone();
+}
