@@ -161,12 +161,20 @@ impl Document {
     fn edit(&mut self, index: usize, change: impl FnOnce(&mut Config)) -> Result<(), SiteError> {
         let mut edited = self.config.clone();
         change(&mut edited);
-        match compile::compile_config(&edited, 0) {
+        // Of two sites that want the same thing the later one is at fault: for the check the
+        // edited site is the last one, so that the fault and its text are about it.
+        let mut checked = edited.clone();
+        if index < checked.sites.len() {
+            let site = checked.sites.remove(index);
+            checked.sites.push(site);
+        }
+        let last = checked.sites.len().saturating_sub(1);
+        match compile::compile_config(&checked, 0) {
             Ok(_) => {
                 self.config = edited;
                 Ok(())
             }
-            Err(faults) => Err(site_error(index, faults)),
+            Err(faults) => Err(site_error(last, faults)),
         }
     }
 }
@@ -299,6 +307,20 @@ mod tests {
             conflict("ip_range")
         );
         assert_eq!(document, before);
+    }
+
+    #[test]
+    fn a_conflict_is_told_about_the_edited_site() {
+        let mut document = Document::from_yaml(LOOPBACK).unwrap();
+        document.add_site(chicago()).unwrap();
+        let mut detroit = document.site(1).unwrap().clone();
+        detroit.elin = Some("+13125552000".to_owned());
+        let Err(SiteError::Conflict(faults)) = document.update_site(1, detroit) else {
+            panic!("the ELIN is that of Chicago");
+        };
+        assert_eq!(faults[0].path, "elin");
+        assert!(faults[0].reason.contains("`Chicago Warehouse`"), "{faults:?}");
+        assert_eq!(document.config.sites[0].site_name, "Detroit Factory", "order is kept");
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub struct Site {
     /// Emergency trunks, lowest priority first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emergency_trunks: Vec<SiteTrunk>,
-    /// Number of the PSAP: `911` or an E.164 number. Also accepted as `psap`. Default `911`.
+    /// Number of the PSAP: an emergency number of the realm or a number of 7-15 digits. Also
+    /// accepted as `psap`. Default: the first emergency number of the realm, `911` in the US.
     #[serde(default, alias = "psap", skip_serializing_if = "Option::is_none")]
     pub psap_number: Option<String>,
     /// Emergency Location Identification Number, E.164 with `+`, unique over all sites: the

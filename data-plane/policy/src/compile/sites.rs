@@ -17,7 +17,6 @@ pub(crate) const SITES_MAX: usize = 1_000_000;
 const EXTENSIONS_MAX: usize = 1_000_000;
 const EXTENSION_LENGTH_MAX: usize = 32;
 const FIELD_LENGTH_MAX: usize = 256;
-const PSAP_DEFAULT: &str = "911";
 
 const _: () = assert!(SITES_MAX <= RANGES_MAX);
 
@@ -121,20 +120,22 @@ fn psap(
     classes: &[ClassTable],
     faults: &mut Faults,
 ) -> String {
+    let realm = raw.realm.as_deref().and_then(|id| names.realms.get(id)).copied();
+    let class = |realm: RealmId| classes.get(usize::from(realm.0));
     let Some(text) = raw.psap_number.as_deref() else {
-        return PSAP_DEFAULT.to_owned();
+        // The first number of the country where the site is.
+        let first = realm.or_else(|| access_realms(realms).next()).and_then(class);
+        let first = first.and_then(|class| class.numbers().next());
+        return first.map_or_else(String::new, |n| String::from_utf8_lossy(n).into_owned());
     };
     let digits = text.strip_prefix('+').unwrap_or(text);
     let is_number = (7..=15).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
     let is_short_code = |realm: RealmId| {
-        classes
-            .get(usize::from(realm.0))
-            .is_some_and(|class| class.numbers().any(|number| number == text.as_bytes()))
+        class(realm).is_some_and(|class| class.numbers().any(|n| n == text.as_bytes()))
     };
-    let realm = raw.realm.as_deref().and_then(|id| names.realms.get(id));
     let short = match realm {
-        Some(&realm) => is_short_code(realm),
-        None => access_realms(realms).any(is_short_code) || text == PSAP_DEFAULT,
+        Some(realm) => is_short_code(realm),
+        None => access_realms(realms).any(is_short_code),
     };
     if !is_number && !short {
         let reason = format!(

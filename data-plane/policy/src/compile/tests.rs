@@ -404,6 +404,10 @@ fn precedence_of_places() {
     assert_eq!(at("127.9.3.1", None, pbx), Some(("VPN", "address")));
     assert!(snapshot.locate(access, ip("127.9.3.1"), None, pbx).address.is_none());
     assert_eq!(snapshot.sites.iter().map(|s| s.site_id).collect::<Vec<_>>(), [1, 7, 2, 3]);
+    assert!(snapshot.sites.iter().all(|s| s.psap == "911"));
+    let british =
+        format!("realms: [{{ id: access, country: GB }}]\n{EMERGENCY}").replace("LAST", "false");
+    assert!(compiled(&document(&british)).sites.iter().all(|s| s.psap == "999"));
 }
 
 #[test]

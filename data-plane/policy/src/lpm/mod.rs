@@ -38,6 +38,9 @@ const WIDE_ROOT_SEGMENTS: usize = 4096;
 /// keep within [`node_budget_bytes`].
 const BORDERS_WITHOUT_NODE: [usize; 5] = [8, 16, 32, 64, 255];
 
+/// Up to this many borders counting them all is faster than a binary search.
+const BORDERS_COUNTED: usize = 16;
+
 /// Memory for trie nodes: one cache line for each segment, at least 1 MiB.
 const fn node_budget_bytes(segments: usize) -> usize {
     let proportional = segments * 64;
@@ -184,7 +187,13 @@ impl<K: Key> Lpm<K> {
             // The segment before the borders, and one for each border.
             let segments = self.segments.get(first - 1..first + count)?;
             let (before, borders) = segments.split_first()?;
-            match borders.partition_point(|segment| segment.start <= key) {
+            let passed = if count <= BORDERS_COUNTED {
+                // No branch depends on the address, so nothing is mispredicted.
+                borders.iter().map(|segment| usize::from(segment.start <= key)).sum()
+            } else {
+                borders.partition_point(|segment| segment.start <= key)
+            };
+            match passed {
                 0 => before.value,
                 passed => borders.get(passed - 1)?.value,
             }
