@@ -10,6 +10,12 @@
 //! Sends are non-blocking and have completed when the call returns, so they borrow the engine's
 //! arena: no payload is copied and no buffer is kept in flight.
 //!
+//! Measured by `examples/udp_relay_bench.rs` as CPU of the relaying thread per datagram of 172
+//! bytes (2 vCPU Xeon 2.5 GHz, kernel 6.18, loopback, machine shared with other load, medians of 6
+//! rounds): 2.4 us in bursts of 64 on one port, 0.95 of a bare `recvmmsg`/`sendmmsg` loop; 2.5 us
+//! for one datagram on each of 400 ports, 0.84 of it. [`crate::mmsg`] takes 1.03 and 0.99. An idle
+//! shard uses 0.05 % of a core (`examples/idle_cpu.rs`).
+//!
 //! Memory that counts against the limit on locked memory: the two queues (about 130 KiB) and the
 //! two buffer rings (16 bytes per buffer). The buffers themselves do not.
 
