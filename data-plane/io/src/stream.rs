@@ -4,8 +4,9 @@
 //! blocking when it says that they are ready. They are not tasks of the glommio executor that hosts
 //! the shard, for three reasons: its completions do not end the shard's wait, so that an idle shard
 //! with one open listener would have to look a thousand times a second (a hundred times the idle
-//! CPU, see `examples/idle_cpu.rs`) and still answer up to 1 ms late; it can be passed over for a while (see [`crate::host`]); and it does not exist where
-//! io_uring is forbidden. This way a message is read, handled and answered in one turn.
+//! CPU, see `examples/idle_cpu.rs`) and still answer up to 1 ms late; it can be passed over for a
+//! while (see [`crate::host`]); and it does not exist where io_uring is forbidden. This way a
+//! message is read, handled and answered in one turn.
 //!
 //! Nothing here grows without a limit ([`StreamLimits`]), and no peer can hold up another one: a
 //! connection that is not read from, that drips its message, or that falls silent is closed, with a
