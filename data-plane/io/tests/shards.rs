@@ -1,6 +1,6 @@
 //! Two shards as the edge runs them: hosted, each with its driver, its streams and its end of the
-//! mesh. Whatever comes in anywhere is answered by shard 0, through the socket or connection that it
-//! came in on, wherever that is.
+//! mesh. Whatever comes in anywhere is answered by shard 0, through the socket or connection that
+//! it came in on, wherever that is.
 
 use ravelin_engine::port::{
     Egress, ListenerId, Local, MediaPortId, Meta, ShardId, Token, Tx, TxQueue,
