@@ -12,9 +12,10 @@ use ravelin_wire::{
     sip::{Framing, HeaderName, Message},
 };
 
-/// T1 and 64*T1 of RFC 3261 17.1.1.1.
+/// T1 of RFC 3261 17.1.1.1.
 const T1: Duration = Duration::from_millis(500);
-pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_secs(32);
+/// Whoever waits for a demonstration is less patient than timer B (32 s).
+const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 
 /// A received message that owns its octets.
 #[derive(Clone, Debug)]

@@ -1,0 +1,8 @@
+//! The binary as its users have it: real processes, real sockets, real files. Each test has its own
+//! loopback addresses in 127.4.0.0/16 and its own data directory.
+
+mod cli;
+mod demo;
+mod edge;
+mod link;
+mod support;
