@@ -142,6 +142,28 @@ fn the_callee_hangs_up_and_byes_may_cross() {
     }
 }
 
+/// A BYE ends the call whatever overtook it on the way: a refused BYE would leave the call up on one
+/// side only. Any other request that comes out of order is refused (RFC 3261 12.2.2).
+#[test]
+fn a_bye_that_was_overtaken_still_ends_the_call() {
+    let mut world = World::new(1);
+    let caller = Caller::new("c1");
+    let up = establish(&mut world, &caller, CALLEE);
+    let options = caller.request("OPTIONS", 9, &up.ok);
+    world.send(CALLER, ACCESS, options.as_bytes());
+    world.expect(CALLER, "200 OPTIONS");
+    let late = caller.request("OPTIONS", 5, &up.ok);
+    world.send(CALLER, ACCESS, late.as_bytes());
+    world.expect(CALLER, "500 OPTIONS");
+    let bye = caller.request("BYE", 4, &up.ok);
+    world.send(CALLER, ACCESS, bye.as_bytes());
+    world.expect(CALLER, "200 BYE");
+    let bye = world.expect(CALLEE, "BYE");
+    world.send(CALLEE, CORE, answer(&bye, 200, "b1", "").as_bytes());
+    world.assert_quiet();
+    world.assert_all_over();
+}
+
 /// lessons 1.8: what is lost is sent again, by whoever originated it.
 #[test]
 fn lost_messages_are_sent_again() {
