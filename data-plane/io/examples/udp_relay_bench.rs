@@ -75,7 +75,7 @@ fn main() {
         });
         for ((name, _), (median, least, most)) in RELAYS.iter().zip(medians) {
             println!(
-                "{:<8} {name:<6} {median:>6.0} ns a datagram ({least:.0}..{most:.0}), {:.2} of bare",
+                "{:<8} {name:<6} {median:>6.0} ns each ({least:.0}..{most:.0}), {:.2} of bare",
                 shape.name,
                 median / medians[0].0
             );
