@@ -22,7 +22,7 @@ use slab::Slab;
 pub use self::status::Tables;
 pub use crate::media::MediaPortSpec;
 use crate::{
-    b2bua::{attempt, call::Call, invite, message::Messages, release, within},
+    b2bua::{answer, attempt, call::Call, invite, message::Messages, outcome, release},
     cause::Cause,
     core::{Core, Turn, ctx},
     counters::Counters,
@@ -398,7 +398,7 @@ impl Engine {
                     && code < 300
                 {
                     self.with_call(turn, key, |core, call, turn| {
-                        within::ack_timeout(core, call, turn, server);
+                        outcome::ack_timeout(core, call, turn, server);
                     });
                 }
                 return;
@@ -414,9 +414,9 @@ impl Engine {
         let Some(key) = crate::b2bua::call::call_of(owner) else { return };
         self.with_call(turn, key, |core, call, turn| {
             if let Some(index) = call.attempt_of(client) {
-                attempt::lost(core, call, turn, index, cause);
+                answer::lost(core, call, turn, index, cause);
             } else if let Some(index) = call.relays.iter().position(|r| r.client == client) {
-                within::lost(core, call, turn, index, cause);
+                outcome::lost(core, call, turn, index, cause);
             } else {
                 call.goodbye_said(client);
             }

@@ -12,13 +12,13 @@ use ravelin_wire::{
 use super::{Engine, Received};
 use crate::{
     b2bua::{
-        attempt,
+        answer,
         call::{Phase, call_of},
         headers::ALLOW,
         invite::{self, Arrival},
         leg::Side,
         message::Incoming,
-        release,
+        outcome, release,
         respond::{Response, write_head},
         within,
     },
@@ -118,9 +118,9 @@ impl Engine {
                 let Some(key) = call_of(owner) else { return Received::Taken };
                 self.with_call(turn, key, |core, call, turn| {
                     if let Some(index) = call.attempt_of(client) {
-                        attempt::provisional(core, call, turn, index, message);
+                        answer::provisional(core, call, turn, index, message);
                     } else if let Some(at) = call.relays.iter().position(|r| r.client == client) {
-                        within::provisional(core, call, turn, at, message);
+                        outcome::provisional(core, call, turn, at, message);
                     }
                 });
             }
@@ -136,10 +136,10 @@ impl Engine {
                 let handled = call_of(owner).and_then(|key| {
                     self.with_call(turn, key, |core, call, turn| {
                         if let Some(index) = call.attempt_of(client) {
-                            attempt::last(core, call, turn, index, message);
+                            answer::last(core, call, turn, index, message);
                         } else if let Some(at) = call.relays.iter().position(|r| r.client == client)
                         {
-                            within::last(core, call, turn, at, message);
+                            outcome::last(core, call, turn, at, message);
                         } else {
                             call.goodbye_said(client);
                         }
@@ -152,7 +152,7 @@ impl Engine {
             ClientEvent::Further2xx { owner, .. } => {
                 let handled = call_of(owner).and_then(|key| {
                     self.with_call(turn, key, |core, call, turn| {
-                        attempt::further_2xx(core, call, turn, meta, message);
+                        answer::further_2xx(core, call, turn, meta, message);
                     })
                 });
                 if handled.is_none() {
@@ -230,7 +230,7 @@ impl Engine {
         };
         // An ACK that repeats one we had is nothing to complain of.
         self.with_call(turn, key, |core, call, turn| {
-            within::ack(core, call, turn, message, side);
+            outcome::ack(core, call, turn, message, side);
         });
         Received::Taken
     }

@@ -11,7 +11,7 @@ fn a_call_is_set_up_carries_media_and_ends() {
     let callee = Callee::take(&mut world, CARRIER_A);
     assert_eq!(callee.invite.request_uri(), "sip:+12125551234@127.0.2.1:5060");
     let callee_port = callee.invite.media_port(0);
-    assert!((30_000..=30_063).contains(&callee_port) && callee_port % 2 == 0);
+    assert!((30_000..=30_063).contains(&callee_port) && callee_port.is_multiple_of(2));
     callee.reply(&mut world, "180 Ringing", "");
     let ringing = world.expect(PBX, "SIP/2.0 180 Ringing");
     assert_eq!(ringing.header("Call-ID"), caller.call_id);

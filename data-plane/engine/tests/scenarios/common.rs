@@ -325,7 +325,7 @@ pub fn loadout(config: &str, version: u64, registry: &Registry) -> Loadout {
 /// CRLF line ends, and a Content-Length.
 pub fn finish(message: &str) -> String {
     let message = message.replace("\r\n", "\n");
-    let (head, body) = message.split_once("\n\n").unwrap_or((message.trim_end(), ""));
+    let (head, body) = message.split_once("\n\n").unwrap_or_else(|| (message.trim_end(), ""));
     let body = body.replace('\n', "\r\n");
     let head = head.replace('\n', "\r\n");
     if head.to_ascii_lowercase().contains("\r\ncontent-length:") {
@@ -460,7 +460,7 @@ impl Caller {
         let branch = world.branch();
         let ip = addr(from).ip();
         let call_id = format!("call-{branch}@{ip}");
-        let to = if uri.starts_with("urn:") { format!("<{uri}>") } else { format!("<{uri}>") };
+        let to = format!("<{uri}>");
         let invite = format!(
             "INVITE {uri} SIP/2.0\nVia: SIP/2.0/UDP {from};branch={branch}\nMax-Forwards: 70\n\
              From: \"Ann\" <sip:+13135550100@{ip}>;tag=caller\nTo: {to}\nCall-ID: {call_id}\n\

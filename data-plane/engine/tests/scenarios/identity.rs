@@ -33,7 +33,7 @@ fn credential() -> (Signer, Trust) {
     leaf.use_authority_key_identifier_extension = true;
     (leaf.not_before, leaf.not_after) = (date_time_ymd(2025, 1, 1), date_time_ymd(2030, 1, 1));
     let list = TnAuthList::new(vec![TnEntry::Spc("1234".into())]).unwrap().to_der();
-    leaf.custom_extensions = vec![CustomExtension::from_oid_content(&OID.to_vec(), list)];
+    leaf.custom_extensions = vec![CustomExtension::from_oid_content(OID, list)];
     let key = KeyPair::generate().unwrap();
     let leaf = leaf.signed_by(&key, &root).unwrap();
     let pem = leaf.pem();
