@@ -44,7 +44,7 @@ pub(crate) struct CheckArgs {
 #[derive(Default, Serialize)]
 struct Line {
     file: String,
-    /// `passed` or `bad-cred`.
+    /// `passed`, `bad-cred`, or `bad-info` for the URL.
     outcome: &'static str,
     cause: Option<u16>,
     reason: &'static str,
@@ -65,10 +65,6 @@ struct Line {
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome, Failure> {
     if args.trust.ca.is_empty() {
         eprintln!("ravelin: no --ca, so no certificate is trusted");
-    }
-    if let Some(url) = &args.url {
-        check_url(url.as_bytes())
-            .map_err(|error| Failure::not_passed(format!("{}: {error}", print::plain(url))))?;
     }
     let key = args.key.as_ref().map(|path| read(path)).transpose()?;
     let mut passed = true;
@@ -101,10 +97,14 @@ fn check(args: &CheckArgs, body: &[u8], key: Option<&[u8]>, name: &str) -> Resul
         Ok(chain) => line.path = chain.path().iter().map(|one| one.subject.clone()).collect(),
         Err(reason) => refuse(&mut line, reason, None),
     }
+    if let Err(error) = check_url(url.as_bytes()) {
+        refuse(&mut line, Reason::InfoPolicy, Some(error.to_string()));
+    }
     if let (Some(key), None) = (key, line.cause)
         && let Err(error) = Signer::load(body, key, url, args.trust.now_unix())
     {
         refuse(&mut line, Reason::KeyType, Some(error.to_string()));
+        line.reason = "key";
     }
     Ok(line)
 }
@@ -112,7 +112,7 @@ fn check(args: &CheckArgs, body: &[u8], key: Option<&[u8]>, name: &str) -> Resul
 fn refuse(line: &mut Line, reason: Reason, detail: Option<String>) {
     line.outcome = reason.outcome().label();
     line.cause = reason.outcome().cause();
-    line.reason = if detail.is_some() { "key" } else { reason.label() };
+    line.reason = reason.label();
     line.detail = detail;
 }
 

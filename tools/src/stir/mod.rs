@@ -65,3 +65,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     }
     fs::read(path).map_err(explain)
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,12 +20,15 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
 
 fn rfc3339(text: &str) -> Option<u64> {
     let field = |from: usize, to: usize| text.get(from..to)?.parse::<u32>().ok().map(i64::from);
-    let separator = |at: usize, allowed: &str| allowed.contains(text.get(at..=at)?).then_some(());
+    let separator =
+        |at: usize, allowed: &str| text.get(at..=at).is_some_and(|found| allowed.contains(found));
     let (year, month, day) = (field(0, 4)?, field(5, 7)?, field(8, 10)?);
     let (hour, minute, second) = (field(11, 13)?, field(14, 16)?, field(17, 19)?);
-    separator(4, "-").and(separator(7, "-")).and(separator(10, "Tt ")).and(separator(13, ":"))?;
-    separator(16, ":")?;
-    let in_range = (1..=12).contains(&month)
+    let separated = [(4, "-"), (7, "-"), (10, "Tt "), (13, ":"), (16, ":")]
+        .into_iter()
+        .all(|(at, allowed)| separator(at, allowed));
+    let in_range = separated
+        && (1..=12).contains(&month)
         && (1..=days_in(year, month)).contains(&day)
         && hour < 24
         && minute < 60

@@ -178,7 +178,10 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
             }
         }
     }
-    failure.map_or(Ok(Outcome::of(passed)), Err)
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(Outcome::of(passed)),
+    }
 }
 
 impl VerifyArgs {
