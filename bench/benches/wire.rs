@@ -24,7 +24,7 @@ fn invite() -> Vec<u8> {
     let head = "INVITE sip:+13135550123@sbc.example.com:5060;user=phone SIP/2.0\r\n\
         Via: SIP/2.0/UDP 203.0.113.77:5060;rport;branch=z9hG4bK-524287-1---8f1d5a7c0b3e2d41\r\n\
         Max-Forwards: 70\r\n\
-        From: \"Alice Example\" <sip:+13135550100@carrier.example.net;user=phone>;tag=9fxced76sl\r\n\
+        From: \"Alice Example\" <sip:+13135550100@carrier.example.net;user=phone>;tag=9fxced\r\n\
         To: <sip:+13135550123@sbc.example.com;user=phone>\r\n\
         Call-ID: 3848276298220188511@203.0.113.77\r\n\
         CSeq: 1 INVITE\r\n\
@@ -43,7 +43,7 @@ fn invite() -> Vec<u8> {
 }
 
 const OK: &[u8] = b"SIP/2.0 200 OK\r\n\
-    Via: SIP/2.0/UDP 198.51.100.7:5060;branch=z9hG4bK0000000001a2b3c4d5e6f70819;received=198.51.100.7\r\n\
+    Via: SIP/2.0/UDP 198.51.100.7:5060;branch=z9hG4bK0000000001a2b3c4d5e6f70819\r\n\
     From: <sip:+13135550100@198.51.100.7>;tag=0000000001a2b3c4d5\r\n\
     To: <sip:+13135550123@203.0.113.9>;tag=as58f4201b\r\n\
     Call-ID: 00f3a9b1c2d3e4f5\r\n\

@@ -2,7 +2,8 @@
 
 use crate::{rtcp, rtp, stun};
 
-/// Protocol of a datagram. A guess that costs a few nanoseconds; the parser of the protocol decides.
+/// Protocol of a datagram. A guess that costs a few nanoseconds; the parser of the protocol
+/// decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Nothing, line ends, or a few zero octets: keeps a NAT binding open (RFC 5626, RFC 6263).

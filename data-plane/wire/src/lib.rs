@@ -2,9 +2,9 @@
 //! clock, keeps no state between messages (the stream framer's buffer apart) and takes nothing from
 //! the heap while it parses: every view borrows the datagram it was made from.
 //!
-//! All input is a peer's. Every entry point is total on arbitrary bytes, every limit is a constant in
-//! [`limits`], and every refusal has a reason with a stable text. What is accepted and written out
-//! again by [`sip::Writer`] or [`sdp::rewrite`] means the same to the next parser.
+//! All input is a peer's. Every entry point is total on arbitrary bytes, every limit is a constant
+//! in [`limits`], and every refusal has a reason with a stable text. What is accepted and written
+//! out again by [`sip::Writer`] or [`sdp::rewrite`] means the same to the next parser.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 #![cfg_attr(

@@ -116,9 +116,9 @@ impl<'a> Header<'a> {
 pub struct Compound<'a>(&'a [u8]);
 
 impl<'a> Compound<'a> {
-    /// Walks all of a plain RTCP datagram. `None`: a length disagrees, octets are left over, padding
-    /// anywhere but in the last packet, more than [`RTCP_COMPOUND_MAX_COUNT`] packets, or the first
-    /// names no sender.
+    /// Walks all of a plain RTCP datagram. `None`: a length disagrees, octets are left over,
+    /// padding anywhere but in the last packet, more than [`RTCP_COMPOUND_MAX_COUNT`] packets, or
+    /// the first names no sender.
     #[must_use]
     pub fn parse(datagram: &'a [u8]) -> Option<Self> {
         if datagram.len() < DATAGRAM_MIN_BYTES {

@@ -43,8 +43,9 @@ pub(crate) fn has_cookie(datagram: &[u8]) -> bool {
 }
 
 impl<'a> Message<'a> {
-    /// Parses one whole datagram. `None`: not STUN as RFC 7983 tells it apart (methods above 255 are
-    /// not used beside RTP), a length that does not match, or attributes that do not fill it exactly.
+    /// Parses one whole datagram. `None`: not STUN as RFC 7983 tells it apart (methods above 255
+    /// are not used beside RTP), a length that does not match, or attributes that do not fill it
+    /// exactly.
     #[must_use]
     pub fn parse(datagram: &'a [u8]) -> Option<Self> {
         let (header, body) = datagram.split_first_chunk::<HEADER_BYTES>()?;

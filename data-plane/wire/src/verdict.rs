@@ -1,5 +1,5 @@
-//! What `ravelin parse` prints about one file: the verdict of [`crate::sip::Message::parse`] on it as
-//! a UDP datagram.
+//! What `ravelin parse` prints about one file: the verdict of [`crate::sip::Message::parse`] on it
+//! as a UDP datagram.
 
 use crate::sip::{Framing, Message, Method, StartLine};
 

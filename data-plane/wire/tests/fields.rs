@@ -329,7 +329,8 @@ fn multiparts() {
     let sdp = "v=0\r\n";
     let inner = format!("--in\r\nContent-Type: application/sdp\r\n\r\n{sdp}\r\n--in--");
     let body = format!(
-        "preamble\r\n--b 1 \r\nContent-Type: text/plain\r\nContent-ID: <id@h>\r\n\r\n--b 12\r\ntext\r\n\
+        "preamble\r\n--b 1 \r\nContent-Type: text/plain\r\nContent-ID: <id@h>\r\n\
+         \r\n--b 12\r\ntext\r\n\
          --b 1\r\nc: multipart/alternative;boundary=in\r\n\r\n{inner}\r\n\
          --b 1\r\n\r\nno headers\r\n--b 1--\r\nepilogue"
     );
@@ -364,7 +365,10 @@ fn multipart_bounds() {
     let nested = |depth: usize| {
         let core = "Content-Type: application/sdp\r\n\r\nv=0".to_owned();
         (1..depth).rev().fold(core, |inside, level| {
-            format!("Content-Type: multipart/mixed;boundary=b{level}\r\n\r\n--b{level}\r\n{inside}\r\n--b{level}--")
+            format!(
+                "Content-Type: multipart/mixed;boundary=b{level}\r\n\r\n\
+                 --b{level}\r\n{inside}\r\n--b{level}--"
+            )
         })
     };
     let find = |depth| {

@@ -66,7 +66,8 @@ fn keep_alives() {
     assert!(!framer.is_mid_message());
 }
 
-/// After each of these nobody knows where the next message starts: what follows is never read as one.
+/// After each of these nobody knows where the next message starts: what follows is never read as
+/// one.
 #[test]
 fn bad_lengths_end_the_stream() {
     use ErrorKind as E;

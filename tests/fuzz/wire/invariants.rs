@@ -386,7 +386,8 @@ pub(crate) fn sdp_parse(data: &[u8]) {
     }
 }
 
-/// A rewritten description is a description: ours where it must be, the peer's lines where it may be.
+/// A rewritten description is a description: ours where it must be, the peer's lines where it may
+/// be.
 pub(crate) fn sdp_rewrite(data: &[u8]) {
     let Some((&seed, input)) = data.split_first() else { return };
     let address: IpAddr =

@@ -121,8 +121,8 @@ impl<'a> Media<'a> {
         self.attribute(b"rtcp")?.value.and_then(RtcpAttribute::parse)
     }
 
-    /// Port of RTCP: that of a=rtcp, the RTP port with a=rtcp-mux, else the next one up. `None` when
-    /// the stream is refused.
+    /// Port of RTCP: that of a=rtcp, the RTP port with a=rtcp-mux, else the next one up. `None`
+    /// when the stream is refused.
     #[must_use]
     pub fn rtcp_port(&self) -> Option<u16> {
         if self.port == 0 {

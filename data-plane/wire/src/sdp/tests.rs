@@ -238,8 +238,9 @@ fn rewrite_keeps_an_old_style_hold() {
 
 #[test]
 fn rewrite_leaves_no_address_of_the_other_leg() {
-    let sdp = "v=0\no=carol 28908 28908 IN IP4 10.1.1.1\ns= \nc=IN IP4 10.1.1.1\nc=IN IP4 10.1.1.2\n\
-        t=0 0\na=group:BUNDLE 0\na=ice-lite\na=ice-options:trickle\na=source-filter: incl IN IP4 * 10.1.1.3\n\
+    let sdp = "v=0\no=carol 28908 28908 IN IP4 10.1.1.1\ns= \nc=IN IP4 10.1.1.1\n\
+        c=IN IP4 10.1.1.2\nt=0 0\na=group:BUNDLE 0\na=ice-lite\na=ice-options:trickle\n\
+        a=source-filter: incl IN IP4 * 10.1.1.3\n\
         m=audio 9 UDP/TLS/RTP/SAVPF 111\nc=IN IP4 10.1.1.4/127\nc=IN IP4 10.1.1.5\n\
         a=rtcp:9 IN IP4 10.1.1.6\na=rtcp:11 IN IP4 10.1.1.7\n\
         a=candidate:1 1 udp 2130706431 10.1.1.8 8998 typ host\n\

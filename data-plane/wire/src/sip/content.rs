@@ -64,8 +64,8 @@ impl<'a> ContentType<'a> {
         Some(Parts::new(self.boundary()?, body, 0, 1))
     }
 
-    /// The first part of type `kind/subtype` in a `body` of this type: the body itself, or a part of
-    /// a multipart, also of one inside.
+    /// The first part of type `kind/subtype` in a `body` of this type: the body itself, or a part
+    /// of a multipart, also of one inside.
     #[must_use]
     pub fn find_part(&self, body: &'a [u8], kind: &[u8], subtype: &[u8]) -> Option<Part<'a>> {
         if self.is(kind, subtype) {

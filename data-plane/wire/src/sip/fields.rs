@@ -20,7 +20,8 @@ pub fn decimal(s: &[u8]) -> Option<u64> {
     })
 }
 
-/// A `delta-seconds` that may be too large: saturates at 2^32-1 (RFC 3261 20.19). `None`: no number.
+/// A `delta-seconds` that may be too large: saturates at 2^32-1 (RFC 3261 20.19). `None`: no
+/// number.
 #[must_use]
 pub fn delta_seconds(s: &[u8]) -> Option<u32> {
     let s = trim(s);

@@ -6,7 +6,8 @@ use super::error::ErrorKind;
 use super::name::HeaderName;
 use crate::limits::{HEADER_LINE_MAX_BYTES, HEADER_MAX_COUNT, HEADER_NAME_MAX_BYTES};
 
-/// Where one header line is in the message. 16 bits are enough for [`crate::limits::MESSAGE_MAX_BYTES`].
+/// Where one header line is in the message. 16 bits are enough for
+/// [`crate::limits::MESSAGE_MAX_BYTES`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     pub(crate) name: HeaderName,
@@ -195,7 +196,8 @@ fn check_octets(
 fn special_octets(head: &[u8]) -> usize {
     // One more, as a signed number, is below 0x21 for exactly these.
     let special = |c: &u8| u8::from(c.wrapping_add(1).cast_signed() < 0x21);
-    // A counter of one octet for blocks of fixed length is what the compiler turns into vector code.
+    // A counter of one octet for blocks of fixed length is what the compiler turns into vector
+    // code.
     let (blocks, rest) = head.as_chunks::<64>();
     let count = |block: &[u8]| block.iter().map(special).fold(0u8, u8::wrapping_add);
     let total: usize = blocks.iter().map(|block| usize::from(count(block))).sum();

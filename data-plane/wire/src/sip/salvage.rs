@@ -67,9 +67,9 @@ impl<'a> Salvage<'a> {
             .take(VIA_MAX_COUNT)
     }
 
-    /// Appends a final answer without state: the Via values (the top one with `received` and `rport`
-    /// from the packet `source`), From, To with `to_tag` when it has none, Call-ID, CSeq, and then
-    /// `headers` (Reason, Retry-After ...).
+    /// Appends a final answer without state: the Via values (the top one with `received` and
+    /// `rport` from the packet `source`), From, To with `to_tag` when it has none, Call-ID, CSeq,
+    /// and then `headers` (Reason, Retry-After ...).
     ///
     /// # Errors
     /// [`WriteError`] if a piece holds octets that must not be repeated; nothing is written then.

@@ -198,8 +198,9 @@ fn parse_received(value: &[u8]) -> Option<IpAddr> {
 }
 
 /// Appends the top Via value of a request as its answer must carry it: `received` set to the packet
-/// source when it differs from sent-by or `rport` was asked for, `rport` filled in (RFC 3261 18.2.1,
-/// RFC 3581 4). Parameters of these names that the sender put there are replaced. Folds become SP.
+/// source when it differs from sent-by or `rport` was asked for, `rport` filled in (RFC 3261
+/// 18.2.1, RFC 3581 4). Parameters of these names that the sender put there are replaced. Folds
+/// become SP.
 pub fn write_via_with_source(via: &Via<'_>, source: SocketAddr, out: &mut Vec<u8>) {
     out.extend_from_slice(b"SIP/");
     out.extend_from_slice(via.version);

@@ -1,5 +1,5 @@
-//! Writing messages: full header names, one space after the colon, no folds, a Content-Length that is
-//! right, and no way for a value to become a header.
+//! Writing messages: full header names, one space after the colon, no folds, a Content-Length that
+//! is right, and no way for a value to become a header.
 
 use super::chars::{self, TOKEN, is_lws, trim};
 use super::fields::push_decimal;
