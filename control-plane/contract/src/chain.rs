@@ -15,6 +15,7 @@ use crate::{audit::AuditEvent, cdr::Cdr};
 pub type Hash = [u8; 32];
 
 /// What a record carries.
+#[allow(clippy::large_enum_variant, reason = "made once per record and sealed at once, never kept")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Entry {

@@ -23,7 +23,7 @@
 //!
 //! Shown by the tests of this module (without the ladder the storm hangs within 50,000 round trips,
 //! three times of three) and by `examples/host_soak.rs`: 780 s with the whole process stopped
-//! 4,938 times for 1 to 300 ms, on two cores shared with three other such loads. 6.8 million round
+//! 4,938 times for 1 to 300 ms, on two cores shared with one other soak and builds. 6.8 million round
 //! trips with a preemption timer of 1 ms, longest 445 ms; 5.3 million with 20 us, longest 724 ms,
 //! stops included; no hang. A soak of hours under a real CPU quota is still to be done.
 //!
