@@ -117,7 +117,7 @@ fn answer_everything(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The bent call of one pair of peers comes to an end, and a good call beside it is not hurt.
     #[test]
