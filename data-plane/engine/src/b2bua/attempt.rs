@@ -158,7 +158,7 @@ fn new_leg(
     let peer_host = SmallVec::from_vec(host_text(target));
     let (mut from, mut to) = (core.pool.take(), core.pool.take());
     let mut user = SmallVec::new();
-    match emergency::callback(&call.loadout.snapshot, call.emergency.as_ref()) {
+    match emergency::callback(&call.loadout.snapshot, call.class, call.location) {
         Some(number) => {
             emergency::write_callback(number, &own_host, &mut from);
             user.extend_from_slice(number.as_bytes());
@@ -379,7 +379,7 @@ fn send_parts(
         return Err(NotSent::Call(503, Cause::TransactionsFull));
     };
     let tu = call.tu();
-    let elin = emergency::callback(snapshot, call.emergency.as_ref());
+    let elin = emergency::callback(snapshot, call.class, call.location);
     let psap = emergency::psap(snapshot, call.emergency.as_ref());
     let own_host = call.attempts.get(index).ok_or(internal)?.leg.own_host.clone();
     let unix_ms = turn.now.unix_ms;
@@ -395,10 +395,7 @@ fn send_parts(
     leg.dialog.target = SmallVec::from_slice(&uri);
     let cseq = leg.dialog.next_cseq();
     let hide = caller.hide(leg);
-    let skip = match token {
-        Some(_) => Skip::Emergency { identities: elin.is_some() },
-        None => Skip::Nothing,
-    };
+    let skip = Skip { emergency: token.is_some(), identities: elin.is_some() };
     let Core { layer, listeners, wheel, counters, .. } = core;
     let listener = listeners.get(usize::from(leg.listener.0)).ok_or(internal)?;
     let context = &mut Ctx { wheel, tx: turn.out, counters };

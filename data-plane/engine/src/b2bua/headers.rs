@@ -131,22 +131,19 @@ pub(crate) struct Hide<'a> {
 }
 
 /// Headers that do not pass besides those of the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Skip {
-    Nothing,
-    /// An emergency call: Privacy is overridden toward the PSAP (EM-57), Require is ignored (EM-55),
-    /// and asserted identities give way to the callback number if there is one.
-    Emergency {
-        identities: bool,
-    },
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Skip {
+    /// Privacy is overridden toward the PSAP (EM-57), Require is ignored (EM-55).
+    pub emergency: bool,
+    /// Asserted identities give way to the callback number.
+    pub identities: bool,
 }
 
 impl Skip {
     fn skips(self, name: HeaderName) -> bool {
-        let Self::Emergency { identities } = self else { return false };
         match name {
-            HeaderName::Privacy | HeaderName::Require => true,
-            HeaderName::PAssertedIdentity | HeaderName::PPreferredIdentity => identities,
+            HeaderName::Privacy | HeaderName::Require => self.emergency,
+            HeaderName::PAssertedIdentity | HeaderName::PPreferredIdentity => self.identities,
             _ => false,
         }
     }
@@ -155,7 +152,7 @@ impl Skip {
 /// Appends the headers of `message` that go to the other leg, each line complete. Body headers are
 /// written by whoever writes the body.
 pub(crate) fn write_passed(message: &Message<'_>, hide: Hide<'_>, out: &mut Vec<u8>) {
-    write_passed_except(message, hide, Skip::Nothing, out);
+    write_passed_except(message, hide, Skip::default(), out);
 }
 
 /// As [`write_passed`], without what `skip` names.

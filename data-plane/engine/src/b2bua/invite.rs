@@ -381,11 +381,8 @@ fn route_call(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
         .map(|route| route.trunks.as_slice())
         .unwrap_or_default();
     call.plan = if call.class == Class::TestAddress {
-        // Only trunks that read the address back, those of the route first (EM-19).
-        let able = |id: &TrunkId| snapshot.trunk(*id).is_some_and(|trunk| trunk.address_test);
-        let all = (0..).map(TrunkId).take(snapshot.trunks.len());
-        let others = all.filter(|id| !trunks.contains(id));
-        let chain = trunks.iter().copied().chain(others).filter(able);
+        // Only trunks that read the address back (EM-19).
+        let chain = snapshot.address_test_chain(call.location.map(|found| found.site));
         Plan::ordinary(&loadout, chain, now, core.layer.identifiers())
     } else {
         Plan::ordinary(&loadout, trunks.iter().copied(), now, core.layer.identifiers())

@@ -3,7 +3,7 @@
 //! behind the INVITE; nobody waits for it (EM-3, compliance-systems K3).
 
 use ravelin_contract::audit::Severity;
-use ravelin_policy::{Address, SiteMatch, SiteRule, Snapshot};
+use ravelin_policy::{Address, Class, SiteMatch, SiteRule, Snapshot};
 use ravelin_wire::sip::{HeaderName, Message, Uri};
 
 use super::{
@@ -50,13 +50,17 @@ pub(crate) fn psap<'s>(snapshot: &'s Snapshot, token: Option<&EmergencyRoute>) -
 }
 
 /// The validated number that reaches the caller: the site's ELIN (EM-57). Without one the caller's
-/// own identity stays.
-pub(crate) fn callback<'s>(
-    snapshot: &'s Snapshot,
-    token: Option<&EmergencyRoute>,
-) -> Option<&'s str> {
-    let site = token?.site().and_then(|site| snapshot.sites.get(usize::try_from(site).ok()?))?;
-    site.elin.as_deref()
+/// own identity stays. An address test shows the same number, for it is that number's address that
+/// is read back (EM-19).
+pub(crate) fn callback(
+    snapshot: &Snapshot,
+    class: Class,
+    location: Option<SiteMatch>,
+) -> Option<&str> {
+    if !matches!(class, Class::Emergency(_) | Class::TestAddress) {
+        return None;
+    }
+    snapshot.site_settings(location?.site)?.elin.as_deref()
 }
 
 /// `<sip:number@host;user=phone>`.
@@ -87,7 +91,7 @@ pub(crate) fn location_body(
     let (address, method) = address_of(call)?;
     let snapshot = &call.loadout.snapshot;
     let caller = Uri::parse(&call.from).and_then(|uri| uri.user).map(text).unwrap_or_default();
-    let entity_user = callback(snapshot, call.emergency.as_ref()).unwrap_or(&caller);
+    let entity_user = callback(snapshot, call.class, call.location).unwrap_or(&caller);
     let host = String::from_utf8_lossy(host);
     let document =
         pidf::document(&pidf::Location { entity_user, host: &host, address, method, unix_ms });
@@ -157,7 +161,7 @@ fn event(
     if let Some(found) = call.location {
         event = event.field("site_rule", found.rule.as_str());
     }
-    if let Some(number) = callback(snapshot, call.emergency.as_ref()) {
+    if let Some(number) = callback(snapshot, call.class, call.location) {
         event = event.field("callback", number);
     }
     event

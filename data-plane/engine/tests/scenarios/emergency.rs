@@ -376,3 +376,22 @@ fn a_hold_by_the_caller_is_refused_and_not_carried() {
     world.forget_inbox();
     world.all_gone();
 }
+
+/// EM-19: 933 goes only to a trunk that reads the address back, shows the number whose address is
+/// tested, and tells nobody of an emergency.
+#[test]
+fn an_address_test_is_no_emergency_call() {
+    let config = CONFIG
+        .replace("sources: [127.0.3.0/24]\n", "sources: [127.0.3.0/24]\n    address_test: true\n");
+    let mut world = World::with(&config, Limits::default());
+    let caller = Caller::dial(&mut world, "933");
+    let invite = world.expect(CARRIER_B, "INVITE sip:933@127.0.3.1:5060 ");
+    assert!(invite.header("From").contains("sip:+13135551000@"));
+    assert_eq!(invite.try_header("Priority"), None);
+    caller.cancel(&mut world);
+    assert_eq!(world.event_kinds(), [] as [&str; 0]);
+    assert_eq!(world.call_cdr().class, "test_address");
+    assert!(!world.call_cdr().emergency);
+    world.forget_inbox();
+    world.all_gone();
+}
