@@ -53,7 +53,8 @@ fn filter(query: &Query) -> Result<Filter, ApiError> {
             })
         })
         .transpose()?;
-    let limit = query.number("limit", 1..=u64::from(PAGE_MAX))?.unwrap_or(PAGE_DEFAULT.into());
+    let limit =
+        query.number("limit", 1..=u64::from(PAGE_MAX))?.unwrap_or_else(|| PAGE_DEFAULT.into());
     Ok(Filter {
         from_ms: query.time("from")?,
         to_ms: query.time("to")?,

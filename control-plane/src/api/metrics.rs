@@ -26,11 +26,14 @@ struct CodeLabel {
     code: u16,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NodeLabel {
+    node: String,
+}
+
 /// What the control plane counts itself.
 #[derive(Debug, Default)]
 pub struct OwnCounters {
-    pub events: Counter,
-    pub cdrs: Counter,
     pub repeats: Counter,
     pub flaws: Counter,
     pub store_failures: Counter,
@@ -38,12 +41,15 @@ pub struct OwnCounters {
     pub auth_refused: Counter,
     pub connections_refused: Counter,
     requests: Family<CodeLabel, Counter>,
+    events_stored: Family<NodeLabel, Counter>,
+    cdrs_stored: Family<NodeLabel, Counter>,
 }
 
 impl OwnCounters {
-    pub fn stored(&self, stored: &Stored) {
-        self.events.inc_by(stored.events);
-        self.cdrs.inc_by(stored.cdrs);
+    pub fn stored(&self, node: &str, stored: &Stored) {
+        let label = NodeLabel { node: node.to_owned() };
+        self.events_stored.get_or_create(&label).inc_by(stored.events);
+        self.cdrs_stored.get_or_create(&label).inc_by(stored.cdrs);
         self.repeats.inc_by(stored.repeats);
         self.flaws.inc_by(stored.flaws);
     }
@@ -54,8 +60,6 @@ impl OwnCounters {
 
     fn register(&self, registry: &mut Registry) {
         for (name, help, counter) in [
-            ("records_events", "Audit events stored", &self.events),
-            ("records_cdrs", "CDRs stored", &self.cdrs),
             ("records_repeats", "Records that were stored already", &self.repeats),
             ("records_flaws", "Records that break their chain", &self.flaws),
             ("store_failures", "Transactions that failed", &self.store_failures),
@@ -65,6 +69,10 @@ impl OwnCounters {
         ] {
             registry.register(format!("control_{name}"), help, counter.clone());
         }
+        let stored = "Audit events of the node that were stored";
+        registry.register("audit_events_stored", stored, self.events_stored.clone());
+        let stored = "CDRs of the node that were stored, of calls and of attempts";
+        registry.register("cdrs_stored", stored, self.cdrs_stored.clone());
         registry.register("control_requests", "HTTP requests by status", self.requests.clone());
     }
 }

@@ -73,7 +73,6 @@ impl Deref for App {
 }
 
 /// Builds the service. Routes and their access stand in one list: what is not in it is not served.
-#[must_use]
 pub fn router(
     store: Store,
     publisher: Arc<Publisher>,
@@ -132,9 +131,7 @@ fn config_routes(routes: Routes) -> Routes {
     let large = || DefaultBodyLimit::max(crate::publish::DOCUMENT_MAX_BYTES);
     let sites = "/api/e911/multi-site/config";
     let site = "/api/e911/multi-site/config/{site_id}";
-    let old = "/api/framework/nomadic-e911";
     let old_site = "/api/framework/nomadic-e911/sites/{site_id}";
-    debug_assert!(old_site.starts_with(old));
     routes
         .at(READ, Method::GET, "/api/config", get(config::show))
         .at(OPERATE, Method::PUT, "/api/config", put(config::stage).layer(large()))

@@ -59,7 +59,7 @@ async fn write(
             match commit(&store, &active, &batches).await {
                 Ok(stored) => {
                     for (batch, stored) in batches.iter().zip(stored) {
-                        counters.stored(&stored);
+                        counters.stored(&batch.node, &stored);
                         // A link that ended meanwhile learns it from the next welcome.
                         let _ = batch.receipt.try_send(Down::Stored { seq: stored.seq });
                     }

@@ -1,11 +1,12 @@
 //! Metrics of the nodes and of the control plane in one text.
 
 use ravelin_contract::{
+    chain::Entry,
     link::{ApplyResult, Up},
     metrics::{Histogram, MetricsReport, Sample, SampleKind},
 };
 
-use crate::support::{Node, PATIENCE, Plane, document, event};
+use crate::support::{Node, PATIENCE, Plane, cdr, document, event};
 
 fn sample(name: &str, kind: SampleKind, labels: &[(&str, &str)], value: f64) -> Sample {
     Sample {
@@ -31,7 +32,7 @@ async fn samples_of_nodes_carry_their_node_and_strange_ones_are_counted() {
     for name in ["edge-1", "edge-2"] {
         let mut node = Node::connect(&plane.data(), name).await;
         node.apply(ApplyResult::Active).await;
-        node.store(&[event("x", None, &[])]).await;
+        node.store(&[event("x", None, &[]), Entry::Cdr(cdr("c", 1))]).await;
         let report = MetricsReport {
             unix_ms: 1,
             started_unix_ms: 1_000,
@@ -76,7 +77,8 @@ async fn samples_of_nodes_carry_their_node_and_strange_ones_are_counted() {
         "ravelin_control_samples_hidden{node=\"edge-1\"} 2",
         "ravelin_node_connected{node=\"edge-1\"} 1",
         "ravelin_config_version 1",
-        "ravelin_control_records_events_total 2",
+        "ravelin_audit_events_stored_total{node=\"edge-1\"} 1",
+        "ravelin_cdrs_stored_total{node=\"edge-2\"} 1",
     ] {
         let found = text
             .lines()

@@ -253,7 +253,6 @@ pub(crate) async fn start_server(
 
 /// A node: a client of the link.
 pub(crate) struct Node<S> {
-    pub(crate) name: String,
     stream: S,
     pub(crate) head: Head,
 }
@@ -268,7 +267,7 @@ impl Node<UnixStream> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Node<S> {
     pub(crate) async fn greet(stream: S, name: &str, version: u64, sha256: &str) -> Self {
-        let mut node = Self { name: name.to_owned(), stream, head: Head::START };
+        let mut node = Self { stream, head: Head::START };
         node.up(&hello(name, version, sha256)).await;
         match node.down().await.unwrap() {
             Down::Welcome { stored_seq, stored_hash, .. } => {
