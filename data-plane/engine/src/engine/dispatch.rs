@@ -204,7 +204,9 @@ impl Engine {
                     if !self.knows(realm, meta) {
                         return Received::Dropped(DropReason::UnknownSource);
                     }
-                    self.answer_alone(turn, meta, message, new, Answer::refusal(Cause::NoDialog))
+                    // A callee that has not answered yet has a dialog, and nobody to talk to.
+                    let cause = if self.is_early(message) { Cause::Glare } else { Cause::NoDialog };
+                    self.answer_alone(turn, meta, message, new, Answer::refusal(cause))
                 }
                 None => self.outside(turn, meta, message, new, (listener, realm)),
             },
@@ -222,6 +224,20 @@ impl Engine {
         let call = self.calls.get(usize::try_from(handle.slot).ok()?)?;
         let side = call.side_of(tag)?;
         call.leg(side)?.dialog.matches(message).then_some((call.key, side))
+    }
+
+    /// Whether a request is of a callee whose INVITE is still open.
+    fn is_early(&self, message: &Message<'_>) -> bool {
+        let tag = message.to().tag().unwrap_or_default();
+        let slot = Handle::from_tag(tag).and_then(|handle| usize::try_from(handle.slot).ok());
+        let call = slot.and_then(|slot| self.calls.get(slot));
+        call.is_some_and(|call| {
+            call.attempts.iter().any(|attempt| {
+                attempt.is_open()
+                    && attempt.leg.dialog.local_tag == tag
+                    && attempt.leg.dialog.call_id() == message.call_id()
+            })
+        })
     }
 
     fn ack(&mut self, turn: &mut Turn<'_>, message: &Message<'_>) -> Received {

@@ -330,3 +330,16 @@ fn a_peer_that_knows_the_dialog_no_more_ends_the_call() {
     world.forget_inbox();
     world.all_gone();
 }
+
+#[test]
+fn a_callee_that_has_not_answered_is_told_to_wait() {
+    let mut world = World::new();
+    let caller = Caller::dial(&mut world, "+12125551234");
+    let mut callee = Callee::take(&mut world, CARRIER_A);
+    callee.reply(&mut world, "183 Session Progress", &sdp_part("127.0.2.1", 50_000));
+    callee.request(&mut world, "UPDATE", &offer("127.0.2.1", 50_000, 2, "sendrecv"));
+    world.expect(CARRIER_A, "SIP/2.0 491");
+    caller.cancel(&mut world);
+    world.forget_inbox();
+    world.all_gone();
+}
