@@ -1,7 +1,8 @@
-//! PASSporT: signing and verifying a full SHAKEN token, alone and in batches of 8 and 32, next to the
-//! bare ECDSA operation of aws-lc-rs over the same octets. The certificate is cached, as it is on a
-//! call. There is no algebraic batch verification of ECDSA here: what a batch saves is what is left
-//! between a single token and the bare operation. `cargo bench -p ravelin-bench --bench passport`.
+//! PASSporT: signing and verifying a full SHAKEN token, alone and in batches of 8 and 32, next to
+//! the bare ECDSA operation of aws-lc-rs over the same octets. The certificate is cached, as it is
+//! on a call. There is no algebraic batch verification of ECDSA here: what a batch saves is what is
+//! left between a single token and the bare operation. `cargo bench -p ravelin-bench --bench
+//! passport`.
 
 use std::hint::black_box;
 

@@ -2,8 +2,8 @@
 
 const URL: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Decoding table: value, or 64 for what is not in the alphabet. Evaluated by the compiler, where an
-/// index out of range would be a compile error.
+/// Decoding table: value, or 64 for what is not in the alphabet. Evaluated by the compiler, where
+/// an index out of range would be a compile error.
 #[allow(clippy::indexing_slicing, reason = "evaluated by the compiler only")]
 const fn table(plus: u8, slash: u8) -> [u8; 256] {
     let mut table = [64u8; 256];

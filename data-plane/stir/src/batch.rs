@@ -1,5 +1,5 @@
-//! Many tokens in one go. A batch saves dispatch, buffers and cache misses; ECDSA P-256 itself has no
-//! batch form here (ST-82). The result of a batch is the result of its members (ST-83).
+//! Many tokens in one go. A batch saves dispatch, buffers and cache misses; ECDSA P-256 itself has
+//! no batch form here (ST-82). The result of a batch is the result of its members (ST-83).
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
 //! The STIR/SHAKEN authentication service and verification service, as pure functions of what is
-//! handed in: this crate opens no socket, file or thread, fetches no certificate, reads no clock and
-//! draws no randomness, except the nonce that aws-lc draws inside an ECDSA signature (ST-13).
+//! handed in: this crate opens no socket, file or thread, fetches no certificate, reads no clock
+//! and draws no randomness, except the nonce that aws-lc draws inside an ECDSA signature (ST-13).
 //!
 //! Outgoing: [`sign::Signer`] writes a complete Identity header value (RFC 8224, RFC 8225,
 //! RFC 8588). Incoming: [`verify::verify`] judges the Identity headers of one request against a

@@ -189,8 +189,8 @@ impl Signer {
         Ok(Self { tn_auth_list: Some(tn_auth_list), not_before, not_after, ..Self::of(key, x5u) })
     }
 
-    /// A signer without a certificate, for offline tools: nothing but key and URL is checked, and it
-    /// signs for any number at any time. The data plane never uses it.
+    /// A signer without a certificate, for offline tools: nothing but key and URL is checked, and
+    /// it signs for any number at any time. The data plane never uses it.
     ///
     /// # Errors
     /// If the key is not a P-256 key, or the URL is none that a verifier accepts.

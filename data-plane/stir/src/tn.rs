@@ -214,8 +214,8 @@ impl fmt::Display for Party {
     }
 }
 
-/// The identities that one SIP URI may stand for, most specific first: its number if it has one, and
-/// its URI form. A claim that equals any of them is about this party.
+/// The identities that one SIP URI may stand for, most specific first: its number if it has one,
+/// and its URI form. A claim that equals any of them is about this party.
 pub type Parties = SmallVec<[Party; 2]>;
 
 /// When the user part of a `sip:` URI is taken as a number (ST-14).
@@ -228,9 +228,9 @@ pub enum UserIsTn {
     WithUserPhone,
 }
 
-/// The identities of the party that a URI of From, P-Asserted-Identity, To or the request line names
-/// (ST-14, ST-16, ST-17). `uri` is the URI without display name, angle brackets or header parameters.
-/// Empty if it is no URI that a PASSporT can name.
+/// The identities of the party that a URI of From, P-Asserted-Identity, To or the request line
+/// names (ST-14, ST-16, ST-17). `uri` is the URI without display name, angle brackets or header
+/// parameters. Empty if it is no URI that a PASSporT can name.
 #[must_use]
 pub fn parties(uri: &[u8], rule: UserIsTn) -> Parties {
     let mut found = Parties::new();
@@ -343,8 +343,8 @@ impl<'a> UriParts<'a> {
     }
 }
 
-/// Appends in lower case, with escapes of unreserved characters decoded and the others in upper-case
-/// hexadecimal. None for what cannot stand in a URI.
+/// Appends in lower case, with escapes of unreserved characters decoded and the others in
+/// upper-case hexadecimal. None for what cannot stand in a URI.
 fn push_normal(text: &mut String, part: &[u8]) -> Option<()> {
     let mut octets = part.iter().copied();
     while let Some(octet) = octets.next() {

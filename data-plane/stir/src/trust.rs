@@ -1,6 +1,6 @@
 //! What the verification service trusts: anchors, validated certificate chains by URL, revocation.
-//! Built off the call path, then immutable: a shard reads it through its snapshot, without a lock, a
-//! fetch or any X.509 (ST-81).
+//! Built off the call path, then immutable: a shard reads it through its snapshot, without a lock,
+//! a fetch or any X.509 (ST-81).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -117,8 +117,8 @@ impl TrustBuilder {
         self.crl_hard = hard;
     }
 
-    /// Validates everything at `now_unix` seconds. Revocation lists that cannot be used are left out
-    /// and returned as errors, for an alarm.
+    /// Validates everything at `now_unix` seconds. Revocation lists that cannot be used are left
+    /// out and returned as errors, for an alarm.
     #[must_use]
     pub fn build(self, now_unix: u64) -> (Trust, Vec<CrlError>) {
         let now = i64::try_from(now_unix).unwrap_or(i64::MAX);

@@ -1,5 +1,5 @@
-//! Certificate revocation lists: the STI-PA's indirect one above all (ST-45, ST-46). It is signed by
-//! an issuer of its own, so it has anchors of its own, apart from the STI-CAs'.
+//! Certificate revocation lists: the STI-PA's indirect one above all (ST-45, ST-46). It is signed
+//! by an issuer of its own, so it has anchors of its own, apart from the STI-CAs'.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;

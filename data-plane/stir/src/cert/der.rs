@@ -67,8 +67,8 @@ pub(super) fn single(octets: &[u8], tag: u8) -> Option<&[u8]> {
 }
 
 /// Whether this is `SEQUENCE { SEQUENCE, SEQUENCE, BIT STRING }` and nothing else, with the same
-/// algorithm octets inside and outside of what is signed (RFC 5280 4.1.1.2, 5.1.1.2): the frame of a
-/// certificate or revocation list, most of which no signature covers.
+/// algorithm octets inside and outside of what is signed (RFC 5280 4.1.1.2, 5.1.1.2): the frame of
+/// a certificate or revocation list, most of which no signature covers.
 pub(super) fn is_signed_frame(octets: &[u8]) -> bool {
     let frame = || {
         let mut outer = Reader::new(single(octets, SEQUENCE)?);

@@ -1,5 +1,5 @@
-//! From a leaf certificate to a trust anchor (RFC 5280 6 as far as STI certificates need it; ST-41 to
-//! ST-44). Lint-grade defects are not fatal: the list of fatal ones is the `bad-cred` reasons.
+//! From a leaf certificate to a trust anchor (RFC 5280 6 as far as STI certificates need it; ST-41
+//! to ST-44). Lint-grade defects are not fatal: the list of fatal ones is the `bad-cred` reasons.
 
 use std::sync::Arc;
 
@@ -97,8 +97,8 @@ pub fn check_leaf(leaf: &Certificate) -> Result<(), Reason> {
 }
 
 /// Finds a path from the first certificate of `body` to one of `anchors`. Certificates of the body
-/// are never anchors themselves, self-signed or not. A path that is valid at `now` is preferred, but
-/// time alone does not refuse one: [`VerifiedChain::check_time`] does.
+/// are never anchors themselves, self-signed or not. A path that is valid at `now` is preferred,
+/// but time alone does not refuse one: [`VerifiedChain::check_time`] does.
 ///
 /// # Errors
 /// Why there is no path.

@@ -78,8 +78,8 @@ fn impostor_with_the_same_name() {
     assert_eq!(why(&[&leaf.pem, &impostor.pem()], &[&root]), "certificate_untrusted");
 }
 
-/// One octet changed in a certificate: it does not parse, or its signature is bad, or the change hit
-/// the key identifier that names the issuer. Never valid.
+/// One octet changed in a certificate: it does not parse, or its signature is bad, or the change
+/// hit the key identifier that names the issuer. Never valid.
 #[test]
 fn every_flip_fails() {
     let root = Ca::root(&Wish::ca("root"));

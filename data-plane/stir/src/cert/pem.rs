@@ -1,5 +1,5 @@
-//! PEM texts (RFC 7468): certificates, keys and revocation lists, with CRLF, explanatory text and bag
-//! attributes between the blocks (ST-52).
+//! PEM texts (RFC 7468): certificates, keys and revocation lists, with CRLF, explanatory text and
+//! bag attributes between the blocks (ST-52).
 
 use crate::base64;
 

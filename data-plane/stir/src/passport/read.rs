@@ -1,6 +1,6 @@
-//! The reader: `header.payload.signature` in base64url, JSON with typed claims. What is signed is the
-//! received text, never something rebuilt from it (ST-27). `alg` is judged before anything else is
-//! even read (ST-7).
+//! The reader: `header.payload.signature` in base64url, JSON with typed claims. What is signed is
+//! the received text, never something rebuilt from it (ST-27). `alg` is judged before anything else
+//! is even read (ST-7).
 
 use smallvec::SmallVec;
 

@@ -1,5 +1,5 @@
-//! Chains of div PASSporTs (RFC 8946 4.2; ST-69): from the token about the request's target, inwards
-//! over who diverted it, to the caller's own token.
+//! Chains of div PASSporTs (RFC 8946 4.2; ST-69): from the token about the request's target,
+//! inwards over who diverted it, to the caller's own token.
 
 use smallvec::SmallVec;
 

@@ -165,8 +165,8 @@ fn broken_chains() {
     assert_eq!(set.reason("2", &[none]), "claim_div");
 }
 
-/// ST-69: without a complete chain the other tokens decide only if the profile says so, or if one of
-/// them is about the request's very target.
+/// ST-69: without a complete chain the other tokens decide only if the profile says so, or if one
+/// of them is about the request's very target.
 #[test]
 fn incomplete_chain_profiles() {
     let set = Fixture::new(4);

@@ -149,8 +149,8 @@ impl Verdict {
     }
 }
 
-/// Judges one request (ST-60): it passes if one supported token passes, and is invalid only if all of
-/// them are. Tokens of an unsupported type count as absent.
+/// Judges one request (ST-60): it passes if one supported token passes, and is invalid only if all
+/// of them are. Tokens of an unsupported type count as absent.
 #[must_use]
 pub fn verify(trust: &Trust, request: &VerifyRequest<'_>) -> Verdict {
     if request.identities.is_empty() {
