@@ -4,6 +4,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use ravelin_contract::{audit::Severity, config::Control, link::FieldError};
@@ -28,6 +29,9 @@ use crate::{
 const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 /// The store when no config says so.
 const DEFAULT_STORE: &str = "sqlite:ravelin.db";
+
+/// Refused requests are recorded together for this long.
+const REFUSALS_PERIOD: Duration = Duration::from_secs(1);
 
 /// What a start needs to know.
 #[derive(Clone, Debug)]
@@ -92,8 +96,12 @@ impl Server {
 
         let (stop, stopped) = watch::channel(false);
         let counters = Arc::new(OwnCounters::default());
-        let (records, writer) =
-            records::start(store.clone(), publisher.watch(), Arc::clone(&counters));
+        let (records, writer) = records::start(
+            store.clone(),
+            publisher.watch(),
+            Arc::clone(&counters),
+            stopped.clone(),
+        );
         let links = Arc::new(Links {
             store: store.clone(),
             registry: Arc::clone(&registry),
@@ -119,9 +127,10 @@ impl Server {
             (None, Some(control)) => control.listen.clone(),
             (None, None) => DEFAULT_LISTEN.to_owned(),
         };
-        let http = http::listen(&address, tls, router, counters, stopped).await?;
+        let http = http::listen(&address, tls, router, Arc::clone(&counters), stopped).await?;
         tasks.push(http.task);
         tasks.push(writer);
+        tasks.push(tokio::spawn(note_refusals(store.clone(), counters, stop.subscribe())));
         note(&store, "control.started", active.map_or(0, |active| active.version)).await?;
         tracing::info!(api = %http.address, link = ?link, "control plane runs");
         Ok(Self { api: http.address, link, stop, tasks, store, publisher, _data: data })
@@ -241,4 +250,31 @@ async fn note(store: &Store, kind: &str, version: u64) -> Result<(), ControlErro
         .with("pid", std::process::id());
     tx.audit(event).await?;
     Ok(tx.commit().await?)
+}
+
+/// Leaves a sign in the audit trail when requests were refused for want of a right: at most one
+/// event in [`REFUSALS_PERIOD`], however many there were, so that nobody can fill the store by it.
+async fn note_refusals(store: Store, counters: Arc<OwnCounters>, mut stop: watch::Receiver<bool>) {
+    let mut told = 0;
+    loop {
+        let stopped = tokio::time::timeout(REFUSALS_PERIOD, stop.wait_for(|stop| *stop));
+        let stopping = stopped.await.is_ok();
+        let count = counters.auth_refused.get();
+        if count > told {
+            let event = event("auth.refused", Severity::Warning, "system", 0)
+                .with("requests", count - told);
+            let stored = async {
+                let mut tx = store.write().await?;
+                tx.audit(event).await?;
+                tx.commit().await
+            };
+            match stored.await {
+                Ok(()) => told = count,
+                Err(error) => tracing::error!(%error, "refusals could not be recorded"),
+            }
+        }
+        if stopping {
+            return;
+        }
+    }
 }

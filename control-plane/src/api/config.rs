@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     App,
-    auth::Caller,
+    auth::{Caller, OPERATE},
     body::{Body, Query, Text},
     error::{ApiError, ErrorBody},
 };
 use crate::{
     clock,
     collect::registry::NodeResult,
-    publish::{Activated, ConfigFault, Staged},
+    publish::{Activated, ConfigFault, Staged, redacted},
     store::configs::{self, VersionSummary},
 };
 
@@ -88,11 +88,16 @@ fn by_path(faults: &[FieldError]) -> BTreeMap<String, String> {
     map
 }
 
-/// The config in force, or one version by number.
+/// The config in force, or one version by number. Literal secrets are shown only to those who may
+/// change the config.
 #[utoipa::path(get, path = "/api/config", tag = "config",
     params(("version" = Option<u64>, Query, description = "a stored version; absent: in force")),
     responses((status = 200, body = ConfigView), (status = 404, body = ErrorBody)))]
-pub(crate) async fn show(State(app): State<App>, query: Query) -> Result<Response, ApiError> {
+pub(crate) async fn show(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    query: Query,
+) -> Result<Response, ApiError> {
     let query = query.only(&["version"])?;
     let active = app.publisher.active();
     let in_force = active.as_ref().map_or(0, |active| active.version);
@@ -108,6 +113,7 @@ pub(crate) async fn show(State(app): State<App>, query: Query) -> Result<Respons
     let warnings = active
         .filter(|active| active.version == version)
         .map_or_else(BTreeMap::new, |active| by_path(&active.warnings));
+    let document = document_for(&caller, stored.document).await?;
     let view = ConfigView {
         version,
         active: version == in_force,
@@ -116,10 +122,21 @@ pub(crate) async fn show(State(app): State<App>, query: Query) -> Result<Respons
         source: stored.source,
         comment: stored.comment,
         created_at: clock::rfc3339(stored.created_ms),
-        document: stored.document,
+        document,
         warnings,
     };
     Ok(([(header::ETAG, etag(version)?)], Json(view)).into_response())
+}
+
+/// The document as `caller` may see it: who may not change it does not see its literal secrets.
+pub(crate) async fn document_for(caller: &Caller, document: String) -> Result<String, ApiError> {
+    if OPERATE.allows(caller.0.role) {
+        return Ok(document);
+    }
+    let redacted = tokio::task::spawn_blocking(move || redacted(&document)).await.ok().flatten();
+    redacted.ok_or_else(|| {
+        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the document cannot be shown")
+    })
 }
 
 fn etag(version: u64) -> Result<HeaderValue, ApiError> {

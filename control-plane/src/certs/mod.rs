@@ -83,8 +83,9 @@ pub fn ensure(data: &DataDir, hosts: &[String]) -> Result<(), ControlError> {
     issue(&certs, &params, "link-control")
 }
 
-/// Issues the certificate of a node on another machine: `certs/node-NAME.pem` and `.key`, to be
-/// carried there together with `link-ca.pem`.
+/// Issues the certificate of a node on another machine: `certs/node-NAME.pem` and `.key`. They go
+/// into that machine's data directory as `certs/link.pem` and `certs/link.key`, beside
+/// `certs/link-ca.pem`.
 ///
 /// # Errors
 /// Names the file, or says what the certificate library refused.

@@ -1,12 +1,12 @@
 //! The writer of records: one task, one transaction for everything that waits.
 //!
 //! A node is answered only after the commit. When the database fails, the batch is tried again
-//! until it is stored: the nodes' spools wait, nothing is lost.
+//! until it is stored or the server stops: the nodes' spools wait, nothing is lost.
 
 use std::{sync::Arc, time::Duration};
 
 use ravelin_contract::{chain::Record, link::Down};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{
     api::metrics::OwnCounters,
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Batches that wait for the writer; then the links stop reading.
-const QUEUE_BATCHES: usize = 64;
+const QUEUE_BATCHES: usize = 512;
 /// Records of one transaction, give or take the last batch.
 const COMMIT_RECORDS_MAX: usize = 4_096;
 /// Pause before a failed transaction is tried again.
@@ -36,15 +36,17 @@ pub fn start(
     store: Store,
     active: ActiveWatch,
     counters: Arc<OwnCounters>,
+    stop: watch::Receiver<bool>,
 ) -> (mpsc::Sender<Batch>, tokio::task::JoinHandle<()>) {
     let (send, receive) = mpsc::channel(QUEUE_BATCHES);
-    (send, tokio::spawn(write(store, active, counters, receive)))
+    (send, tokio::spawn(write(store, active, counters, stop, receive)))
 }
 
 async fn write(
     store: Store,
     active: ActiveWatch,
     counters: Arc<OwnCounters>,
+    mut stop: watch::Receiver<bool>,
     mut queue: mpsc::Receiver<Batch>,
 ) {
     while let Some(first) = queue.recv().await {
@@ -68,7 +70,11 @@ async fn write(
                 Err(error) => {
                     counters.store_failures.inc();
                     tracing::error!(%error, "records could not be stored; trying again");
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                    // A database that is gone must not keep the server from stopping.
+                    let stopping = stop.wait_for(|stop| *stop);
+                    if tokio::time::timeout(RETRY_PAUSE, stopping).await.is_ok() {
+                        return;
+                    }
                 }
             }
         }

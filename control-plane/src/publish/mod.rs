@@ -5,6 +5,9 @@
 //! for it goes away.
 
 mod contacts;
+mod redact;
+
+pub use redact::redacted;
 
 use std::{sync::Arc, time::Duration};
 

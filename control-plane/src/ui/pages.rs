@@ -210,10 +210,14 @@ async fn config_page(
 ) -> Result<Response, ApiError> {
     let mut reader = app.store.reader().acquire().await?;
     let versions = configs::list(&mut reader, u64::MAX, ROWS).await?;
-    let document = app
-        .publisher
-        .active()
-        .map(|active| active.document.chars().take(DOCUMENT_SHOWN_CHARS).collect());
+    let document = match app.publisher.active() {
+        None => None,
+        Some(active) => {
+            let text = active.document.to_string();
+            let text = api_config::document_for(&person.caller, text).await?;
+            Some(text.chars().take(DOCUMENT_SHOWN_CHARS).collect())
+        }
+    };
     let page = ConfigPage {
         frame: Frame::new(person, "/config", message),
         versions,

@@ -136,6 +136,37 @@ async fn a_revoked_or_expired_token_is_worth_nothing() {
     plane.stop().await;
 }
 
+/// Who may not change the config does not learn what it keeps secret.
+#[tokio::test]
+async fn literal_secrets_are_shown_only_to_those_who_may_change_them() {
+    let secrets = "  emergency_notification:\n    smtp_url: \"smtps://u:hunter2@mail.example\"\n    \
+                   webhook_url: \"env:HOOK\"\ncontrol:\n";
+    let text = document("edge-1", "").replace("control:\n", secrets);
+    let plane = Plane::start(&text).await;
+    assert_eq!(plane.get("/api/config").await["document"], text);
+    for role in ["operator", "auditor", "viewer"] {
+        let token = plane.token(role).await;
+        let (status, config) = plane.call_as(&token, Method::GET, "/api/config", None).await;
+        assert_eq!(status, StatusCode::OK);
+        let shown = config["document"].as_str().unwrap();
+        assert_eq!(shown.contains("hunter2"), role == "operator", "{role}: {shown}");
+        assert!(shown.contains("env:HOOK") && shown.contains("sqlite:ravelin.db"), "{shown}");
+    }
+    // Refusals leave one sign in the audit trail, not one each.
+    for _ in 0..20 {
+        let (status, _) = plane.call_as("rvl_0_0", Method::GET, "/api/nodes", None).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    let signs = plane
+        .eventually("/api/audit/events?kind=auth.refused", |all| {
+            let counts = all["events"].as_array().unwrap().iter();
+            counts.filter_map(|sign| sign["fields"]["requests"].as_u64()).sum::<u64>() == 20
+        })
+        .await;
+    assert!(signs["events"].as_array().unwrap().len() < 20);
+    plane.stop().await;
+}
+
 #[tokio::test]
 async fn unknown_routes_methods_fields_and_sizes_are_refused_by_name() {
     let plane = Plane::start(&document("edge-1", "")).await;
