@@ -307,8 +307,14 @@ impl<'a> Fields<'a> {
         }
         match name {
             HeaderName::Via => self.take_via(value)?,
-            HeaderName::From => self.from = Some(party(value).ok_or(ErrorKind::From)??),
-            HeaderName::To => self.to = Some(party(value).ok_or(ErrorKind::To)??),
+            HeaderName::From => {
+                self.from = NameAddr::parse(value);
+                check_party(self.from.as_ref(), ErrorKind::From)?;
+            }
+            HeaderName::To => {
+                self.to = NameAddr::parse(value);
+                check_party(self.to.as_ref(), ErrorKind::To)?;
+            }
             HeaderName::CallId => self.call_id = Some(check_call_id(value)?),
             HeaderName::CSeq => self.cseq = Some(CSeq::parse(value).ok_or(ErrorKind::CSeq)?),
             HeaderName::MaxForwards => {
@@ -438,13 +444,12 @@ const fn is_one_contact(start: StartLine<'_>, method: Method<'_>) -> bool {
     }
 }
 
-/// From or To: an address with at most one tag, which is no quoted string.
-fn party(value: &[u8]) -> Option<Result<NameAddr<'_>, ErrorKind>> {
-    let addr = NameAddr::parse(value)?;
-    match addr.tag() {
-        Some(tag) if tag.first() == Some(&b'"') => None,
-        Some(tag) if tag.len() > ID_MAX_BYTES => Some(Err(ErrorKind::IdTooLong)),
-        _ => Some(Ok(addr)),
+/// From or To: an address whose tag is no quoted string and not too long.
+fn check_party(party: Option<&NameAddr<'_>>, kind: ErrorKind) -> Result<(), ErrorKind> {
+    match party.ok_or(kind)?.tag() {
+        Some(tag) if tag.first() == Some(&b'"') => Err(kind),
+        Some(tag) if tag.len() > ID_MAX_BYTES => Err(ErrorKind::IdTooLong),
+        _ => Ok(()),
     }
 }
 

@@ -146,21 +146,21 @@ impl<'a> Uri<'a> {
     fn parse_sip(scheme: Scheme, opaque: &'a [u8]) -> Option<Self> {
         let mut uri = Self::opaque(scheme, opaque);
         let mut rest = opaque;
-        if let Some(at) = memchr::memchr(b'@', opaque) {
-            let (userinfo, tail) = split(opaque, at);
-            rest = tail.get(1..)?;
-            let (user, password) = split(userinfo, run_escaped(userinfo, USER));
-            if user.is_empty() {
-                return None;
-            }
+        let (user, tail) = split(opaque, run_escaped(opaque, USER));
+        if let Some(tail) = tail.strip_prefix(b"@") {
             uri.user = Some(user);
-            if !password.is_empty() {
-                let password = password.strip_prefix(b":")?;
-                if !all_escaped(password, PASSWORD) {
-                    return None;
-                }
+            rest = tail;
+        } else if let Some(tail) = tail.strip_prefix(b":") {
+            // A password, or the port of a URI without user, which fails to end in `@`.
+            let (password, tail) = split(tail, run_escaped(tail, PASSWORD));
+            if let Some(tail) = tail.strip_prefix(b"@") {
+                uri.user = Some(user);
                 uri.password = Some(password);
+                rest = tail;
             }
+        }
+        if uri.user.is_some_and(<[u8]>::is_empty) {
+            return None;
         }
         let (host, mut rest) = split_host(rest)?;
         uri.host = host;
@@ -311,15 +311,22 @@ fn check_reference(host: &[u8]) -> Option<Ipv6Addr> {
 #[inline]
 fn check_name(host: &[u8]) -> Option<Option<Ipv4Addr>> {
     let mut before = b'.';
-    for &c in host {
-        // Of these octets only the hyphen and the dot are below: no label is empty, or has a hyphen
-        // at its edge.
-        if c <= b'.' && before <= b'.' && (c == b'.' || before == b'.') {
+    let mut rest = host;
+    // Of these octets only the hyphen and the dot are not above `.`: no label is empty, or has a
+    // hyphen at its edge.
+    while let Some(at) = rest.iter().position(|&c| c <= b'.') {
+        let (label, tail) = split(rest, at);
+        let (&c, tail) = tail.split_first()?;
+        if label.is_empty() && (c == b'.' || before == b'.') {
             return None;
         }
         before = c;
+        rest = tail;
+        if rest.is_empty() {
+            break;
+        }
     }
-    match before {
+    match rest.last().copied().unwrap_or(before) {
         b'-' => None,
         // The root's dot; or there was nothing.
         b'.' => check_name(host.strip_suffix(b".")?).filter(Option::is_none),
