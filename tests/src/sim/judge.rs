@@ -94,6 +94,9 @@ impl Verdict {
             .flatten()
             .any(|act| matches!(act, Act::Die { .. }));
         let cancels = planned.caller.iter().any(|act| matches!(act, Act::Cancel { .. }));
+        if let Some(psaps) = &planned.psaps {
+            return self.emergency(number, a, psaps, cancels, carriers);
+        }
         if dies || cancels {
             return;
         }
@@ -115,6 +118,36 @@ impl Verdict {
             }
             if carriers[1].calls.get(&number).is_some_and(super::peer::Call::took_part) {
                 self.fault(format!("call {number}: tried another trunk after 486"));
+            }
+        }
+    }
+
+    /// An emergency call goes through the chain in its order until somebody answers, and nowhere
+    /// else (EM-50, EM-51).
+    fn emergency(
+        &mut self,
+        number: u32,
+        a: &super::peer::Call,
+        psaps: &[Vec<Act>],
+        cancels: bool,
+        callees: &[Peer],
+    ) {
+        let took_part = |peer: &Peer| peer.calls.get(&number).is_some_and(|call| call.took_part());
+        let (carriers, chain) = callees.split_at(2);
+        if carriers.iter().any(took_part) {
+            self.fault(format!("call {number}: 911 reached an ordinary carrier"));
+        }
+        if cancels {
+            return;
+        }
+        if !a.outcome.answered {
+            self.fault(format!("call {number}: 911 was not answered: {:?}", a.outcome));
+        }
+        let answers = |acts: &Vec<Act>| acts.iter().any(|act| matches!(act, Act::Answer { .. }));
+        let first = psaps.iter().position(answers).unwrap_or(psaps.len());
+        for (place, peer) in chain.iter().enumerate() {
+            if took_part(peer) != (place <= first) {
+                self.fault(format!("call {number}: 911 and place {place} of its chain"));
             }
         }
     }

@@ -31,6 +31,8 @@ pub(super) enum Act {
     Bye { after_ms: u64 },
     /// Either: put on hold or change the offer this long after the answer.
     Reinvite { after_ms: u64 },
+    /// Either: UPDATE with an offer this long after the answer.
+    Update { after_ms: u64 },
     /// Either: UPDATE, INFO or OPTIONS in the dialog.
     Request { method: &'static str, after_ms: u64 },
     /// Either: fall silent for ever, this long after the first message of the call.
@@ -121,7 +123,11 @@ pub(super) struct Call {
     cseq: u32,
     invite_branch: String,
     invite_pending: bool,
+    /// An UPDATE with an offer waits for its answer.
+    update_pending: bool,
     reinvite_sent: u32,
+    /// Offers made again after a 491.
+    retries: u32,
     cancelled: bool,
     invite: Option<Received>,
     unanswered: BTreeMap<u64, Unanswered>,
@@ -203,7 +209,9 @@ impl Peer {
             cseq: self.rng.between(1, 1000) as u32,
             invite_branch: String::new(),
             invite_pending: false,
+            update_pending: false,
             reinvite_sent: 0,
+            retries: 0,
             cancelled: false,
             invite: None,
             unanswered: BTreeMap::new(),
@@ -356,12 +364,24 @@ impl Peer {
             Act::Cancel { .. } if !call.outcome.answered => self.cancel(now, number),
             Act::Bye { .. } => self.bye(now, number),
             Act::Reinvite { .. } => {
-                if call.invite_pending || call.waits_for_ack() {
+                if call.offer_under_way() {
                     return vec![];
                 }
                 call.reinvite_sent += 1;
                 let direction = if call.reinvite_sent % 2 == 1 { "sendonly" } else { "sendrecv" };
                 self.send_invite(now, number, direction)
+            }
+            Act::Update { .. } => {
+                if call.offer_under_way() {
+                    return vec![];
+                }
+                call.update_pending = true;
+                call.sdp_version += 1;
+                let version = call.sdp_version;
+                let media = self.media(number);
+                let ip = media.ip().to_string();
+                let body = text::sdp(&ip, media.port(), version, "sendrecv");
+                self.in_dialog(now, number, "UPDATE", &body)
             }
             Act::Request { method, .. } => {
                 let body = String::new();
@@ -464,9 +484,22 @@ impl Peer {
         }
         match method {
             "INVITE" if code < 300 => self.answered(now, number, message, cseq, id.is_some()),
-            "INVITE" => self.refused(number, message, code, cseq, id.is_some()),
+            "INVITE" => {
+                let mut effects = self.refused(number, message, code, cseq, id.is_some());
+                if code == 491 && id.is_some() {
+                    effects.extend(self.retry(now, number));
+                }
+                effects
+            }
+            "UPDATE" if call.update_pending && id.is_some() => {
+                call.update_pending = false;
+                if code < 300 {
+                    call.learn_media(message);
+                }
+                if code == 491 { self.retry(now, number) } else { vec![] }
+            }
             "BYE" => {
-                call.outcome.ended = true;
+                self.call(number).outcome.ended = true;
                 vec![]
             }
             _ => vec![],
@@ -574,6 +607,20 @@ impl Peer {
         vec![Effect::Send { from, to, bytes: ack }]
     }
 
+    /// After a 491 the offer is made again, later by the one who made the call (RFC 3261 14.1).
+    fn retry(&mut self, now: u64, number: u32) -> Vec<Effect> {
+        let (slow, fast) = (self.rng.between(2_100, 4_000), self.rng.below(2_000));
+        let call = self.call(number);
+        call.retries += 1;
+        let offer = |act: &Act| matches!(act, Act::Reinvite { .. } | Act::Update { .. });
+        let Some(index) = call.acts.iter().position(offer) else { return vec![] };
+        if call.retries > 3 {
+            return vec![];
+        }
+        let at_ms = now + if call.caller { slow } else { fast };
+        vec![Effect::Wake { call: number, at_ms, wake: Wake::Act { index } }]
+    }
+
     /// After the answer: the rest of the plan, and some audio.
     fn established(&mut self, now: u64, number: u32) -> Vec<Effect> {
         let call = self.call(number);
@@ -583,6 +630,7 @@ impl Peer {
             let after_ms = match act {
                 Act::Bye { after_ms }
                 | Act::Reinvite { after_ms }
+                | Act::Update { after_ms }
                 | Act::Request { after_ms, .. } => *after_ms,
                 _ => continue,
             };
@@ -614,7 +662,11 @@ impl Peer {
 
     fn new_callee(&mut self, now: u64, invite: &Received) -> Option<u32> {
         let user = invite.uri().strip_prefix("sip:")?.split('@').next()?;
-        let digits = user.get(user.len().checked_sub(6)?..)?;
+        let digits = match user.len().checked_sub(6) {
+            Some(last) => user.get(last..)?,
+            // 911: the call is known by its caller, whose number has to reach the PSAP.
+            None => invite.header("from")?.split("+1313555").nth(1)?.get(..4)?,
+        };
         let number: u32 = digits.parse().ok()?;
         let tag = format!("{:08x}", self.rng.next() as u32);
         let call = self.calls.get_mut(&number)?;
@@ -669,6 +721,17 @@ impl Peer {
                 self.first_invite(now, number, message)
             }
             "INVITE" => self.reinvited(now, number, message),
+            "UPDATE" if !message.body.is_empty() => {
+                let call = self.call(number);
+                if call.outcome.ended {
+                    return vec![self.simple(message, 481, "Call/Transaction Does Not Exist")];
+                }
+                if call.offer_under_way() {
+                    return vec![self.simple(message, 491, "Request Pending")];
+                }
+                call.learn_media(message);
+                vec![self.update_ok(number, message)]
+            }
             "CANCEL" => {
                 let mut effects = vec![self.simple(message, 200, "OK")];
                 let call = self.call(number);
@@ -763,7 +826,7 @@ impl Peer {
         if call.outcome.ended {
             return vec![self.simple(message, 481, "Call/Transaction Does Not Exist")];
         }
-        if call.invite_pending {
+        if call.invite_pending || call.update_pending {
             return self.final_response(now, number, message, 491, "Request Pending", "");
         }
         call.learn_media(message);
@@ -777,6 +840,19 @@ impl Peer {
         let direction = if invite.body.contains("a=sendonly") { "recvonly" } else { "sendrecv" };
         let body = text::sdp(&media.ip().to_string(), media.port(), call.sdp_version, direction);
         self.final_response(now, number, invite, 200, "OK", &body)
+    }
+
+    /// The answer to the offer of an UPDATE.
+    fn update_ok(&mut self, number: u32, update: &Received) -> Effect {
+        let media = self.media(number);
+        let call = self.call(number);
+        call.sdp_version += 1;
+        let version = call.sdp_version;
+        let body = text::sdp(&media.ip().to_string(), media.port(), version, "sendrecv");
+        let bytes = self.write_response(number, update, 200, "OK", &body);
+        let key = (update.branch().to_owned(), "UPDATE".to_owned());
+        self.call(number).responses.insert(key, bytes.clone());
+        Effect::Send { from: self.address, to: self.sbc, bytes }
     }
 
     /// A final response to INVITE, repeated until its ACK.
@@ -855,6 +931,11 @@ impl Call {
 
     fn waits_for_ack(&self) -> bool {
         self.unanswered.values().any(|item| matches!(item.key, Key::Response { .. }))
+    }
+
+    /// Whether an offer of this party, or its answer, is still on its way.
+    fn offer_under_way(&self) -> bool {
+        self.invite_pending || self.update_pending || self.waits_for_ack()
     }
 
     fn bye_sent(&self) -> bool {

@@ -20,6 +20,8 @@ pub struct PlannedCall {
     pub(super) caller: Vec<Act>,
     /// What each carrier does, in the order in which the route tries them.
     pub(super) carriers: [Vec<Act>; 2],
+    /// What each PSAP does, in the order of the chain; of an emergency call.
+    pub(super) psaps: Option<[Vec<Act>; 3]>,
 }
 
 #[derive(Clone, Debug)]
@@ -48,8 +50,14 @@ impl Plan {
         let calls = (0..count)
             .map(|index| {
                 let number = u32::try_from(index).unwrap_or_default() + 1;
-                let caller = caller_acts(&mut rng);
+                if rng.chance(150) {
+                    return emergency(&mut rng, number);
+                }
+                let mut caller = caller_acts(&mut rng);
                 let mut carriers = [callee_acts(&mut rng), callee_acts(&mut rng)];
+                if rng.chance(150) {
+                    glare(&mut rng, &mut caller, &mut carriers);
+                }
                 if caller.iter().any(Act::is_death) {
                     // With both parties silent in an answered call nobody is left to end it but
                     // the limit of its duration.
@@ -61,10 +69,56 @@ impl Plan {
                     user: format!("+1404{number:07}"),
                     caller,
                     carriers,
+                    psaps: None,
                 }
             })
             .collect();
         Self { seed, weather, calls }
+    }
+}
+
+/// A 911 call to a chain of three PSAPs, of which the first two may be dead, busy or in trouble. The
+/// last one answers.
+fn emergency(rng: &mut Rng, number: u32) -> PlannedCall {
+    let mut caller = caller_acts(rng);
+    // Nothing but the parties themselves may end an answered emergency call (EM-61).
+    caller.retain(|act| !act.is_death());
+    let answer = |rng: &mut Rng| {
+        vec![
+            Act::Answer {
+                ring_ms: rng.below(400),
+                after_ms: rng.below(1_500),
+                early_sdp: rng.chance(300),
+            },
+            Act::Bye { after_ms: rng.between(0, 8_000) },
+        ]
+    };
+    let trouble = |rng: &mut Rng| match rng.below(5) {
+        0 => vec![Act::Die { after_ms: 0 }],
+        1 => vec![Act::Refuse { code: 503, after_ms: rng.below(800) }],
+        2 => vec![Act::Refuse { code: 486, after_ms: rng.below(800) }],
+        _ => answer(rng),
+    };
+    PlannedCall {
+        number,
+        at_ms: rng.below(3_000),
+        user: ["911", "9911"][usize::try_from(rng.below(2)).unwrap_or(0)].to_owned(),
+        caller,
+        carriers: [Vec::new(), Vec::new()],
+        psaps: Some([trouble(rng), trouble(rng), answer(rng)]),
+    }
+}
+
+/// Both parties make an offer at nearly the same time (RFC 3261 14.1, RFC 3311 5.2).
+fn glare(rng: &mut Rng, caller: &mut Vec<Act>, carriers: &mut [Vec<Act>; 2]) {
+    let at = rng.between(200, 4_000);
+    for acts in std::iter::once(caller).chain(carriers) {
+        let after_ms = at + rng.below(60);
+        acts.push(if rng.chance(500) {
+            Act::Reinvite { after_ms }
+        } else {
+            Act::Update { after_ms }
+        });
     }
 }
 

@@ -28,6 +28,8 @@ const ACCESS: &str = "127.0.0.10:5060";
 const CORE: &str = "127.0.0.20:5060";
 const CALLER: &str = "127.0.1.1:5060";
 const CARRIERS: [&str; 2] = ["127.0.2.1:5060", "127.0.3.1:5060"];
+/// The trunks of the site, then the one of last resort.
+const PSAPS: [&str; 3] = ["127.0.9.1:5060", "127.0.9.2:5060", "127.0.9.9:5060"];
 /// 2026-01-01T00:00:00Z.
 const EPOCH_UNIX_MS: u64 = 1_767_225_600_000;
 
@@ -68,7 +70,7 @@ pub struct World {
     ticks: Vec<Option<u64>>,
     media: BTreeMap<SocketAddr, (usize, MediaPortId)>,
     listeners: BTreeMap<SocketAddr, ListenerId>,
-    /// The caller's peer, then the carriers.
+    /// The caller's peer, then the carriers, then the PSAPs.
     peers: Vec<Peer>,
     tx: TxQueue,
     /// `RAVELIN_SIM_TRACE`: print every datagram.
@@ -126,7 +128,7 @@ impl World {
             .collect();
         let mut rng = Rng::new(plan.seed ^ 0x5eed);
         let mut peers = vec![Peer::new(address(CALLER), address(ACCESS), Rng::new(rng.next()))];
-        for carrier in CARRIERS {
+        for carrier in CARRIERS.into_iter().chain(PSAPS) {
             peers.push(Peer::new(address(carrier), address(CORE), Rng::new(rng.next())));
         }
         let ticks = vec![None; engines.len()];
@@ -149,6 +151,9 @@ impl World {
         for call in world.plan.calls.clone() {
             for (index, acts) in call.carriers.into_iter().enumerate() {
                 world.peers[index + 1].expect(call.number, acts);
+            }
+            for (index, acts) in call.psaps.into_iter().flatten().enumerate() {
+                world.peers[index + 1 + CARRIERS.len()].expect(call.number, acts);
             }
             let at = world.now_ms + call.at_ms;
             world.schedule(at, Event::Dial { number: call.number });
