@@ -9,7 +9,7 @@ use std::{
 
 use ravelin_control::ControlOptions;
 use ravelin_edge::EdgeOptions;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
@@ -33,7 +33,26 @@ const CANNOT_RUN: i32 = 2;
 /// How long the planes may take until calls can be placed.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
+/// Tells a child which process started it; see [`end_with_supervisor`].
+const SUPERVISOR: &str = "RAVELIN_SUPERVISOR_PID";
+
+/// A child of `up` drains and stops when its supervisor is gone, however that ended: nobody would
+/// restart it, and its ports would be in the way of the next start.
+fn end_with_supervisor() -> Result<(), Failure> {
+    let Some(supervisor) = std::env::var_os(SUPERVISOR) else { return Ok(()) };
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(|error| Failure::cannot_run(format!("death signal: {error}")))?;
+    // It may have ended before the signal was asked for.
+    let parent = getppid().map(|parent| parent.as_raw_nonzero().to_string());
+    if parent.as_deref() == supervisor.to_str() {
+        Ok(())
+    } else {
+        Err(Failure::cannot_run("the supervisor has ended"))
+    }
+}
+
 pub(crate) fn edge(args: EdgeArgs) -> Result<Outcome, Failure> {
+    end_with_supervisor()?;
     if args.config.is_none() && args.control.is_none() {
         return Err(Failure::cannot_run(
             "give --config FILE, or --control URL to follow a control plane",
@@ -45,6 +64,7 @@ pub(crate) fn edge(args: EdgeArgs) -> Result<Outcome, Failure> {
 }
 
 pub(crate) fn control(args: &UpArgs) -> Result<Outcome, Failure> {
+    end_with_supervisor()?;
     let options = ControlOptions { config: Some(args.config.clone()), data: args.data.clone() };
     ravelin_control::run(options).map_err(|error| Failure::cannot_run(error.to_string()))?;
     Ok(Outcome::Passed)
@@ -133,6 +153,7 @@ fn spawn(name: &str, words: &[std::ffi::OsString]) -> Result<Child, Failure> {
         .arg(name)
         .args(words)
         .stdin(Stdio::null())
+        .env(SUPERVISOR, std::process::id().to_string())
         // Not with us: a terminal's Ctrl-C must reach only the supervisor, who stops them in order.
         .process_group(0)
         .kill_on_drop(true)

@@ -68,7 +68,7 @@ pub(crate) fn run(args: &ParseArgs) -> Result<Outcome, Failure> {
             print::line(&text(&line))?;
         }
     }
-    unreadable.map_or(Ok(Outcome::of(passed)), Err)
+    unreadable.map_or_else(|| Ok(Outcome::of(passed)), Err)
 }
 
 fn text(line: &Line<'_>) -> String {

@@ -54,6 +54,31 @@ fn calls_with_audio_pass_and_a_dead_plane_is_started_again() {
 }
 
 #[test]
+fn planes_end_with_a_supervisor_that_was_killed() {
+    let scratch = Scratch::new();
+    let file = scratch.write("ravelin.yml", &config(17));
+    let data = scratch.data();
+    let start = || {
+        let mut command = ravelin();
+        let mut up =
+            Process::start(command.arg("up").arg("--config").arg(&file).arg("--data").arg(&data));
+        up.wait_for_line("ravelin: up.", 1);
+        up
+    };
+    let mut up = start();
+    let edge = fs::read_to_string(data.join("run/edge.pid")).unwrap().trim().to_owned();
+    up.signal("KILL");
+    up.wait();
+    let end = Instant::now() + PATIENCE;
+    while Path::new("/proc").join(&edge).exists() {
+        assert!(Instant::now() < end, "the edge goes on without a supervisor");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // Its ports and its data directory are free.
+    start().stop();
+}
+
+#[test]
 fn a_demonstration_without_ravelin_does_not_pass() {
     let scratch = Scratch::new();
     let file = scratch.write("ravelin.yml", &config(15));

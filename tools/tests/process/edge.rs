@@ -174,3 +174,61 @@ fn a_cold_start_without_control_plane_runs_on_the_last_good_document() {
     assert_eq!(ask(8), "SIP/2.0 200 OK");
     process.stop();
 }
+
+/// A file system of its own for the audit log, small enough to be filled.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: std::path::PathBuf) -> Result<Self, String> {
+        fs::create_dir_all(&at).map_err(|error| error.to_string())?;
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=256k", "ravelin-test"])
+            .arg(&at)
+            .output()
+            .map_err(|error| format!("mount: {error}"))?;
+        if mount.status.success() { Ok(Self(at)) } else { Err(text(&mount.stderr)) }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_stops_no_call_and_is_told_when_there_is_room_again() {
+    let scratch = Scratch::new();
+    let disk = match SmallDisk::mount(scratch.data().join("audit")) {
+        Ok(disk) => disk,
+        Err(why) => {
+            println!("skipped: a full disk: a tmpfs cannot be mounted: {}", why.trim());
+            return;
+        }
+    };
+    let file = scratch.write("ravelin.yml", &config(16));
+    let mut process = start(&file, &scratch.data());
+    let filler = disk.0.join("filler");
+    // The last octets too: write until the disk refuses.
+    let mut full = fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut full, &[0; 512]).is_ok() {}
+    drop(full);
+
+    // The last page of the log has room for a few records more.
+    for version in 2..40 {
+        process.signal("HUP");
+        process.wait_for_line(&format!("config version {version} is in force"), 1);
+        if process.log().contains("audit spool cannot be written") {
+            break;
+        }
+    }
+    process.wait_for_line("audit spool cannot be written, calls go on", 1);
+    assert_eq!(ask(16), "SIP/2.0 200 OK");
+    fs::remove_file(&filler).unwrap();
+    process.wait_for_line("audit spool is written again", 1);
+    process.stop();
+    let kinds = kinds(&chain(&scratch.data()));
+    for kind in ["edge.started", "config.activated", "audit.write_failed", "edge.stopped"] {
+        assert!(kinds.contains(&kind.to_owned()), "{kind} is missing: {kinds:?}");
+    }
+}
