@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::{
     answer::close,
     call::{Attempt, AttemptState, Call, PendingInvite, Phase},
-    compose::{host_text, write_content, write_no_body, write_party, write_uri},
+    compose::{host_text, push_address, write_content, write_no_body, write_party, write_uri},
     dialog::Dialog,
     headers::{Skip, write_body_headers, write_line, write_passed_except},
     ladder::Peer,
@@ -48,8 +48,19 @@ pub(crate) fn advance(
     turn: &mut Turn<'_>,
     last: Option<&Message<'_>>,
 ) {
+    search(core, call, turn, last, None);
+}
+
+/// As [`advance`], while the caller's INVITE is at hand.
+pub(crate) fn search(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    last: Option<&Message<'_>>,
+    invite: Option<&Message<'_>>,
+) {
     while let Some(way) = call.plan.next() {
-        match begin(core, call, turn, way) {
+        match begin(core, call, turn, way, invite) {
             Ok(()) => return,
             Err(NotSent::Way(cause)) => call.last_failure = (cause.status(), cause),
             Err(NotSent::Call(code, cause)) => {
@@ -65,8 +76,14 @@ pub(crate) fn advance(
 }
 
 /// Makes the attempt and sends its INVITE, or leaves it waiting for its signature.
-fn begin(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, way: Way) -> Result<(), NotSent> {
-    with_invite(core, call, turn, |core, call, turn, pending, invite| {
+fn begin(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    way: Way,
+    invite: Option<&Message<'_>>,
+) -> Result<(), NotSent> {
+    with_invite(core, call, turn, invite, |core, call, turn, pending, invite| {
         let index = add(core, call, turn, way, invite)?;
         if wants_signature(core, call, turn, index, invite) {
             return Ok(());
@@ -75,11 +92,12 @@ fn begin(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, way: Way) -> Res
     })
 }
 
-/// Works with the caller's INVITE, which stays with the call.
+/// Works with the caller's INVITE, which stays with the call; read again unless it is at hand.
 fn with_invite(
     core: &mut Core,
     call: &mut Call,
     turn: &mut Turn<'_>,
+    at_hand: Option<&Message<'_>>,
     work: impl FnOnce(
         &mut Core,
         &mut Call,
@@ -90,9 +108,12 @@ fn with_invite(
 ) -> Result<(), NotSent> {
     let internal = NotSent::Call(500, Cause::Internal);
     let pending = call.pending.take().ok_or(internal)?;
-    let done = match pending.message() {
-        Some(invite) => work(core, call, turn, &pending, &invite),
-        None => Err(internal),
+    let done = match at_hand {
+        Some(invite) => work(core, call, turn, &pending, invite),
+        None => match pending.message() {
+            Some(invite) => work(core, call, turn, &pending, &invite),
+            None => Err(internal),
+        },
     };
     call.pending = Some(pending);
     done
@@ -287,7 +308,7 @@ pub(crate) fn signed(
     {
         attempt.identity_out = Unsigned::Failed.as_str();
     }
-    let sent = with_invite(core, call, turn, |core, call, turn, pending, invite| {
+    let sent = with_invite(core, call, turn, None, |core, call, turn, pending, invite| {
         write_and_send(core, call, turn, index, value, pending, invite)
     });
     match sent {
@@ -483,9 +504,8 @@ fn write_request_uri(
     target: std::net::SocketAddr,
     out: &mut Vec<u8>,
 ) {
-    let mut host = host_text(target);
-    host.push(b':');
-    super::headers::push_number(u64::from(target.port()), &mut host);
+    let mut host = Vec::with_capacity(24);
+    push_address(target, &mut host);
     match (psap, Uri::parse(requested)) {
         (Some(number), _) => {
             out.extend_from_slice(b"sip:");

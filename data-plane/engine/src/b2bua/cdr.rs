@@ -7,6 +7,7 @@ use ravelin_wire::sip::Message;
 
 use super::{
     call::{Attempt, AttemptState, Call, End},
+    compose::push_address,
     ladder::elapsed_ms,
 };
 use crate::{
@@ -50,7 +51,7 @@ fn base(core: &Core, call: &Call) -> Cdr {
         to: text(&call.to),
         inbound_trunk: trunk(call.inbound),
         outbound_trunk: None,
-        source: call.source.to_string(),
+        source: address_text("", call.source),
         target: None,
         route: call.route.and_then(|id| snapshot.route_settings(id)).map(|route| route.id.clone()),
         snapshot: snapshot.version,
@@ -128,14 +129,22 @@ fn outbound(record: &mut Cdr, call: &Call, attempt: &Attempt) {
     record.outbound_call_id = Some(text(attempt.leg.dialog.call_id()));
     let transport = trunk
         .and_then(|trunk| trunk.targets.get(usize::from(attempt.way.target)))
-        .map_or("udp", |target| match target.transport {
-            ravelin_policy::Transport::Udp => "udp",
-            ravelin_policy::Transport::Tcp => "tcp",
-            ravelin_policy::Transport::Tls => "tls",
+        .map_or("udp:", |target| match target.transport {
+            ravelin_policy::Transport::Udp => "udp:",
+            ravelin_policy::Transport::Tcp => "tcp:",
+            ravelin_policy::Transport::Tls => "tls:",
         });
-    record.target = Some(format!("{transport}:{}", attempt.target));
+    record.target = Some(address_text(transport, attempt.target));
     record.identity_out = Some(attempt.identity_out.to_owned());
     record.attestation_rule = attempt.attestation_rule.map(str::to_owned);
+}
+
+fn address_text(before: &str, address: std::net::SocketAddr) -> String {
+    let mut out = Vec::with_capacity(32);
+    out.extend_from_slice(before.as_bytes());
+    push_address(address, &mut out);
+    // ASCII by construction.
+    String::from_utf8(out).unwrap_or_default()
 }
 
 fn set_cause(record: &mut Cdr, cause: Cause) {
@@ -175,7 +184,7 @@ pub(crate) fn write_refused(core: &mut Core, turn: &Turn<'_>, refused: &Refused<
             .and_then(|id| snapshot.trunk(id))
             .map(|trunk| trunk.id.clone()),
         outbound_trunk: None,
-        source: refused.meta.source.to_string(),
+        source: address_text("", refused.meta.source),
         target: None,
         route: None,
         snapshot: snapshot.version,

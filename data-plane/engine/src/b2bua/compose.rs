@@ -84,10 +84,31 @@ impl ListenerText {
 
 /// An address without port, IPv6 in brackets.
 pub(crate) fn host_text(address: SocketAddr) -> Vec<u8> {
+    let mut text = Vec::with_capacity(24);
+    push_host(address, &mut text);
+    text
+}
+
+/// Appends an address without port, IPv6 in brackets.
+pub(crate) fn push_host(address: SocketAddr, out: &mut Vec<u8>) {
     match address {
-        SocketAddr::V4(v4) => v4.ip().to_string().into_bytes(),
-        SocketAddr::V6(v6) => format!("[{}]", v6.ip()).into_bytes(),
+        SocketAddr::V4(v4) => {
+            for (index, octet) in v4.ip().octets().into_iter().enumerate() {
+                if index != 0 {
+                    out.push(b'.');
+                }
+                push_number(u64::from(octet), out);
+            }
+        }
+        SocketAddr::V6(v6) => out.extend_from_slice(format!("[{}]", v6.ip()).as_bytes()),
     }
+}
+
+/// Appends `address:port`.
+pub(crate) fn push_address(address: SocketAddr, out: &mut Vec<u8>) {
+    push_host(address, out);
+    out.push(b':');
+    push_number(u64::from(address.port()), out);
 }
 
 /// `Content-Length: 0` and the end of the headers.
@@ -230,6 +251,15 @@ mod tests {
             ("urn:service:sos", "urn:service:sos"),
         ] {
             assert_eq!(uri(given), wanted);
+        }
+    }
+
+    #[test]
+    fn addresses_read_as_they_do_elsewhere() {
+        for text in ["127.0.0.1:5060", "203.0.113.255:1", "[2001:db8::1]:65535"] {
+            let mut out = Vec::new();
+            push_address(text.parse().unwrap(), &mut out);
+            assert_eq!(out, text.as_bytes());
         }
     }
 

@@ -9,7 +9,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{
-    attempt::{abandon, advance, contact_user},
+    attempt::{abandon, contact_user, search},
     call::{Call, CallTimers, GENERATION_MASK, PendingInvite, Permits, Phase, call_id_text, tu_of},
     cdr::{Refused, write_refused},
     compose::{host_text, write_record_routes},
@@ -308,11 +308,11 @@ fn verify_or_route(
         .and_then(|id| loadout.snapshot.trunk(id))
         .is_some_and(|trunk| trunk.identity.verify);
     if !verify {
-        return route_call(core, call, turn);
+        return route_call(core, call, turn, Some(arrival.invite));
     }
     if call.is_emergency() {
         call.identity_in = Some(Outcome::Skipped.label());
-        return route_call(core, call, turn);
+        return route_call(core, call, turn, Some(arrival.invite));
     }
     // The number to compare is From's where no trusted assertion stands (ST-17).
     let _ = trusted;
@@ -342,7 +342,7 @@ pub(crate) fn verified(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, ve
         }
         call.stir_reason = stir_reason(outcome);
     }
-    route_call(core, call, turn);
+    route_call(core, call, turn, None);
 }
 
 /// Value of the Reason header that reports a failed verification (ST-61).
@@ -357,14 +357,14 @@ fn stir_reason(outcome: Outcome) -> Option<&'static str> {
 }
 
 /// Finds the ways to the callee and tries the first.
-fn route_call(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
+fn route_call(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, invite: Option<&Message<'_>>) {
     let loadout = Arc::clone(&call.loadout);
     let snapshot = &*loadout.snapshot;
     let now = turn.now.mono;
     if let Some(token) = &call.emergency {
         let chain = token.chain().iter().map(|trunk| TrunkId(*trunk));
         call.plan = Plan::emergency(&loadout, chain, now, core.layer.identifiers());
-        return advance(core, call, turn, None);
+        return search(core, call, turn, None, invite);
     }
     if call.class == Class::TestSos {
         // Not supported here: 404 says so (EM-20, RFC 6881 15).
@@ -391,7 +391,7 @@ fn route_call(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     if nowhere && call.plan.is_empty() {
         return release::refuse(core, call, turn, 404, Cause::NoRoute, None);
     }
-    advance(core, call, turn, None);
+    search(core, call, turn, None, invite);
 }
 
 /// The caller cancels. The CANCEL itself is answered by whoever received it; its Reason goes on.
