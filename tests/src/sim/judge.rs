@@ -1,7 +1,8 @@
 //! Whether a run was right.
 
 use super::{
-    peer::{Act, Outcome, Peer},
+    act::{Act, Outcome},
+    peer::Peer,
     plan::Plan,
 };
 

@@ -7,6 +7,7 @@
 //! - both parties of a call agree on how it ended, unless one of them fell silent;
 //! - no party ever got media of another call.
 
+mod act;
 mod judge;
 mod peer;
 mod plan;

@@ -1,6 +1,6 @@
 //! What happens in a run, drawn from the seed before it starts.
 
-use super::{peer::Act, rng::Rng};
+use super::{act::Act, rng::Rng};
 
 /// The network of one run, in thousandths and milliseconds.
 #[derive(Clone, Copy, Debug)]

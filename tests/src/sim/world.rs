@@ -17,8 +17,9 @@ use ravelin_engine::{
 };
 
 use super::{
+    act::{Effect, Wake},
     judge::Verdict,
-    peer::{Effect, GIVE_UP_MS, Peer, Wake},
+    peer::{GIVE_UP_MS, Peer},
     plan::Plan,
     rng::Rng,
 };

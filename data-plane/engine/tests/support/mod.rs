@@ -1,6 +1,6 @@
 //! Engines between hand-written peers on a virtual clock. Every datagram that leaves an engine lands
 //! in the mailbox of the address it was sent to.
-#![allow(dead_code)] // each test file uses a part
+#![allow(dead_code, unreachable_pub)] // each test file is a crate that uses a part
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -416,7 +416,6 @@ impl Caller {
 pub fn answer(request: &Got, code: u16, tag: &str, body: &str) -> String {
     let message = request.message();
     let mut out = format!("SIP/2.0 {code} X\r\n");
-    let mut to_tag = false;
     for header in message.headers() {
         use ravelin_wire::sip::HeaderName as H;
         if !matches!(header.name, H::Via | H::From | H::To | H::CallId | H::CSeq | H::RecordRoute) {
@@ -424,7 +423,6 @@ pub fn answer(request: &Got, code: u16, tag: &str, body: &str) -> String {
         }
         let value = std::str::from_utf8(header.value).unwrap();
         let tagged = header.name == H::To && message.to().tag().is_none() && code > 100;
-        to_tag |= tagged;
         let suffix = if tagged { format!(";tag={tag}") } else { String::new() };
         out.push_str(&format!("{}: {value}{suffix}\r\n", header.name));
     }
