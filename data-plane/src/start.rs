@@ -158,6 +158,9 @@ fn limits(snapshot: &Snapshot, shards: u8) -> Limits {
 /// wait in one place.
 fn choice(snapshot: &Snapshot) -> Choice {
     let asked = |wanted| snapshot.media.iter().any(|range| range.driver == wanted);
+    if asked(MediaDriver::Xdp) {
+        log("warning", "start", "edge.media asks for xdp, which this release does not have: uring");
+    }
     if asked(MediaDriver::Mmsg) {
         Choice::Mmsg
     } else if asked(MediaDriver::Uring) {

@@ -25,7 +25,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Control plane and data plane as two processes on this machine
     #[command(
-        after_help = "Example:\n  ravelin up --config ravelin.yml --data /var/lib/ravelin\n\nSIGTERM drains, then stops both."
+        after_help = "Example:\n  ravelin up --config ravelin.yml --data /var/lib/ravelin\n\nSIGTERM drains, then stops both. RAVELIN_LOG=json in the environment makes log lines JSON."
     )]
     Up(UpArgs),
     /// The data plane alone, from a file or following a control plane
