@@ -47,6 +47,9 @@ const CARRIER: &str = r#"
     targets: [{ uri: "sip:127.0.3.1:5060" }]
 "#;
 
+/// When, where and what.
+type Sent = (u64, Egress, Vec<u8>);
+
 struct Rig {
     prober: Prober,
     layer: Layer,
@@ -90,7 +93,7 @@ impl Rig {
     }
 
     /// Lets time pass; gives the probes that were sent (time, egress, message) and the changes.
-    fn run(&mut self, ms: u64) -> (Vec<(u64, Egress, Vec<u8>)>, Vec<(u64, Change)>) {
+    fn run(&mut self, ms: u64) -> (Vec<Sent>, Vec<(u64, Change)>) {
         let until = self.now + Duration::from_millis(ms);
         let (mut sent, mut changes) = (Vec::new(), Vec::new());
         while let Some(next) = self.wheel.next_deadline().filter(|next| *next <= until) {
