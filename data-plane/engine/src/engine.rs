@@ -146,6 +146,7 @@ impl Engine {
     /// Fires what is due by `now`, at most [`TIMERS_PER_TURN`] timers.
     pub fn expire(&mut self, now: Now, out: &mut TxQueue) {
         self.contain(now, out, |_, _| {});
+        self.core.media.sweep(now.mono);
         for _ in 0..TIMERS_PER_TURN {
             let Some(timer) = self.core.wheel.pop_expired(now.mono) else { return };
             self.contain(now, out, |engine, turn| engine.fire(turn, timer));

@@ -72,6 +72,7 @@ fn a_call_with_audio_from_invite_to_bye() {
     assert_eq!(after, Received::Dropped(DropReason::MediaPortIdle));
     world.assert_quiet();
     world.assert_all_over();
+    assert_eq!(world.engines[0].tables().ports_quarantined, 0, "the rest of the ports is over");
 
     let cdrs = world.cdrs();
     let call = cdrs.iter().find(|cdr| cdr.kind == CdrKind::Call).unwrap();

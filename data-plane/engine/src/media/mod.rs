@@ -276,8 +276,7 @@ impl MediaTable {
         self.pools.iter().any(|pool| pool.realm() == realm)
     }
 
-    /// Lets ports whose rest is over be drawn again. Called by the engine now and then, and before
-    /// each draw.
+    /// Lets ports whose rest is over be drawn again. Called in each turn, and before each draw.
     pub fn sweep(&mut self, now: Instant) {
         for pool in &mut self.pools {
             pool.sweep(now);
