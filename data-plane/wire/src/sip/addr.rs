@@ -21,6 +21,14 @@ impl<'a> NameAddr<'a> {
     /// parameter, and the URI may hold neither `,` nor `?` (RFC 3261 20).
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
+        let mut parsed = None;
+        Self::parse_to(value, &mut parsed)?;
+        parsed
+    }
+
+    /// As [`NameAddr::parse`], written where it is to stay: a message parses many, and handing them
+    /// over by value costs more than reading them. `None` leaves `slot` in either state.
+    pub(crate) fn parse_to(value: &'a [u8], slot: &mut Option<Self>) -> Option<()> {
         let value = trim(value);
         let (display, uri, rest) = match *value.first()? {
             b'"' => {
@@ -59,7 +67,8 @@ impl<'a> NameAddr<'a> {
             }
             Some(())
         })?;
-        Some(Self { display, uri, params, tag })
+        *slot = Some(Self { display, uri, params, tag });
+        Some(())
     }
 
     /// The tag, if there is one.

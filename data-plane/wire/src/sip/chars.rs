@@ -113,7 +113,8 @@ pub(crate) fn all_escaped(s: &[u8], class: u8) -> bool {
 /// Whether `c` is part of linear white space. CR and LF reach a value only as part of a fold.
 #[inline]
 pub(crate) const fn is_lws(c: u8) -> bool {
-    matches!(c, b' ' | b'\t' | b'\r' | b'\n')
+    // Most octets end at the first comparison.
+    c <= b' ' && matches!(c, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 /// Without leading white space.

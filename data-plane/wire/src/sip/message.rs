@@ -308,11 +308,11 @@ impl<'a> Fields<'a> {
         match name {
             HeaderName::Via => self.take_via(value)?,
             HeaderName::From => {
-                self.from = NameAddr::parse(value);
+                NameAddr::parse_to(value, &mut self.from).ok_or(ErrorKind::From)?;
                 check_party(self.from.as_ref(), ErrorKind::From)?;
             }
             HeaderName::To => {
-                self.to = NameAddr::parse(value);
+                NameAddr::parse_to(value, &mut self.to).ok_or(ErrorKind::To)?;
                 check_party(self.to.as_ref(), ErrorKind::To)?;
             }
             HeaderName::CallId => self.call_id = Some(check_call_id(value)?),
@@ -334,7 +334,7 @@ impl<'a> Fields<'a> {
                 check_addresses(value, ErrorKind::AssertedIdentity)?;
             }
             HeaderName::ReferTo => {
-                NameAddr::parse(value).ok_or(ErrorKind::ReferTo)?;
+                NameAddr::parse_to(value, &mut None).ok_or(ErrorKind::ReferTo)?;
             }
             HeaderName::RSeq => {
                 let number = decimal(value).and_then(|n| u32::try_from(n).ok());
@@ -354,21 +354,21 @@ impl<'a> Fields<'a> {
 
     fn take_via(&mut self, value: &'a [u8]) -> Result<(), ErrorKind> {
         for element in elements(value) {
-            let via = Via::parse(element).ok_or(ErrorKind::Via)?;
             self.via_count += 1;
             if self.via_count > VIA_MAX_COUNT {
                 return Err(ErrorKind::TooManyVias);
             }
-            if self.via.is_none() {
-                if let Some(branch) = via.branch {
-                    if branch.len() > ID_MAX_BYTES {
-                        return Err(ErrorKind::IdTooLong);
-                    }
-                    if branch.eq_ignore_ascii_case(COOKIE) {
-                        return Err(ErrorKind::Branch);
-                    }
+            if self.via.is_some() {
+                Via::parse_to(element, &mut None).ok_or(ErrorKind::Via)?;
+                continue;
+            }
+            Via::parse_to(element, &mut self.via).ok_or(ErrorKind::Via)?;
+            match self.via.and_then(|via| via.branch) {
+                Some(branch) if branch.len() > ID_MAX_BYTES => return Err(ErrorKind::IdTooLong),
+                Some(branch) if branch.eq_ignore_ascii_case(COOKIE) => {
+                    return Err(ErrorKind::Branch);
                 }
-                self.via = Some(via);
+                _ => {}
             }
         }
         Ok(())
@@ -385,8 +385,9 @@ impl<'a> Fields<'a> {
             if star {
                 continue;
             }
-            let contact = NameAddr::parse(element).ok_or(ErrorKind::Contact)?;
-            self.contact.get_or_insert(contact);
+            let mut other = None;
+            let slot = if self.contact.is_none() { &mut self.contact } else { &mut other };
+            NameAddr::parse_to(element, slot).ok_or(ErrorKind::Contact)?;
         }
         Ok(())
     }
@@ -467,7 +468,7 @@ fn check_call_id(value: &[u8]) -> Result<&[u8], ErrorKind> {
 
 fn check_addresses(value: &[u8], kind: ErrorKind) -> Result<(), ErrorKind> {
     for (count, element) in elements(value).enumerate() {
-        if count >= LIST_MAX_COUNT || NameAddr::parse(element).is_none() {
+        if count >= LIST_MAX_COUNT || NameAddr::parse_to(element, &mut None).is_none() {
             return Err(kind);
         }
     }

@@ -52,11 +52,19 @@ impl<'a> Via<'a> {
     /// Parses one whole value.
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
-        Self::parse_any_version(value).filter(|via| via.version == b"2.0")
+        let mut parsed = None;
+        Self::parse_to(value, &mut parsed)?;
+        parsed
     }
 
-    /// As [`Via::parse`], for the answer that says that the version is not spoken.
-    pub(crate) fn parse_any_version(value: &'a [u8]) -> Option<Self> {
+    /// As [`Via::parse`], written where it is to stay. `None` leaves `slot` in either state.
+    pub(crate) fn parse_to(value: &'a [u8], slot: &mut Option<Self>) -> Option<()> {
+        Self::parse_any_version(value, slot).filter(|version| *version == b"2.0").map(|_| ())
+    }
+
+    /// As [`Via::parse_to`], for the answer that says that the version is not spoken. Gives the
+    /// version.
+    pub(crate) fn parse_any_version(value: &'a [u8], slot: &mut Option<Self>) -> Option<&'a [u8]> {
         let value = trim(value);
         let (version, rest) = match value.split_at_checked(8) {
             Some((b"SIP/2.0/", rest)) => (&b"2.0"[..], rest),
@@ -85,7 +93,7 @@ impl<'a> Via<'a> {
             None => (None, rest),
         };
         let rest = trim_start(rest);
-        let mut via = Self {
+        let via = slot.insert(Self {
             version,
             transport,
             host,
@@ -94,9 +102,9 @@ impl<'a> Via<'a> {
             rport: None,
             received: None,
             params: Params::default(),
-        };
+        });
         via.params = Params::parse_each(rest, |name, value| via.take_param(name, value))?;
-        Some(via)
+        Some(version)
     }
 
     /// `None`: a parameter that decides where answers go is wrong.
