@@ -446,7 +446,7 @@ pub(crate) fn sdp_rewrite(data: &[u8]) {
         let kept = |a: &ravelin_wire::sdp::Attribute<'_>| {
             a.name != b"rtcp"
                 && a.name != b"source-filter"
-                && Direction::of(a.name).is_none()
+                && a.direction().is_none()
                 && !a.is_ice()
         };
         assert!(old.attributes().filter(kept).eq(new.attributes().filter(kept)));

@@ -88,6 +88,15 @@ impl<'a> Attribute<'a> {
         }
     }
 
+    /// The direction that this line sets. One with a value is another attribute.
+    #[must_use]
+    pub const fn direction(&self) -> Option<Direction> {
+        match self.value {
+            None => Direction::of(self.name),
+            Some(_) => None,
+        }
+    }
+
     /// Whether this line belongs to ICE (RFC 8839), or bundles streams on one port (RFC 9143): both
     /// are agreements between transport addresses that a media relay replaces.
     #[must_use]

@@ -112,7 +112,7 @@ impl<'a> Media<'a> {
     /// Its own direction.
     #[must_use]
     pub fn direction(&self) -> Option<Direction> {
-        self.attributes().find_map(|attribute| Direction::of(attribute.name))
+        self.attributes().find_map(|attribute| attribute.direction())
     }
 
     /// a=rtcp.

@@ -171,7 +171,7 @@ impl<'a> Description<'a> {
     pub fn direction_of(&self, media: &Media<'a>) -> Direction {
         media
             .direction()
-            .or_else(|| self.attributes().find_map(|a| Direction::of(a.name)))
+            .or_else(|| self.attributes().find_map(|attribute| attribute.direction()))
             .unwrap_or_default()
     }
 }

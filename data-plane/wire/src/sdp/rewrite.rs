@@ -181,7 +181,7 @@ fn media_level(media: &Media<'_>, stream: &StreamRewrite, with: &Rewrite<'_>, ou
                     rtcp_line(out, port, with.address);
                 }
             }
-            b'a' if stream.direction.is_some() && Direction::of(line.value).is_some() => {}
+            b'a' if stream.direction.is_some() && sets_direction(&line) => {}
             _ => keep(out, &line),
         }
     }
@@ -200,6 +200,10 @@ fn leaks(line: &Line<'_>, with: &Rewrite<'_>) -> bool {
     line.attribute().is_some_and(|attribute| {
         attribute.name == b"source-filter" || with.strip_ice && attribute.is_ice()
     })
+}
+
+fn sets_direction(line: &Line<'_>) -> bool {
+    line.attribute().is_some_and(|attribute| attribute.direction().is_some())
 }
 
 fn keep(out: &mut Vec<u8>, line: &Line<'_>) {

@@ -64,6 +64,17 @@ fn session_direction_holds_for_media_without_one() {
 }
 
 #[test]
+fn a_direction_has_no_value() {
+    let sdp = CALL.replace("a=sendonly", "a=sendonly:x");
+    assert_eq!(parse(&sdp).direction_of(&parse(&sdp).medias()[0]), Direction::SendRecv);
+    let mut streams = [stream(40_000), stream(40_002), stream(0)];
+    streams[0].direction = Some(Direction::Inactive);
+    let out = rewritten(&sdp, &with("198.51.100.7", &streams));
+    assert!(out.contains("a=sendonly:x\r\na=inactive\r\n"));
+    assert_eq!(parse(&out).direction_of(&parse(&out).medias()[0]), Direction::Inactive);
+}
+
+#[test]
 fn rtcp_port_follows_the_attributes() {
     let port = |lines: &str| {
         let text = format!("v=0\no=- 1 1 IN IP4 h.example\nc=IN IP4 h.example\n{lines}");
