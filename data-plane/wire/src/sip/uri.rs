@@ -275,6 +275,11 @@ pub(crate) fn split_host(s: &[u8]) -> Option<(&[u8], &[u8])> {
         check_reference(host)?;
         return Some((host, rest));
     }
+    if let Some((_, rest)) = ipv4_prefix(s)
+        && !rest.first().is_some_and(|&c| chars::is(c, HOST))
+    {
+        return Some((split(s, s.len() - rest.len()).0, rest));
+    }
     let (host, rest) = split(s, chars::run(s, HOST));
     check_name(host)?;
     Some((host, rest))
@@ -342,6 +347,11 @@ fn is_last_label_number(name: &[u8]) -> bool {
 
 /// Dotted quad without leading zeros.
 pub(crate) fn parse_ipv4(s: &[u8]) -> Option<Ipv4Addr> {
+    ipv4_prefix(s).and_then(|(ip, rest)| rest.is_empty().then_some(ip))
+}
+
+/// The dotted quad at the start of `s`, and what follows it.
+fn ipv4_prefix(s: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
     let mut octets = [0u8; 4];
     let mut rest = s;
     for (i, octet) in octets.iter_mut().enumerate() {
@@ -361,7 +371,7 @@ pub(crate) fn parse_ipv4(s: &[u8]) -> Option<Ipv4Addr> {
         }
         *octet = u8::try_from(value?).ok()?;
     }
-    rest.is_empty().then(|| Ipv4Addr::from(octets))
+    Some((Ipv4Addr::from(octets), rest))
 }
 
 /// IPv6 text without brackets. Tolerates the third colon that the grammar of RFC 3261 produced
