@@ -72,6 +72,11 @@ pub const MEDIA_RESERVE_PERCENT: u32 = 2;
 /// How long a released port pair rests, so that late packets of the old call die
 /// (gauge `ravelin_media_ports_quarantined`).
 pub const MEDIA_QUARANTINE: Duration = Duration::from_secs(10);
+/// The least rest. When a pool has nothing that has rested in full, an ordinary call takes the pair
+/// that has rested longest, if it has rested this long: at many short calls per second a small port
+/// range would otherwise refuse calls that it has ports for. Early uses are counted
+/// (`ravelin_media_ports_reused_early_total`); the source gate keeps strays out all the same.
+pub const MEDIA_QUARANTINE_LEAST: Duration = Duration::from_secs(1);
 /// A draw takes one of this many oldest free pairs, so that the next port cannot be told.
 pub const MEDIA_DRAW_WINDOW: usize = 64;
 
@@ -86,6 +91,7 @@ const _: () = assert!(TRANSACTIONS_RESERVE < CLIENT_TRANSACTIONS_MAX);
 const _: () = assert!(TRANSACTIONS_RESERVE < SERVER_TRANSACTIONS_MAX);
 const _: () = assert!(TIMERS_MAX < u32::MAX / 2, "the wheel's index is 32 bits");
 const _: () = assert!(MEDIA_RESERVE_PERCENT < 100);
+const _: () = assert!(MEDIA_QUARANTINE_LEAST.as_millis() <= MEDIA_QUARANTINE.as_millis());
 const _: () = assert!(T1.as_millis() < T2.as_millis());
 
 /// The bounds that a deployment or a test may choose. `Default` gives the constants above.
@@ -100,6 +106,7 @@ pub struct Limits {
     pub t2: Duration,
     pub t4: Duration,
     pub media_quarantine: Duration,
+    pub media_quarantine_least: Duration,
     pub media_reserve_percent: u32,
     pub stateless_per_second: u32,
     pub stateless_burst: u32,
@@ -128,6 +135,7 @@ impl Default for Limits {
             t2: T2,
             t4: T4,
             media_quarantine: MEDIA_QUARANTINE,
+            media_quarantine_least: MEDIA_QUARANTINE_LEAST,
             media_reserve_percent: MEDIA_RESERVE_PERCENT,
             stateless_per_second: STATELESS_REPLIES_PER_SECOND,
             stateless_burst: STATELESS_REPLIES_BURST,

@@ -221,6 +221,12 @@ impl Engine {
             into.push(gauge(name, help, None, value as u64));
         }
         into.push(crate::counters::counter(
+            "media_ports_reused_early_total",
+            "Port pairs taken before the end of their rest because none was free",
+            None,
+            self.core.media.ports_reused_early(),
+        ));
+        into.push(crate::counters::counter(
             "records_lost_total",
             "Records lost because the shard did not take them",
             None,

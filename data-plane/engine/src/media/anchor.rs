@@ -6,7 +6,7 @@ use ravelin_contract::cdr::MediaCount;
 use ravelin_policy::RealmId;
 use smallvec::SmallVec;
 
-use super::{MediaTable, NO_PAIR, Remote, StreamCount};
+use super::{MediaTable, NO_PAIR, Remote, StreamCount, pool::Draw};
 use crate::{
     counters::Counters, emergency::Passage, limits::STREAMS_PER_CALL_MAX, port::MediaPortId,
     time::Instant,
@@ -159,7 +159,7 @@ impl MediaTable {
         self.sweep(now);
         let mut enough = count <= STREAMS_PER_CALL_MAX;
         while enough && anchor.streams.len() < count {
-            match (self.draw(caller, passage), self.draw(callee, passage)) {
+            match (self.draw(now, caller, passage), self.draw(now, callee, passage)) {
                 (Some(first), Some(second)) => {
                     self.join(first, second);
                     let caller = self.half(first);
@@ -207,7 +207,7 @@ impl MediaTable {
         self.sweep(now);
         let mut drawn: SmallVec<[u32; 2]> = SmallVec::new();
         while drawn.len() < anchor.streams.len() {
-            let Some(pair) = self.draw(place, passage) else {
+            let Some(pair) = self.draw(now, place, passage) else {
                 for pair in drawn {
                     self.undraw(pair);
                 }
@@ -304,14 +304,19 @@ impl MediaTable {
         }
     }
 
-    fn draw(&mut self, place: Place, passage: Passage<'_>) -> Option<u32> {
+    fn draw(&mut self, now: Instant, place: Place, passage: Passage<'_>) -> Option<u32> {
         let Self { pools, draws, limits, .. } = self;
-        let percent = limits.media_reserve_percent;
+        let by = Draw {
+            now,
+            early: limits.media_quarantine.saturating_sub(limits.media_quarantine_least),
+            reserve_percent: limits.media_reserve_percent,
+            emergency: passage.is_some(),
+        };
         let mut draw = |v6: bool| {
             pools
                 .iter_mut()
                 .filter(|pool| pool.realm() == place.realm && pool.is_v6() == v6)
-                .find_map(|pool| pool.draw(percent, passage.is_some(), draws))
+                .find_map(|pool| pool.draw(by, draws))
         };
         draw(place.v6).or_else(|| draw(!place.v6))
     }

@@ -264,6 +264,12 @@ impl MediaTable {
         self.pools.iter().map(|pool| pool.quarantined() * 2).sum()
     }
 
+    /// Pairs that were drawn before the end of their rest since the start.
+    #[must_use]
+    pub fn ports_reused_early(&self) -> u64 {
+        self.pools.iter().map(Pool::reused_early).sum()
+    }
+
     /// Ports that can be drawn.
     #[must_use]
     pub fn ports_free(&self) -> usize {

@@ -1,7 +1,7 @@
 //! The port pairs of one media range on one shard: free ones in the order they became free, and
 //! released ones that rest.
 
-use std::{collections::VecDeque, net::IpAddr, ops::Range};
+use std::{collections::VecDeque, net::IpAddr, ops::Range, time::Duration};
 
 use ravelin_policy::{MediaRange, RealmId};
 
@@ -19,6 +19,19 @@ pub(super) struct Pool {
     resting: VecDeque<(u32, Instant)>,
     /// Pairs whose ports are open.
     opened: usize,
+    /// Pairs that were drawn before the end of their rest.
+    reused_early: u64,
+}
+
+/// What a draw goes by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Draw {
+    pub(super) now: Instant,
+    /// How long before the end of its rest an ordinary call may take a pair.
+    pub(super) early: Duration,
+    /// Share of the opened pairs that ordinary calls leave alone.
+    pub(super) reserve_percent: u32,
+    pub(super) emergency: bool,
 }
 
 /// The even ports that belong to `shard`: contiguous parts of the range, sizes as equal as they can
@@ -48,6 +61,7 @@ impl Pool {
             free: VecDeque::with_capacity(pairs.len()),
             resting: VecDeque::with_capacity(pairs.len()),
             opened: 0,
+            reused_early: 0,
         }
     }
 
@@ -75,6 +89,10 @@ impl Pool {
         self.resting.len()
     }
 
+    pub(super) fn reused_early(&self) -> u64 {
+        self.reused_early
+    }
+
     /// A pair whose ports have just been opened.
     pub(super) fn add(&mut self, pair: u32) {
         self.opened += 1;
@@ -91,28 +109,27 @@ impl Pool {
         }
     }
 
-    /// One of the pairs that have been free for longest. An ordinary call leaves the reserve; an
-    /// emergency call takes even a pair that still rests, the one whose rest is nearest its end.
-    pub(super) fn draw(
-        &mut self,
-        reserve_percent: u32,
-        emergency: bool,
-        draws: &mut Generator,
-    ) -> Option<u32> {
-        let reserve = self.opened * usize::try_from(reserve_percent).unwrap_or(0) / 100;
-        if !emergency && self.free.len() <= reserve {
+    /// One of the pairs that have been free for longest; when there is none, the one whose rest is
+    /// nearest its end. An ordinary call leaves the reserve and the least rest; an emergency call
+    /// takes what there is.
+    pub(super) fn draw(&mut self, by: Draw, draws: &mut Generator) -> Option<u32> {
+        let reserve = self.opened * usize::try_from(by.reserve_percent).unwrap_or(0) / 100;
+        if by.emergency || self.free.len() > reserve {
+            let window = self.free.len().min(MEDIA_DRAW_WINDOW);
+            if window > 0 {
+                self.free.swap(0, draws.below(window));
+            }
+            if let Some(pair) = self.free.pop_front() {
+                return Some(pair);
+            }
+        }
+        let (_, until) = self.resting.front().copied()?;
+        let rested = until <= by.now + by.early && self.free.len() + self.resting.len() > reserve;
+        if !(by.emergency || rested) {
             return None;
         }
-        let window = self.free.len().min(MEDIA_DRAW_WINDOW);
-        if window > 0 {
-            self.free.swap(0, draws.below(window));
-        }
-        let pair = self.free.pop_front();
-        if emergency {
-            pair.or_else(|| self.resting.pop_front().map(|(pair, _)| pair))
-        } else {
-            pair
-        }
+        self.reused_early += 1;
+        self.resting.pop_front().map(|(pair, _)| pair)
     }
 
     /// Takes back a pair that was drawn and never used.

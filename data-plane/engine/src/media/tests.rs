@@ -353,6 +353,27 @@ fn ports_rest_and_draws_cannot_be_foretold() {
     assert_eq!((rig.table.ports_quarantined(), rig.table.ports_free()), (0, 800));
 }
 
+/// A pool that is used up gives back what has rested longest, but never what has not had the least
+/// rest, and says how often.
+#[test]
+fn a_pool_under_pressure_shortens_the_rest_and_counts_it() {
+    let limits = Limits { media_reserve_percent: 0, ..Limits::default() };
+    let mut rig = Rig::new(table(2, limits));
+    let start = Instant(0);
+    let first = rig.allocate(start).unwrap();
+    let port = rig.port(&first, Side::Caller, 0);
+    rig.table.release(start, first);
+    let second = rig.allocate(start).unwrap();
+    let soon = start + (limits.media_quarantine_least - Duration::from_millis(1));
+    assert!(rig.allocate(soon).is_err(), "the least rest is kept");
+    let third = rig.allocate(start + limits.media_quarantine_least).unwrap();
+    assert_eq!(rig.port(&third, Side::Caller, 0), port, "the pair that rested");
+    assert_eq!(rig.table.ports_reused_early(), 2, "one pair on each side");
+    for anchor in [second, third] {
+        rig.table.release(soon, anchor);
+    }
+}
+
 /// 24,000 calls through a pool of 1,000, with senders that do not stop when their call ends: no
 /// packet of one call reaches the other party of another (lessons.md 1.1).
 #[test]
