@@ -57,18 +57,17 @@ fn torture_messages_and_damaged_copies_change_nothing() {
 fn half_open_and_babbling_connections_are_closed() {
     let Some((_folder, product)) = start("half_open") else { return };
     let mut silent = Vec::new();
-    for _ in 0..50 {
-        silent.push(TcpStream::connect(SBC).expect("a connection"));
+    for source in 100..150 {
+        silent.push(connect_from(&format!("127.8.1.{source}:0")));
     }
-    let mut babbler = TcpStream::connect(SBC).expect("a connection");
+    let mut babbler = connect_from("127.8.1.150:0");
     babbler.write_all(&[0xff; 4096]).expect("octets go out");
     babbler.set_read_timeout(Some(Duration::from_secs(10))).expect("a deadline");
     let mut sink = Vec::new();
     let closed = babbler.read_to_end(&mut sink);
-    assert!(
-        closed.is_ok() || closed.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
-    );
-    let mut probe = TcpStream::connect(SBC).expect("a connection");
+    let timed_out = closed.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(!timed_out, "nonsense ends the connection");
+    let mut probe = connect_from("127.8.1.1:0");
     probe
         .write_all(
             b"OPTIONS sip:ravelin@127.8.0.10 SIP/2.0\r\nVia: SIP/2.0/TCP 127.8.1.1:5099;branch=z9hG4bKx1\r\n\
@@ -83,4 +82,15 @@ fn half_open_and_babbling_connections_are_closed() {
     assert!(text.starts_with("SIP/2.0 "), "{text}");
     drop(silent);
     settle(&product);
+}
+
+/// A TCP connection to the access listener from an address of this test.
+fn connect_from(source: &str) -> TcpStream {
+    let source: std::net::SocketAddr = source.parse().expect("an address");
+    let target: std::net::SocketAddr = SBC.parse().expect("an address");
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&source.into()).expect("an address of this machine");
+    socket.connect(&target.into()).expect("a connection");
+    socket.into()
 }

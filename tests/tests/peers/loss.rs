@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ravelin_tests::{netns::Namespace, sipp::Sipp};
+use ravelin_tests::{netns::Namespace, sipp::Sipp, tree};
 
 use super::support::{SBC, settle, skip, start};
 
@@ -33,7 +33,10 @@ fn calls_under_loss() {
     let mut callee = Sipp::start(
         folder.path(),
         "uas",
-        &format!("-sn uas -i 127.8.2.1 -p 5060 -m {calls} -timeout 180"),
+        &format!(
+            "-sf {} -i 127.8.2.1 -p 5060 -m {calls} -timeout 180",
+            tree::root().join("tests/tests/peers/callee.xml").display()
+        ),
     );
     let mut caller = Sipp::start(
         folder.path(),
