@@ -69,25 +69,40 @@ pub(crate) fn is(c: u8, class: u8) -> bool {
     classes(c) & class != 0
 }
 
-/// Length of the leading run of `class`.
+/// Length of the leading run of `class`. Runs are short: words, not lines.
 #[inline]
 pub(crate) fn run(s: &[u8], class: u8) -> usize {
+    let (fours, rest) = s.as_chunks::<4>();
     let mut n = 0;
-    // Eight at a time without a branch between them.
-    for chunk in s.chunks_exact(8) {
-        if chunk.iter().fold(class, |common, &c| common & classes(c)) == 0 {
-            break;
+    for &[a, b, c, d] in fours {
+        if !is(a, class) {
+            return n;
         }
-        n += 8;
+        if !is(b, class) {
+            return n + 1;
+        }
+        if !is(c, class) {
+            return n + 2;
+        }
+        if !is(d, class) {
+            return n + 3;
+        }
+        n += 4;
     }
-    let rest = s.get(n..).unwrap_or_default();
     n + rest.iter().position(|&c| !is(c, class)).unwrap_or(rest.len())
 }
 
 /// As [`run`], with `%HH` escapes between.
 #[inline]
 pub(crate) fn run_escaped(s: &[u8], class: u8) -> usize {
-    let mut n = run(s, class);
+    let n = run(s, class);
+    if s.get(n) == Some(&b'%') { run_on(s, n, class) } else { n }
+}
+
+/// The rest of [`run_escaped`] from a `%` at `n` on.
+#[cold]
+fn run_on(s: &[u8], n: usize, class: u8) -> usize {
+    let mut n = n;
     while let Some([b'%', a, b]) = s.get(n..).and_then(|rest| rest.first_chunk::<3>()) {
         if !a.is_ascii_hexdigit() || !b.is_ascii_hexdigit() {
             break;

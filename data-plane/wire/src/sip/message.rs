@@ -460,7 +460,8 @@ fn check_call_id(value: &[u8]) -> Result<&[u8], ErrorKind> {
         return Err(ErrorKind::IdTooLong);
     }
     let ok = |c: &u8| c.is_ascii_graphic() && !matches!(c, b',' | b';');
-    if value.is_empty() || !value.iter().all(ok) {
+    // Nearly all consist of what a parameter value may hold, which is quicker to see.
+    if !chars::all(value, chars::VALUE) && (value.is_empty() || !value.iter().all(ok)) {
         return Err(ErrorKind::CallId);
     }
     Ok(value)
