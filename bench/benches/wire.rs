@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ravelin_wire::sdp::{Description, Rewrite, StreamRewrite, rewrite};
-use ravelin_wire::sip::{Framing, HeaderName, Message, StartLine, StreamFramer, Uri, Writer};
+use ravelin_wire::sip::{Framing, HeaderName, Message, StartLine, StreamFramer, Writer};
 use ravelin_wire::{demux, rtp};
 
 /// An INVITE as a trunk sends it: 984 octets with SDP.
@@ -67,14 +67,14 @@ const BYE: &[u8] = b"BYE sip:+13135550123@203.0.113.9:5060 SIP/2.0\r\n\
 /// identity, body.
 fn parse_and_read(bytes: &[u8]) -> usize {
     let message = Message::parse(bytes, Framing::Datagram).unwrap();
-    let uri = message.request_uri().and_then(Uri::parse);
+    let target = message.target();
     let contact = message.contact();
     message.call_id().len()
         + message.from().tag().map_or(0, <[u8]>::len)
         + message.to().tag().map_or(0, <[u8]>::len)
         + message.top_via().branch.map_or(0, <[u8]>::len)
         + usize::from(message.max_forwards().unwrap_or(70))
-        + uri.and_then(|uri| uri.user).map_or(0, <[u8]>::len)
+        + target.and_then(|uri| uri.user).map_or(0, <[u8]>::len)
         + contact.map_or(0, |contact| contact.uri.len())
         + message.values(HeaderName::PAssertedIdentity).map(<[u8]>::len).sum::<usize>()
         + usize::from(message.lists(HeaderName::Supported, b"100rel"))

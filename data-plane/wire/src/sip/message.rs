@@ -61,6 +61,7 @@ pub struct Header<'a> {
 pub struct Message<'a> {
     raw: &'a [u8],
     start: StartLine<'a>,
+    target: Option<Uri<'a>>,
     body: &'a [u8],
     call_id: &'a [u8],
     cseq: CSeq<'a>,
@@ -94,7 +95,8 @@ impl<'a> Message<'a> {
             return Err(ErrorKind::TooLarge);
         }
         let (line, headers_at) = lines::start_line(bytes)?;
-        let start = parse_start(line)?;
+        let mut target = None;
+        let start = parse_start(line, &mut target)?;
         let mut index = Index::EMPTY;
         let body_at = lines::scan(bytes, headers_at, &mut index)?;
         let mut fields = Fields::default();
@@ -115,7 +117,7 @@ impl<'a> Message<'a> {
             }
         };
         let raw = split(bytes, body_at + body.len()).0;
-        fields.finish(raw, start, body, index)
+        fields.finish(raw, start, target, body, index)
     }
 
     /// The first line.
@@ -143,6 +145,13 @@ impl<'a> Message<'a> {
             StartLine::Request { uri, .. } => Some(uri),
             StartLine::Response { .. } => None,
         }
+    }
+
+    /// Request-URI of a request, split.
+    #[must_use]
+    #[inline]
+    pub const fn target(&self) -> Option<&Uri<'a>> {
+        self.target.as_ref()
     }
 
     /// Status code of a response.
@@ -397,6 +406,7 @@ impl<'a> Fields<'a> {
         self,
         raw: &'a [u8],
         start: StartLine<'a>,
+        target: Option<Uri<'a>>,
         body: &'a [u8],
         index: Index,
     ) -> Result<Message<'a>, ErrorKind> {
@@ -417,6 +427,7 @@ impl<'a> Fields<'a> {
         Ok(Message {
             raw,
             start,
+            target,
             body,
             call_id,
             cseq,
@@ -497,10 +508,14 @@ pub(crate) fn looks_like_request(bytes: &[u8]) -> bool {
     !method.is_empty() && rest.first() == Some(&b' ') && method != b"ACK"
 }
 
-fn parse_start(line: &[u8]) -> Result<StartLine<'_>, ErrorKind> {
+/// The Request-URI goes to `target`, where it stays.
+fn parse_start<'a>(
+    line: &'a [u8],
+    target: &mut Option<Uri<'a>>,
+) -> Result<StartLine<'a>, ErrorKind> {
     match line.first_chunk::<4>() {
         Some(head) if head.eq_ignore_ascii_case(b"SIP/") => parse_status_line(line),
-        _ => parse_request_line(line),
+        _ => parse_request_line(line, target),
     }
 }
 
@@ -517,26 +532,30 @@ fn parse_status_line(line: &[u8]) -> Result<StartLine<'_>, ErrorKind> {
     Ok(StartLine::Response { code, reason: reason.get(1..).unwrap_or_default() })
 }
 
-fn parse_request_line(line: &[u8]) -> Result<StartLine<'_>, ErrorKind> {
+fn parse_request_line<'a>(
+    line: &'a [u8],
+    target: &mut Option<Uri<'a>>,
+) -> Result<StartLine<'a>, ErrorKind> {
     let first = memchr::memchr(b' ', line).ok_or(ErrorKind::StartLine)?;
     let last = memchr::memrchr(b' ', line).ok_or(ErrorKind::StartLine)?;
     let name = line.get(..first).unwrap_or_default();
-    let target = line.get(first + 1..last).ok_or(ErrorKind::StartLine)?;
+    let uri = line.get(first + 1..last).ok_or(ErrorKind::StartLine)?;
     let version = line.get(last + 1..).unwrap_or_default();
     if name.len() > METHOD_MAX_BYTES {
         return Err(ErrorKind::Method);
     }
     let method = method(name).ok_or(ErrorKind::Method)?;
     check_version(version)?;
-    if target.len() > URI_MAX_BYTES {
+    if uri.len() > URI_MAX_BYTES {
         return Err(ErrorKind::RequestUriTooLong);
     }
-    let uri = Uri::parse(target).ok_or(ErrorKind::RequestUri)?;
+    *target = Uri::parse(uri);
+    let parsed = target.as_ref().ok_or(ErrorKind::RequestUri)?;
     // RFC 3261 19.1.1: headers do not belong here, and must never become real ones.
-    if !uri.headers.is_empty() {
+    if !parsed.headers.is_empty() {
         return Err(ErrorKind::RequestUriHeaders);
     }
-    Ok(StartLine::Request { method, uri: target })
+    Ok(StartLine::Request { method, uri })
 }
 
 /// `SIP/2.0`, any case; another number is 505, another word a broken line.
