@@ -52,6 +52,11 @@ fn calls_under_loss() {
     assert_eq!(grade.successful + grade.failed, calls, "the callee's count: {grade:?}");
     assert!(grade.failed <= calls / 50, "the callee's count: {grade:?}");
     settle(&product);
-    let unacknowledged = product.metric("ravelin_unacknowledged_2xx_total");
-    assert_eq!(unacknowledged, Some(0.0), "200 responses without ACK");
+    // A call that SIPp gave up on one side may end before the other side's ACK; no other may.
+    let unacknowledged = product.metric("ravelin_unacknowledged_2xx_total").unwrap_or(f64::MAX);
+    assert!(
+        unacknowledged <= grade.failed as f64,
+        "{unacknowledged} responses 200 without ACK, {} calls given up by SIPp",
+        grade.failed
+    );
 }

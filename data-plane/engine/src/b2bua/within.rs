@@ -165,7 +165,9 @@ fn bye(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, asked: &Asked<'_>)
         && leg.goodbye == Goodbye::WhenAcknowledged
     {
         leg.goodbye = Goodbye::Done;
-        leg.ack_expected = None;
+        if let Some(expected) = leg.ack_expected.take() {
+            core.layer.ack_received(expected.server, ctx!(core, turn));
+        }
     }
 }
 
