@@ -98,6 +98,7 @@ fn audio_on_200_concurrent_calls() {
     );
     let grade = caller.finish(Duration::from_secs(180));
     assert_eq!((grade.successful, grade.failed), (calls, 0), "the caller's count");
+    assert_eq!(grade.retransmissions, 0, "the caller's retransmissions");
     let grade = callee.finish(Duration::from_secs(30));
     assert_eq!((grade.successful, grade.failed), (calls, 0), "the callee's count");
     settle(&product);

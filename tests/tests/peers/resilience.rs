@@ -54,6 +54,7 @@ fn pushes_under_load_lose_no_call() {
     }
     let grade = caller.finish(Duration::from_secs(60));
     assert_eq!((grade.successful, grade.failed), (calls, 0), "the caller's count: {grade:?}");
+    assert_eq!(grade.retransmissions, 0, "nothing was sent twice");
     assert_eq!(callee.finish(Duration::from_secs(30)).failed, 0, "the callee's count");
     let (_, text) = product.request("GET", "/api/nodes", None).expect("an answer");
     let nodes: serde_json::Value = serde_json::from_str(&text).expect("JSON");
