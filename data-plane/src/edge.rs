@@ -1,13 +1,14 @@
 //! The life of the process: start, signals, end.
 
 mod documents;
+mod stop;
 
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::Path,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
@@ -32,9 +33,12 @@ use crate::{
     },
 };
 
-/// How long a stop waits for calls to end by themselves. A second signal ends the wait.
-pub const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long a stop waits for the parties to answer the BYEs and CANCELs that ended their calls: a
+/// BYE over UDP goes out four times by then (RFC 3261 17.1.2.2).
+pub const FAREWELL_WITHIN: Duration = Duration::from_secs(4);
+/// The same after a second signal: who asked twice is in a hurry.
+const FAREWELL_AT_ONCE: Duration = Duration::from_millis(200);
 
 enum Event {
     Signal(i32),
@@ -125,7 +129,10 @@ impl Edge {
             match events.recv().map_err(|error| error.to_string())? {
                 Event::Signal(SIGHUP) => self.reload(),
                 Event::Signal(signal) => {
-                    log("info", "edge", &format!("signal {signal}: taking no new calls"));
+                    let within = self.options.drain_within.as_secs();
+                    let text =
+                        format!("signal {signal}: taking no new calls, ending within {within} s");
+                    log("info", "edge", &text);
                     self.stop(&events);
                     return Ok(());
                 }
@@ -307,37 +314,6 @@ impl Edge {
         };
         self.link = Some(Link::start(context).map_err(|error| error.to_string())?);
         Ok(())
-    }
-
-    /// Takes no new calls, waits for those that are left, ends the shards.
-    fn stop(&self, events: &Receiver<Event>) {
-        let Some(shards) = lock(&self.shards).clone() else { return };
-        let deadline = Instant::now() + DRAIN_WITHIN;
-        loop {
-            match shards.drain() {
-                Ok(0) | Err(_) => break,
-                Ok(left) if Instant::now() >= deadline => {
-                    log("warning", "edge", &format!("{left} calls are cut off"));
-                    break;
-                }
-                Ok(_) => {}
-            }
-            // A second signal, or a shard that ends meanwhile, ends the wait.
-            match events.recv_timeout(DRAIN_LOOK_EVERY) {
-                Ok(Event::Signal(_) | Event::ShardEnded(_)) => break,
-                Ok(Event::Push(_)) | Err(_) => {}
-            }
-        }
-        shards.stop();
-        let mut ended = 0;
-        while ended < shards.count() {
-            match events.recv_timeout(Duration::from_secs(2)) {
-                Ok(Event::ShardEnded(_)) => ended += 1,
-                Ok(_) => {}
-                Err(_) => break,
-            }
-        }
-        *lock(&self.shards) = None;
     }
 }
 

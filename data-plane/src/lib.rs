@@ -24,5 +24,5 @@ pub mod spool;
 mod start;
 pub mod telemetry;
 
-pub use edge::{DRAIN_WITHIN, run};
+pub use edge::{FAREWELL_WITHIN, run};
 pub use settings::EdgeOptions;

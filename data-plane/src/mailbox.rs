@@ -38,11 +38,24 @@ pub(crate) enum Message {
     Report {
         answer: Sender<ShardReport>,
     },
-    /// Take no new calls; say how many are left.
+    /// Take no new ordinary calls; say what is left.
     Drain {
-        answer: Sender<usize>,
+        answer: Sender<Left>,
     },
+    /// End every call that is up, a few in each turn.
+    Shutdown,
+    /// Say what still waits to be said, without waiting for anybody.
+    LastWords,
     Stop,
+}
+
+/// What a draining shard still has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Calls that have not ended.
+    pub live: usize,
+    /// These, and calls whose parties have not yet confirmed the end.
+    pub all: usize,
 }
 
 /// Counters of one shard.
@@ -141,12 +154,30 @@ impl Shards {
         self.ask(|answer| Message::Report { answer })
     }
 
-    /// Tells every shard to take no new calls; returns how many calls are left.
+    /// Tells every shard to take no new ordinary calls; returns what is left.
     ///
     /// # Errors
     /// A shard that did not answer.
-    pub fn drain(&self) -> Result<usize, Silent> {
-        Ok(self.ask(|answer| Message::Drain { answer })?.into_iter().sum())
+    pub fn drain(&self) -> Result<Left, Silent> {
+        let answers = self.ask(|answer| Message::Drain { answer })?;
+        Ok(answers.into_iter().fold(Left::default(), |sum, left| Left {
+            live: sum.live + left.live,
+            all: sum.all + left.all,
+        }))
+    }
+
+    /// Tells every shard to end its calls.
+    pub fn shutdown(&self) {
+        for shard in self.boxes.iter() {
+            shard.send(Message::Shutdown);
+        }
+    }
+
+    /// Tells every shard to say what it still has to say, without waiting for anybody.
+    pub fn last_words(&self) {
+        for shard in self.boxes.iter() {
+            shard.send(Message::LastWords);
+        }
     }
 
     /// Tells every shard to end.
@@ -183,7 +214,7 @@ impl Mailbox {
             Err(TrySendError::Full(message)) => {
                 self.waker.wake();
                 // The last word must arrive even if nobody waits for an answer.
-                if matches!(message, Message::Stop) {
+                if matches!(message, Message::Shutdown | Message::LastWords | Message::Stop) {
                     let _ = self.messages.send_timeout(message, ANSWER_WITHIN);
                 }
             }

@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use ravelin_contract::{
@@ -24,7 +25,7 @@ use crate::telemetry::event;
 pub const DOCUMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What `ravelin edge` is started with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct EdgeOptions {
     /// Config file. With [`Self::control`] it only serves the first start, before the control plane
     /// has sent anything.
@@ -33,7 +34,18 @@ pub struct EdgeOptions {
     pub data: PathBuf,
     /// `unix:PATH` or `tls://HOST:PORT`.
     pub control: Option<String>,
+    /// How long a stop waits for calls to end by themselves before it ends them.
+    pub drain_within: Duration,
 }
+
+impl Default for EdgeOptions {
+    fn default() -> Self {
+        Self { config: None, data: PathBuf::new(), control: None, drain_within: DRAIN_WITHIN }
+    }
+}
+
+/// [`EdgeOptions::drain_within`] unless told otherwise.
+pub const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Reads a config file.
 ///

@@ -29,7 +29,7 @@ use ravelin_io::{
 
 use crate::{
     crypto::Crypto,
-    mailbox::{Message, ShardReport},
+    mailbox::{Left, Message, ShardReport},
     spool::Feed,
     telemetry::{log, pulse::Pulse},
 };
@@ -37,6 +37,11 @@ use crate::{
 /// Rounds of sending in one turn: a failed send may make the engine answer, whose send may fail.
 /// What is left after this many waits for the next turn, which then comes at once.
 const SEND_ROUNDS_MAX: usize = 4;
+/// Calls that one turn ends at the end of the process: their last messages and records go out
+/// before more are made.
+const SHUTDOWN_CALLS_PER_TURN: usize = 256;
+/// Records that the end of a call is taken to make: of the call, its attempts, its emergency.
+const RECORDS_PER_CALL: usize = 4;
 /// Longest turn that the histogram tells apart.
 const TURN_NS_MAX: u64 = 10_000_000_000;
 
@@ -57,6 +62,8 @@ pub(crate) struct Shard {
     pub(crate) sending: TxQueue,
     pub(crate) records: Vec<Entry>,
     pub(crate) turns: Histogram<u64>,
+    /// The process ends: calls that are still to be ended.
+    pub(crate) ending: Option<usize>,
 }
 
 impl ShardLoop for Shard {
@@ -74,6 +81,7 @@ impl ShardLoop for Shard {
         self.engine.expire(now, &mut self.out);
         self.crypto.turn(now, &mut self.engine, &mut self.out);
         let next = self.read_mailbox(now);
+        self.end_calls(now);
         self.send(now);
         self.engine.take_records(now, &mut self.records);
         self.feed.push_all(&mut self.records);
@@ -95,7 +103,8 @@ impl Shard {
     }
 
     fn timeout(&self, wait_max: Duration) -> Duration {
-        if !self.out.is_empty() || self.cross.has_input() {
+        let ending = self.ending.is_some_and(|left| left > 0);
+        if !self.out.is_empty() || self.cross.has_input() || ending {
             return Duration::ZERO;
         }
         let deadlines = [self.engine.next_deadline(), self.streams.next_deadline()];
@@ -157,6 +166,15 @@ impl Shard {
         }
     }
 
+    /// At the end of the process: ends calls as fast as their records find room.
+    fn end_calls(&mut self, now: Now) {
+        if self.ending.is_none() {
+            return;
+        }
+        let most = SHUTDOWN_CALLS_PER_TURN.min(self.feed.room() / RECORDS_PER_CALL);
+        self.ending = Some(self.engine.shutdown(now, most, &mut self.out));
+    }
+
     fn read_mailbox(&mut self, now: Now) -> Next {
         while let Ok(message) = self.mailbox.try_recv() {
             // Who asked may have stopped waiting: a failed answer is nobody's loss.
@@ -178,8 +196,11 @@ impl Shard {
                 }
                 Message::Drain { answer } => {
                     self.engine.begin_drain();
-                    let _ = answer.send(self.engine.tables().calls);
+                    let (live, all) = (self.engine.live_calls(), self.engine.tables().calls);
+                    let _ = answer.send(Left { live, all });
                 }
+                Message::Shutdown => self.ending = Some(usize::MAX),
+                Message::LastWords => self.engine.last_words(now, &mut self.out),
                 Message::Stop => return Next::Stop,
             }
         }

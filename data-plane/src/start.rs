@@ -220,6 +220,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         sending: TxQueue::default(),
         records: Vec::new(),
         turns: Shard::turn_histogram(),
+        ending: None,
     })
 }
 

@@ -1,8 +1,9 @@
 //! The command line.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use ravelin_contract::config::DurationText;
 
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
@@ -25,19 +26,19 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Control plane and data plane as two processes on this machine
     #[command(
-        after_help = "Example:\n  ravelin up --config ravelin.yml --data /var/lib/ravelin\n\nSIGTERM drains, then stops both. RAVELIN_LOG=json in the environment makes log lines JSON."
+        after_help = "Example:\n  ravelin up --config ravelin.yml --data /var/lib/ravelin\n\nSIGTERM drains, then ends the calls that are left and stops both; a second one does so at once. RAVELIN_LOG=json in the environment makes log lines JSON."
     )]
     Up(UpArgs),
     /// The data plane alone, from a file or following a control plane
     #[command(
-        after_help = "Examples:\n  ravelin edge --config ravelin.yml --data /var/lib/ravelin\n  ravelin edge --control tls://control.example:7443 --data /var/lib/ravelin\n\nSIGHUP re-reads the file. SIGTERM drains for 10 s at most, then stops; a second one stops at once."
+        after_help = "Examples:\n  ravelin edge --config ravelin.yml --data /var/lib/ravelin\n  ravelin edge --control tls://control.example:7443 --data /var/lib/ravelin\n\nSIGHUP re-reads the file. SIGTERM drains, then ends the calls that are left and stops; a second one does so at once."
     )]
     Edge(EdgeArgs),
     /// The control plane alone
     #[command(
         after_help = "Example:\n  ravelin control --config ravelin.yml --data /var/lib/ravelin"
     )]
-    Control(UpArgs),
+    Control(ControlArgs),
     /// Validate a config file: every error with its path and line
     #[command(
         after_help = "Examples:\n  ravelin check ravelin.yml\n  ravelin check --data /var/lib/ravelin ravelin.yml   # certificates and key too"
@@ -89,6 +90,19 @@ pub(crate) struct UpArgs {
     /// Data directory: store, audit log, certificates, sockets
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data: PathBuf,
+    /// How long a stop waits for calls to end by themselves before it ends them
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) drain_within: Duration,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ControlArgs {
+    /// Config file (YAML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Data directory: store, certificates, sockets
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
 }
 
 #[derive(Args, Debug)]
@@ -102,6 +116,21 @@ pub(crate) struct EdgeArgs {
     /// Follow this control plane: unix:PATH or tls://HOST:PORT
     #[arg(long, value_name = "URL")]
     pub(crate) control: Option<String>,
+    /// How long a stop waits for calls to end by themselves before it ends them
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub(crate) drain_within: Duration,
+}
+
+/// Longest drain: a typing error must not keep a node from stopping for days.
+const DRAIN_LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// A duration as the config file writes it.
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = DurationText(text.to_owned()).parse()?;
+    if duration > DRAIN_LONGEST {
+        return Err("at most 24h".to_owned());
+    }
+    Ok(duration)
 }
 
 #[derive(Args, Debug)]

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::{EdgeArgs, UpArgs},
+    cli::{ControlArgs, EdgeArgs, UpArgs},
     exit::{Failure, Outcome},
 };
 
@@ -26,8 +26,8 @@ const RESTART_AFTER: Duration = Duration::from_millis(200);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
 /// A child that ran this long was healthy: the pause starts anew.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
-/// Longer than the edge drains, so that it is ended only when it hangs.
-const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// What a plane may take to stop besides draining and saying goodbye: it is ended when it hangs.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Exit code of a process that cannot run with what it was given: starting it again is no use.
 const CANNOT_RUN: i32 = 2;
 /// How long the planes may take until calls can be placed.
@@ -58,12 +58,17 @@ pub(crate) fn edge(args: EdgeArgs) -> Result<Outcome, Failure> {
             "give --config FILE, or --control URL to follow a control plane",
         ));
     }
-    let options = EdgeOptions { config: args.config, data: args.data, control: args.control };
+    let options = EdgeOptions {
+        config: args.config,
+        data: args.data,
+        control: args.control,
+        drain_within: args.drain_within,
+    };
     ravelin_edge::run(options).map_err(Failure::cannot_run)?;
     Ok(Outcome::Passed)
 }
 
-pub(crate) fn control(args: &UpArgs) -> Result<Outcome, Failure> {
+pub(crate) fn control(args: &ControlArgs) -> Result<Outcome, Failure> {
     end_with_supervisor()?;
     let options = ControlOptions { config: Some(args.config.clone()), data: args.data.clone() };
     ravelin_control::run(options).map_err(|error| Failure::cannot_run(error.to_string()))?;
@@ -86,6 +91,28 @@ pub(crate) fn run(args: &UpArgs) -> Result<Outcome, Failure> {
         .build()
         .map_err(|error| Failure::cannot_run(format!("cannot start: {error}")))?;
     runtime.block_on(supervise(args, api_address(&text)))
+}
+
+/// The signals that ask to stop.
+struct Stops {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stops {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// One of the two planes.
@@ -128,20 +155,31 @@ impl Plane {
         Ok(())
     }
 
-    /// Asks the plane to drain and stop; ends it when it does not.
-    async fn stop(&mut self) {
+    /// Asks the plane to drain and stop; ends it when it does not within `within`. A signal to us
+    /// is passed on: to the edge the second one means at once.
+    async fn stop(&mut self, within: Duration, signals: &mut Stops) {
+        self.terminate();
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            tokio::select! {
+                _ = self.child.wait() => return,
+                () = signals.next() => self.terminate(),
+                () = tokio::time::sleep_until(deadline) => break,
+            }
+        }
+        eprintln!(
+            "ravelin: alarm: `ravelin {}` did not stop within {} s; ending it",
+            self.name,
+            within.as_secs()
+        );
+        let _ = self.child.kill().await;
+    }
+
+    fn terminate(&self) {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // An error here means that it has ended already.
             let _ = kill_process(pid, Signal::TERM);
-        }
-        if tokio::time::timeout(STOP_WITHIN, self.child.wait()).await.is_err() {
-            eprintln!(
-                "ravelin: alarm: `ravelin {}` did not stop within {} s; ending it",
-                self.name,
-                STOP_WITHIN.as_secs()
-            );
-            let _ = self.child.kill().await;
         }
     }
 }
@@ -163,8 +201,7 @@ fn spawn(name: &str, words: &[std::ffi::OsString]) -> Result<Child, Failure> {
 
 async fn supervise(args: &UpArgs, api: Option<String>) -> Result<Outcome, Failure> {
     let failed = |error: std::io::Error| Failure::cannot_run(format!("signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut stops = Stops::new().map_err(failed)?;
     let files = |flag: &str, path: &std::path::Path| [flag.into(), path.as_os_str().to_owned()];
     let config = files("--config", &args.config);
     let data = files("--data", &args.data);
@@ -174,7 +211,9 @@ async fn supervise(args: &UpArgs, api: Option<String>) -> Result<Outcome, Failur
 
     let words = config.iter().chain(&data).cloned().collect();
     let mut control = Plane::start("control", words)?;
-    let words = config.iter().chain(&data).chain(&follow).cloned().collect();
+    let drain =
+        [std::ffi::OsString::from("--drain-within"), milliseconds(args.drain_within).into()];
+    let words = config.iter().chain(&data).chain(&follow).chain(&drain).cloned().collect();
     let mut edge = Plane::start("edge", words)?;
     let mut announcement = std::pin::pin!(announce(args, api));
     let mut announced = false;
@@ -189,13 +228,17 @@ async fn supervise(args: &UpArgs, api: Option<String>) -> Result<Outcome, Failur
                 let status = status.map_err(failed)?;
                 if let Err(failure) = edge.restart(status).await { break Err(failure); }
             }
-            _ = terminate.recv() => break Ok(Outcome::Passed),
-            _ = interrupt.recv() => break Ok(Outcome::Passed),
+            () = stops.next() => break Ok(Outcome::Passed),
         }
     };
-    edge.stop().await;
-    control.stop().await;
+    edge.stop(args.drain_within + ravelin_edge::FAREWELL_WITHIN + STOP_WITHIN, &mut stops).await;
+    control.stop(STOP_WITHIN, &mut stops).await;
     result
+}
+
+/// As the command line reads it.
+fn milliseconds(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
 }
 
 /// Waits until calls can be placed, and says where to look.

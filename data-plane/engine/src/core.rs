@@ -59,6 +59,8 @@ pub(crate) struct Core {
     pub pool: Pool,
     /// No new ordinary calls.
     pub draining: bool,
+    /// No new calls at all: the process ends.
+    pub stopping: bool,
 }
 
 impl Core {
@@ -82,6 +84,7 @@ impl Core {
             jobs: Jobs::default(),
             pool: Pool::default(),
             draining: false,
+            stopping: false,
         }
     }
 

@@ -122,6 +122,8 @@ pub struct Counters {
     pub unsigned_no_credential: u64,
     /// Faults of ours that ended one call (a panic, caught).
     pub faults_contained: u64,
+    /// Calls that the end of the process ended.
+    pub calls_stopped: u64,
     /// Verifications by outcome.
     identity: Array<OUTCOMES>,
     /// Client transactions that ended because nothing could be sent.
@@ -320,6 +322,7 @@ impl Counters {
                 "Internal faults that ended one call",
                 self.faults_contained,
             ),
+            ("calls_stopped_total", "Calls that the end of the process ended", self.calls_stopped),
             ("transport_errors_total", "Requests that could not be sent", self.transport_errors),
             (
                 "transactions_refused_total",

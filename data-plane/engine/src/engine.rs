@@ -8,6 +8,7 @@
 //! to and is counted; the shard goes on (design 8).
 
 mod dispatch;
+mod shutdown;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -261,11 +262,6 @@ impl Engine {
             let core = &mut self.core;
             self.prober.install(turn.now.mono, &loadout, &mut core.layer, ctx!(core, turn));
         }
-    }
-
-    /// No new ordinary calls from now on; emergency calls go on (EM-68).
-    pub fn begin_drain(&mut self) {
-        self.core.draining = true;
     }
 
     #[must_use]

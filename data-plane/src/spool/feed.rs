@@ -104,6 +104,12 @@ impl Feed {
         self.shared.wake.wake();
     }
 
+    /// Ordinary records for which the ring has room now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.ring.slots().saturating_sub(RING_RESERVE)
+    }
+
     /// Urgent records wait on this side.
     #[must_use]
     pub fn has_backlog(&self) -> bool {

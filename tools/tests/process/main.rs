@@ -5,4 +5,6 @@ mod cli;
 mod demo;
 mod edge;
 mod link;
+mod peer;
+mod stop;
 mod support;

@@ -67,9 +67,15 @@ pub(crate) fn receive(
     let token = emergency.then(|| emergency::decide(snapshot, arrival));
     let token = token
         .filter(|_| snapshot.realm(arrival.realm).is_some_and(|realm| realm.emergency_allowed));
-    if emergency && token.is_none() {
-        emergency::denied(core, turn, arrival);
-        refuse_arrival(core, turn, arrival, new, Cause::EmergencyDenied);
+    let denied = match &token {
+        None if emergency => Some(Cause::EmergencyDenied),
+        // This node is gone in a moment; the caller's next choice is not.
+        Some(_) if core.stopping => Some(Cause::Stopped),
+        _ => None,
+    };
+    if let Some(cause) = denied {
+        emergency::denied(core, turn, arrival, cause);
+        refuse_arrival(core, turn, arrival, new, cause);
         return Ok(None);
     }
     let permits = match gates(core, calls.len(), turn, arrival, token.as_ref()) {

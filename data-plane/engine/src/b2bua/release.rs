@@ -113,6 +113,22 @@ pub(crate) fn say_goodbye(
     call.note(turn.now.mono, peer, false, MethodLabel::Bye, 0);
 }
 
+/// Sends the BYE that waits for the side's ACK: it will not be waited for any more.
+pub(crate) fn say_goodbye_unheard(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    side: Side,
+) {
+    let cause = call.end.map_or(Cause::Stopped, |end| end.cause);
+    let Some(leg) = call.leg_mut(side).filter(|leg| leg.goodbye == Goodbye::WhenAcknowledged)
+    else {
+        return;
+    };
+    leg.ack_expected = None;
+    say_goodbye(core, call, turn, side, cause, None);
+}
+
 /// Frees what the call held, writes its records, and leaves it to its last transactions.
 pub(crate) fn release(
     core: &mut Core,

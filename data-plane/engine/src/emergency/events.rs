@@ -275,6 +275,14 @@ pub(crate) fn restart(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     crate::b2bua::attempt::advance(core, call, turn, None);
 }
 
+/// The process ends and takes the call with it, though neither party hung up (EM-61). The operator
+/// must know.
+pub(crate) fn cut_off(core: &mut Core, call: &Call, turn: &Turn<'_>) {
+    let event = event(core, call, turn, "emergency.cut_off", Severity::Critical)
+        .field("answered", call.answer_at.is_some());
+    core.records.audit(event.done(), true);
+}
+
 /// The call has ended. One that was hung up before an answer is told as abandoned (EM-54).
 pub(crate) fn ended(core: &mut Core, call: &Call, turn: &Turn<'_>) {
     let Some(end) = call.end else { return };
@@ -310,8 +318,9 @@ pub(crate) fn blocked(core: &mut Core, call: &Call, turn: &Turn<'_>) {
     core.records.audit(event.done(), true);
 }
 
-/// An emergency call from a realm that may not start one (EM-67).
-pub(crate) fn denied(core: &mut Core, turn: &Turn<'_>, arrival: &Arrival<'_>) {
+/// An emergency call that was not taken: from a realm that may not start one (EM-67), or while the
+/// process ends.
+pub(crate) fn denied(core: &mut Core, turn: &Turn<'_>, arrival: &Arrival<'_>, cause: Cause) {
     let loadout = std::sync::Arc::clone(&core.loadout);
     let snapshot = &loadout.snapshot;
     let realm = snapshot.realm(arrival.realm).map(|realm| realm.id.clone());
@@ -325,6 +334,8 @@ pub(crate) fn denied(core: &mut Core, turn: &Turn<'_>, arrival: &Arrival<'_>) {
     .field("number", user_of(arrival.invite.request_uri().unwrap_or_default()))
     .field("extension", user_of(arrival.invite.from().uri))
     .field("source", arrival.meta.source.to_string())
-    .field("realm", realm);
+    .field("realm", realm)
+    .field("cause", cause.number())
+    .field("cause_text", cause.text());
     core.records.audit(event.done(), true);
 }

@@ -12,8 +12,8 @@ pub(crate) mod walk;
 use smallvec::SmallVec;
 
 pub(crate) use events::{
-    answered, attempt_failed, attempted, blocked, callback, chain_exhausted, decide, denied, ended,
-    location, location_body, psap, restart, started, unacknowledged, write_callback,
+    answered, attempt_failed, attempted, blocked, callback, chain_exhausted, cut_off, decide,
+    denied, ended, location, location_body, psap, restart, started, unacknowledged, write_callback,
 };
 
 /// What a gate is handed: the token, or nothing for an ordinary call.

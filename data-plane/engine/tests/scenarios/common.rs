@@ -191,6 +191,13 @@ impl World {
         self.turn();
     }
 
+    /// Has the engine do something, as the shard does between two batches.
+    pub fn with_engine<T>(&mut self, work: impl FnOnce(&mut Engine, &mut TxQueue) -> T) -> T {
+        let done = work(&mut self.engine, &mut self.out);
+        self.turn();
+        done
+    }
+
     /// The end of a turn of the shard.
     pub fn turn(&mut self) {
         self.engine.run_identity_inline(self.now, &mut self.out);

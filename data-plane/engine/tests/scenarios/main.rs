@@ -10,4 +10,5 @@ mod failover;
 mod identity;
 mod limits;
 mod refusal;
+mod stop;
 mod within;

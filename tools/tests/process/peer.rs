@@ -1,0 +1,126 @@
+//! A SIP peer over UDP, played by hand: says what a test has it say, and reads what it is sent.
+
+use std::{
+    net::{SocketAddr, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use crate::support::{PATIENCE, text};
+
+/// A socket that talks to one listener of Ravelin.
+pub(crate) struct Peer {
+    socket: UdpSocket,
+    listener: SocketAddr,
+    /// Received and not yet asked for.
+    waiting: Vec<String>,
+}
+
+impl Peer {
+    pub(crate) fn new(at: SocketAddr, listener: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(at).expect("a socket");
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        Self { socket, listener, waiting: Vec::new() }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.socket.local_addr().expect("an address")
+    }
+
+    pub(crate) fn send(&self, message: &str) {
+        self.socket.send_to(message.as_bytes(), self.listener).expect("sent");
+    }
+
+    /// The next message that begins with `start` and contains `part`; others wait.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, start: &str, part: &str) -> String {
+        let end = Instant::now() + PATIENCE;
+        let mut buffer = [0; 65_536];
+        loop {
+            let found = self.waiting.iter().position(|m| m.starts_with(start) && m.contains(part));
+            if let Some(at) = found {
+                return self.waiting.remove(at);
+            }
+            assert!(
+                Instant::now() < end,
+                "no {start:?} with {part:?} at {}: {:#?}",
+                self.address(),
+                self.waiting
+            );
+            if let Ok((length, _)) = self.socket.recv_from(&mut buffer) {
+                self.waiting.push(text(&buffer[..length]));
+            }
+        }
+    }
+
+    /// Dials; `name` tells this call from others.
+    pub(crate) fn invite(&self, name: &str, user: &str) {
+        let (me, to) = (self.address(), self.listener);
+        let sdp = sdp(me);
+        self.send(&format!(
+            "INVITE sip:{user}@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {me};branch=z9hG4bK{name};rport\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:+13135550100@{me}>;tag={name}\r\nTo: <sip:{user}@{to}>\r\n\
+             Call-ID: {name}@{me}\r\nCSeq: 1 INVITE\r\nContact: <sip:a@{me}>\r\n\
+             Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
+            sdp.len()
+        ));
+    }
+
+    /// Acknowledges an answer to [`Self::invite`].
+    pub(crate) fn ack(&self, name: &str, answer: &str) {
+        let me = self.address();
+        let contact = header(answer, "Contact");
+        let target = contact.trim_matches(['<', '>']);
+        self.send(&format!(
+            "ACK {target} SIP/2.0\r\nVia: SIP/2.0/UDP {me};branch=z9hG4bKa{name};rport\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:+13135550100@{me}>;tag={name}\r\nTo: {}\r\n\
+             Call-ID: {name}@{me}\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n",
+            header(answer, "To")
+        ));
+    }
+
+    /// Answers a request; with a session description if it is an INVITE that is accepted.
+    pub(crate) fn reply(&self, request: &str, status: &str) {
+        let me = self.address();
+        let mut answer = format!("SIP/2.0 {status}\r\n");
+        for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
+            let value = header(request, name);
+            let tag = if name == "To" && !value.contains(";tag=") { ";tag=callee" } else { "" };
+            answer.push_str(&format!("{name}: {value}{tag}\r\n"));
+        }
+        answer.push_str(&format!("Contact: <sip:b@{me}>\r\n"));
+        let body = if request.starts_with("INVITE") && status.starts_with('2') {
+            answer.push_str("Content-Type: application/sdp\r\n");
+            sdp(me)
+        } else {
+            String::new()
+        };
+        answer.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
+        self.send(&answer);
+    }
+}
+
+fn sdp(me: SocketAddr) -> String {
+    let ip = me.ip();
+    format!(
+        "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"
+    )
+}
+
+/// The value of the first header with this name.
+pub(crate) fn header(message: &str, name: &str) -> String {
+    let found = message.lines().find_map(|line| {
+        let (found, value) = line.split_once(':')?;
+        found.eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+    });
+    found.unwrap_or_else(|| panic!("no {name} in\n{message}"))
+}
+
+/// A call from `caller` through Ravelin to `callee`, answered and acknowledged.
+pub(crate) fn connect(caller: &mut Peer, callee: &mut Peer, name: &str, user: &str) {
+    caller.invite(name, user);
+    let invite = callee.expect("INVITE ", "");
+    callee.reply(&invite, "200 OK");
+    callee.expect("ACK ", "");
+    let answer = caller.expect("SIP/2.0 200", name);
+    caller.ack(name, &answer);
+}

@@ -1,0 +1,114 @@
+//! The end of a run with calls up: SIGTERM, the drain, and what follows it.
+
+use std::{fs, time::Instant};
+
+use ravelin_contract::{cdr::CdrKind, chain::Entry};
+
+use crate::{
+    peer::{Peer, connect, header},
+    support::{Process, Scratch, address, chain, config, kinds, ravelin},
+};
+
+const STOPPED: u16 = 502;
+
+fn start(scratch: &Scratch, place: u8, drain: &str) -> Process {
+    let file = scratch.write("ravelin.yml", &config(place));
+    let mut command = ravelin();
+    command.args(["edge", "--drain-within", drain, "--config"]).arg(&file);
+    let mut process = Process::start(command.arg("--data").arg(scratch.data()));
+    process.wait_for_line("edge: ready", 1);
+    process
+}
+
+fn peers(place: u8) -> (Peer, Peer) {
+    let caller = Peer::new(address(place, 1, 7, 0), address(place, 0, 10, 5060));
+    let carrier = Peer::new(address(place, 2, 1, 5060), address(place, 0, 20, 5060));
+    (caller, carrier)
+}
+
+/// Causes of the calls on record, in order.
+fn causes(entries: &[Entry]) -> Vec<u16> {
+    let mut causes: Vec<u16> = entries
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Cdr(cdr) if cdr.kind == CdrKind::Call => Some(cdr.cause),
+            _ => None,
+        })
+        .collect();
+    causes.sort_unstable();
+    causes
+}
+
+#[test]
+fn a_stop_drains_then_ends_every_call_in_order_and_on_record() {
+    const PLACE: u8 = 18;
+    let scratch = Scratch::new();
+    let mut process = start(&scratch, PLACE, "2s");
+    let (mut caller, mut carrier) = peers(PLACE);
+    let mut psap = Peer::new(address(PLACE, 9, 1, 5060), address(PLACE, 0, 20, 5060));
+    connect(&mut caller, &mut carrier, "answered", "+12125550001");
+    caller.invite("ringing", "+12125550002");
+    let ringing = carrier.expect("INVITE ", "+12125550002");
+    carrier.reply(&ringing, "180 Ringing");
+    caller.expect("SIP/2.0 180", "ringing");
+
+    process.signal("TERM");
+    process.wait_for_line("taking no new calls", 1);
+    caller.invite("late", "+12125550003");
+    let refused = caller.expect("SIP/2.0 503", "late@");
+    assert!(header(&refused, "Reason").starts_with("ravelin;cause=207"), "{refused}");
+    connect(&mut caller, &mut psap, "sos", "911");
+
+    // The drain is over: everybody hears of it.
+    for name in ["answered@", "sos@"] {
+        let bye = caller.expect("BYE ", name);
+        assert!(header(&bye, "Reason").starts_with("ravelin;cause=502"), "{bye}");
+        caller.reply(&bye, "200 OK");
+    }
+    for peer in [&mut carrier, &mut psap] {
+        let bye = peer.expect("BYE ", "cause=502");
+        peer.reply(&bye, "200 OK");
+    }
+    let cancel = carrier.expect("CANCEL ", "");
+    carrier.reply(&cancel, "200 OK");
+    carrier.reply(&ringing, "487 Request Terminated");
+    let refused = caller.expect("SIP/2.0 503", "ringing@");
+    assert!(header(&refused, "Reason").starts_with("ravelin;cause=502"), "{refused}");
+    let status = process.wait();
+    assert!(status.success(), "{}", process.log());
+
+    let entries = chain(&scratch.data());
+    assert_eq!(causes(&entries), [207, STOPPED, STOPPED, STOPPED]);
+    let kinds = kinds(&entries);
+    for kind in ["edge.draining", "emergency.cut_off", "emergency.ended", "edge.drained"] {
+        assert!(kinds.iter().any(|found| found == kind), "{kind} is missing: {kinds:?}");
+    }
+    assert_eq!(kinds.last().map(String::as_str), Some("edge.stopped"));
+    let cdrs: String = fs::read_dir(scratch.data().join("cdr"))
+        .expect("cdr directory")
+        .map(|file| fs::read_to_string(file.expect("a file").path()).expect("records"))
+        .collect();
+    assert!(cdrs.contains("\"cause\":502"), "{cdrs}");
+}
+
+#[test]
+fn a_second_signal_ends_the_calls_at_once_and_still_in_order() {
+    const PLACE: u8 = 19;
+    let scratch = Scratch::new();
+    let mut process = start(&scratch, PLACE, "24h");
+    let (mut caller, mut carrier) = peers(PLACE);
+    connect(&mut caller, &mut carrier, "answered", "+12125550001");
+    process.signal("TERM");
+    process.wait_for_line("taking no new calls", 1);
+    // A reload is no second request to stop.
+    process.signal("HUP");
+    let began = Instant::now();
+    process.signal("INT");
+    for peer in [&mut caller, &mut carrier] {
+        peer.expect("BYE ", "cause=502");
+    }
+    let status = process.wait();
+    assert!(status.success(), "{}", process.log());
+    assert!(began.elapsed() < crate::support::PATIENCE);
+    assert_eq!(causes(&chain(&scratch.data())), [STOPPED]);
+}
