@@ -1,5 +1,6 @@
-//! Calls over a network that loses 5 % of all datagrams both ways. SIPp's built-in caller and callee confuse
-//! repeats under loss (a repeated 200 ends their BYE); `caller.xml` and `callee.xml` tell them apart.
+//! Calls over a network that loses 5 % of all datagrams both ways. SIPp's built-in caller and
+//! callee confuse repeats under loss (a repeated 200 ends their BYE); `caller.xml` and `callee.xml`
+//! tell them apart.
 
 use std::time::Duration;
 
