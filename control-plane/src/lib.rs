@@ -24,6 +24,7 @@ pub mod e911;
 pub mod error;
 mod http;
 pub mod ident;
+pub mod log;
 pub mod notify;
 pub mod publish;
 pub mod reports;
@@ -41,6 +42,7 @@ pub use server::{ControlOptions, Server};
 /// See [`ControlError`]. A config file with faults is [`ControlError::Config`], whose text lists
 /// every fault with its path and line; the caller exits with 2.
 pub fn run(options: ControlOptions) -> Result<(), ControlError> {
+    log::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -132,7 +132,10 @@ impl Server {
         tasks.push(writer);
         tasks.push(tokio::spawn(note_refusals(store.clone(), counters, stop.subscribe())));
         note(&store, "control.started", active.map_or(0, |active| active.version)).await?;
-        tracing::info!(api = %http.address, link = ?link, "control plane runs");
+        match link {
+            Some(link) => tracing::info!(api = %http.address, %link, "ready"),
+            None => tracing::info!(api = %http.address, "ready"),
+        }
         Ok(Self { api: http.address, link, stop, tasks, store, publisher, _data: data })
     }
 
