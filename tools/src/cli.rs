@@ -52,6 +52,8 @@ pub(crate) enum Command {
     /// Put an earlier config version in force again
     #[command(after_help = "Example:\n  ravelin rollback 12")]
     Rollback(RollbackArgs),
+    /// Nodes: edges on other machines
+    Node(NodeArgs),
     /// Read each file as one SIP message and judge it
     #[command(
         after_help = "Examples:\n  ravelin parse invite.sip\n  ravelin parse --json *.sip\n\nPrints `FILE accept INVITE`, `FILE accept 200` or `FILE reject 400 REASON`. Exit code 1 if any was rejected."
@@ -176,6 +178,35 @@ pub(crate) struct ExplainArgs {
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    pub(crate) command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Issue the certificate by which an edge on another machine proves its name
+    #[command(
+        after_help = "Example:\n  ravelin node add edge-2 --data /var/lib/ravelin --out edge-2\n  scp edge-2/* edge-2.example:/var/lib/ravelin/certs/\n  # there: ravelin edge --config edge-2.yml --control tls://control.example:7443 --data /var/lib/ravelin\n\nThe control plane listens for such edges at `control.link.listen`. It may be running."
+    )]
+    Add(NodeAddArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct NodeAddArgs {
+    /// Name of the node, as `node` in its config
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+    /// Data directory of the control plane
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data: PathBuf,
+    /// Where to write `link.pem`, `link.key` and `link-ca.pem`; made if it is missing
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Args, Debug)]

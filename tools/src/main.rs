@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, error::ErrorKind};
 
-use crate::cli::{AuditCommand, Cli, Command};
+use crate::cli::{AuditCommand, Cli, Command, NodeCommand};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,6 +32,9 @@ fn main() -> ExitCode {
         Command::Check(args) => offline::check::run(&args),
         Command::Apply(args) => client::config::apply(&args),
         Command::Rollback(args) => client::config::rollback(&args),
+        Command::Node(args) => match args.command {
+            NodeCommand::Add(args) => offline::node::add(&args),
+        },
         Command::Parse(args) => offline::parse::run(&args),
         Command::Explain(args) => offline::explain::run(&args),
         Command::Audit(args) => match args.command {

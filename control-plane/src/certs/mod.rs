@@ -24,6 +24,7 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer};
 use crate::{
     datadir::{DataDir, write_private},
     error::ControlError,
+    store::OWN_NODE,
 };
 
 /// A DNS name that stands in every certificate of the control plane.
@@ -80,26 +81,40 @@ pub fn ensure(data: &DataDir, hosts: &[String]) -> Result<(), ControlError> {
         }
     }
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    issue(&certs, &params, "link-control")
+    issue(&certs, &params, &certs, "link-control")
 }
 
-/// Issues the certificate of a node on another machine: `certs/node-NAME.pem` and `.key`. They go
-/// into that machine's data directory as `certs/link.pem` and `certs/link.key`, beside
-/// `certs/link-ca.pem`.
+/// Issues what a node on another machine needs to connect, into `to`: `link.pem`, `link.key` and
+/// `link-ca.pem`. They go into `certs/` of that machine's data directory. `certs` is that folder of
+/// the control plane's own data directory; the control plane may be running.
 ///
 /// # Errors
-/// Names the file, or says what the certificate library refused.
-pub fn issue_node(data: &DataDir, node: &str) -> Result<LinkIdentity, ControlError> {
+/// If `node` is not a name for a node, or the folder holds no private CA. Names the file that
+/// failed, or says what the certificate library refused.
+pub fn issue_node(certs: &Path, node: &str, to: &Path) -> Result<LinkIdentity, ControlError> {
+    if !valid_node(node) {
+        let text = format!("{node:?} is not a name for a node: 1-63 of a-z A-Z 0-9 - _ .");
+        return Err(ControlError::Certificate(text));
+    }
     let mut params = leaf(node)?;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    let certs = data.certs();
-    let stem = format!("node-{node}");
-    issue(&certs, &params, &stem)?;
+    issue(certs, &params, to, "link")?;
+    let own = certs.join("link-ca.pem");
+    let ca = fs::read(&own).map_err(|source| ControlError::File { path: own, source })?;
+    write_private(&to.join("link-ca.pem"), &ca)?;
     Ok(LinkIdentity {
-        certificate: certs.join(format!("{stem}.pem")),
-        key: certs.join(format!("{stem}.key")),
-        ca: certs.join("link-ca.pem"),
+        certificate: to.join("link.pem"),
+        key: to.join("link.key"),
+        ca: to.join("link-ca.pem"),
     })
+}
+
+/// Whether a node may be called so.
+#[must_use]
+pub fn valid_node(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name != OWN_NODE
+        && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet))
 }
 
 fn leaf(common_name: &str) -> Result<CertificateParams, ControlError> {
@@ -117,7 +132,12 @@ fn name(params: &mut CertificateParams, common_name: &str, days: i64) {
     params.not_after = now + Duration::days(days);
 }
 
-fn issue(certs: &Path, params: &CertificateParams, stem: &str) -> Result<(), ControlError> {
+fn issue(
+    certs: &Path,
+    params: &CertificateParams,
+    to: &Path,
+    stem: &str,
+) -> Result<(), ControlError> {
     let read = |file: &str| {
         let path = certs.join(file);
         fs::read_to_string(&path).map_err(|source| ControlError::File { path, source })
@@ -126,8 +146,8 @@ fn issue(certs: &Path, params: &CertificateParams, stem: &str) -> Result<(), Con
     let ca = Issuer::from_ca_cert_pem(&read("link-ca.pem")?, ca_key).map_err(refused)?;
     let key = KeyPair::generate().map_err(refused)?;
     let certificate = params.signed_by(&key, &ca).map_err(refused)?;
-    write_private(&certs.join(format!("{stem}.key")), key.serialize_pem().as_bytes())?;
-    write_private(&certs.join(format!("{stem}.pem")), certificate.pem().as_bytes())
+    write_private(&to.join(format!("{stem}.key")), key.serialize_pem().as_bytes())?;
+    write_private(&to.join(format!("{stem}.pem")), certificate.pem().as_bytes())
 }
 
 /// TLS of the link's listener: nodes must show a certificate of the CA.

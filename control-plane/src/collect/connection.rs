@@ -21,9 +21,9 @@ use super::{
     registry::{Answer, Applied, Node, NodeInfo, Registered},
 };
 use crate::{
-    clock,
+    certs, clock,
     publish::Active,
-    store::{EventExt, OWN_NODE, event, records},
+    store::{EventExt, event, records},
 };
 
 /// A node that does not say hello in this time is let go.
@@ -126,7 +126,7 @@ async fn admit(
     if protocol != PROTOCOL_VERSION {
         return Err(format!("protocol {protocol}, this control plane speaks {PROTOCOL_VERSION}"));
     }
-    if !valid_name(&node) || node == OWN_NODE {
+    if !certs::valid_node(&node) {
         return Err("not a name for a node".to_owned());
     }
     if identity.as_ref().is_some_and(|identity| *identity != node) {
@@ -165,11 +165,6 @@ async fn admit(
 }
 
 /// Names of nodes: 1-63 characters of `a-z A-Z 0-9 - _ .` (contract `config`).
-fn valid_name(name: &str) -> bool {
-    (1..=63).contains(&name.len())
-        && name.bytes().all(|octet| octet.is_ascii_alphanumeric() || b"-_.".contains(&octet))
-}
-
 async fn run<R, W>(
     read: R,
     write: W,

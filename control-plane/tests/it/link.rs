@@ -195,7 +195,11 @@ async fn tls_plane() -> (Plane, DataDirPath) {
     let dir = TempDir::new();
     let data = DataDir::open(&dir.path().join("data")).unwrap();
     certs::ensure(&data, &[]).unwrap();
-    certs::issue_node(&data, "edge-7").unwrap();
+    let of_node = data.certs();
+    certs::issue_node(&data.certs(), "edge-7", &of_node).unwrap();
+    for name in ["../edge-7", "", "control", "edge 7"] {
+        assert!(certs::issue_node(&data.certs(), name, &of_node).is_err(), "{name:?}");
+    }
     drop(data);
     let text = document("edge-1", "").replace(
         "control:\n",
@@ -245,14 +249,14 @@ impl DataDirPath {
 async fn a_node_on_another_machine_proves_its_name_by_certificate() {
     let (plane, data) = tls_plane().await;
     assert_eq!(plane.server.as_ref().unwrap().link_address(), Some(LINK.parse().unwrap()));
-    let stream = data.connect(Some("node-edge-7")).await.unwrap();
+    let stream = data.connect(Some("link")).await.unwrap();
     let mut node = Node::greet(stream, "edge-7", 0, "").await;
     node.apply(ApplyResult::Active).await;
     node.store(&[event("over.tls", None, &[])]).await;
     assert_eq!(plane.get("/api/nodes").await["nodes"][0]["node"], "edge-7");
 
     // Under another name than that of the certificate: refused.
-    let stream = data.connect(Some("node-edge-7")).await.unwrap();
+    let stream = data.connect(Some("link")).await.unwrap();
     let mut stranger = Stranger(stream);
     let answer = stranger.greet("edge-8").await;
     assert!(answer.contains("does not belong"), "{answer}");

@@ -3,4 +3,5 @@
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod explain;
+pub(crate) mod node;
 pub(crate) mod parse;

@@ -5,6 +5,7 @@ mod cli;
 mod demo;
 mod edge;
 mod link;
+mod nodes;
 mod peer;
 mod stop;
 mod support;

@@ -39,10 +39,27 @@ pub struct TlsFiles {
 pub struct ControlLink {
     /// `ADDRESS:PORT`.
     pub listen: String,
-    /// PEM chain of the control plane.
+    /// PEM chain of the control plane, relative to the data directory. The default is the one that
+    /// the control plane makes for itself at every start, from its private CA.
+    #[serde(default = "own_certificate")]
     pub certificate_path: String,
     /// PEM key of the control plane, mode 0600.
+    #[serde(default = "own_key")]
     pub private_key_path: String,
-    /// PEM list of CAs whose certificates edges must show.
+    /// PEM list of CAs whose certificates edges must show. The default is the private CA, by which
+    /// `ravelin node add` issues.
+    #[serde(default = "own_ca")]
     pub client_ca_path: String,
+}
+
+fn own_certificate() -> String {
+    "certs/link-control.pem".into()
+}
+
+fn own_key() -> String {
+    "certs/link-control.key".into()
+}
+
+fn own_ca() -> String {
+    "certs/link-ca.pem".into()
 }
