@@ -129,11 +129,7 @@ impl Edge {
             match events.recv().map_err(|error| error.to_string())? {
                 Event::Signal(SIGHUP) => self.reload(),
                 Event::Signal(signal) => {
-                    let within = self.options.drain_within.as_secs();
-                    let text =
-                        format!("signal {signal}: taking no new calls, ending within {within} s");
-                    log("info", "edge", &text);
-                    self.stop(&events);
+                    self.stop(&events, &format!("signal {signal}"));
                     return Ok(());
                 }
                 Event::Push(Push { document, result }) => {
@@ -144,7 +140,7 @@ impl Edge {
                 }
                 Event::ShardEnded(shard) => {
                     let text = format!("shard {shard} ended by itself; see the lines before");
-                    self.stop(&events);
+                    self.stop(&events, "a shard ended by itself");
                     return Err(text);
                 }
             }

@@ -21,7 +21,7 @@ use ravelin_engine::{
 };
 use ravelin_io::{
     clock,
-    cross::{CrossShard, Crossed},
+    cross::{CrossShard, Crossed, Notice},
     driver::{Driver, Rx},
     host::{Next, ShardLoop},
     stream::{StreamEvent, Streams},
@@ -37,6 +37,9 @@ use crate::{
 /// Rounds of sending in one turn: a failed send may make the engine answer, whose send may fail.
 /// What is left after this many waits for the next turn, which then comes at once.
 const SEND_ROUNDS_MAX: usize = 4;
+/// ICMP errors of one turn that other shards are told of; whoever can forge one must not be able to
+/// fill the rings.
+const NOTICES_PER_TURN: usize = 64;
 /// Calls that one turn ends at the end of the process: their last messages and records go out
 /// before more are made.
 const SHUTDOWN_CALLS_PER_TURN: usize = 256;
@@ -60,6 +63,8 @@ pub(crate) struct Shard {
     pub(crate) out: TxQueue,
     /// What is being sent.
     pub(crate) sending: TxQueue,
+    /// What other shards are to be told at the end of a batch.
+    pub(crate) notices: Vec<(Option<ShardId>, Notice)>,
     pub(crate) records: Vec<Entry>,
     pub(crate) turns: Histogram<u64>,
     /// The process ends: calls that are still to be ended.
@@ -114,12 +119,25 @@ impl Shard {
 
     /// Everything that has arrived, into the engine.
     fn receive(&mut self, now: Now) {
-        let Self { id, engine, driver, streams, cross, out, .. } = self;
+        let Self { id, engine, driver, streams, cross, out, notices, .. } = self;
         cross.receive(&mut |crossed| match crossed {
             // Handed over once: an owner that disowned it would send it in circles.
             Crossed::Received { meta, bytes } => drop(engine.receive(now, meta, bytes, out)),
-            // The token is the other shard's: its transaction hears of a failure by its timer.
-            Crossed::Send { tx, .. } => out.push(tx.egress, Token::default(), tx.bytes),
+            Crossed::Send { from, tx } => {
+                let taken = streams.send_for(from, now.mono, &mut **driver, tx);
+                // The transaction knows the connection that it asked for.
+                if let Some(flow) = taken.filter(|_| tx.token != Token::default())
+                    && !matches!(tx.egress, Egress::Flow { flow: asked, .. } if asked == flow)
+                {
+                    notices.push((Some(from), Notice::SentThrough(tx.token, flow)));
+                }
+            }
+            Crossed::Told(Notice::SendFailed(token)) => engine.send_failed(now, token, out),
+            Crossed::Told(Notice::SentThrough(token, flow)) => engine.sent_through(token, flow),
+            Crossed::Told(Notice::FlowClosed(flow)) => engine.flow_closed(now, flow, out),
+            Crossed::Told(Notice::Unreachable { listener, to }) => {
+                engine.unreachable(now, listener, to, out);
+            }
         });
         let mut offer = |engine: &mut Engine, out: &mut TxQueue, meta: Meta, bytes: &[u8]| {
             if let Received::Elsewhere(owner) = engine.receive(now, meta, bytes, out)
@@ -131,13 +149,35 @@ impl Shard {
         };
         driver.receive(&mut |rx| match rx {
             Rx::Datagram { meta, bytes } => offer(engine, out, meta, bytes),
-            Rx::Unreachable { listener, to } => engine.unreachable(now, listener, to, out),
+            Rx::Unreachable { listener, to } => {
+                engine.unreachable(now, listener, to, out);
+                let notice = (None, Notice::Unreachable { listener, to });
+                // A burst of datagrams to one address brings a burst of reports.
+                if !notices.contains(&notice) && notices.len() < NOTICES_PER_TURN {
+                    notices.push(notice);
+                }
+            }
         });
         streams.poll(now.mono, &mut **driver, &mut |event| match event {
             StreamEvent::Message { meta, bytes } => offer(engine, out, meta, bytes),
-            StreamEvent::Closed { flow } => engine.flow_closed(now, flow, out),
-            StreamEvent::SendFailed { token, .. } => engine.send_failed(now, token, out),
+            StreamEvent::Ended { flow } | StreamEvent::Closed { flow } => {
+                engine.flow_closed(now, flow, out);
+                notices.push((None, Notice::FlowClosed(flow)));
+            }
+            StreamEvent::SendFailed { from, token, .. } if from == *id => {
+                engine.send_failed(now, token, out);
+            }
+            StreamEvent::SendFailed { from, token, .. } => {
+                notices.push((Some(from), Notice::SendFailed(token)));
+            }
         });
+        for (to, notice) in notices.drain(..) {
+            match to {
+                // A full ring is counted by the ring; timers tell what it does not.
+                Some(to) => drop(cross.tell(to, notice)),
+                None => cross.tell_all(notice),
+            }
+        }
     }
 
     /// Everything that the engine wants sent.
@@ -158,7 +198,10 @@ impl Shard {
                         }
                     }
                     Egress::Flow { .. } | Egress::Connect { .. } => {
-                        streams.send(now.mono, &mut **driver, tx);
+                        let taken = streams.send(now.mono, &mut **driver, tx);
+                        if let Some(flow) = taken.filter(|_| tx.token != Token::default()) {
+                            engine.sent_through(tx.token, flow);
+                        }
                     }
                 }
             }

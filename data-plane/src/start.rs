@@ -218,6 +218,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         pulse: plan.pulse,
         out: TxQueue::default(),
         sending: TxQueue::default(),
+        notices: Vec::new(),
         records: Vec::new(),
         turns: Shard::turn_histogram(),
         ending: None,

@@ -191,10 +191,25 @@ impl Engine {
         });
     }
 
-    /// A stream connection is gone. Transactions on it end by their timers: an answer may come
-    /// through a new connection (RFC 3261 18.2.2).
+    /// The stream connection that took what carried `token`; told for each send through a stream
+    /// that carries one.
+    pub fn sent_through(&mut self, token: Token, flow: FlowId) {
+        self.core.layer.sent_through(token, flow);
+    }
+
+    /// Nothing more comes from a stream connection, of this shard or another: requests that wait
+    /// for an answer on it fail now (RFC 3261 17.1.4). An INVITE that rings goes on: its answer may
+    /// come through a new connection (18.2.2).
     pub fn flow_closed(&mut self, now: Now, flow: FlowId, out: &mut TxQueue) {
-        let _ = (now, flow, out);
+        self.contain(now, out, |engine, turn| {
+            let mut events = std::mem::take(&mut engine.unreachable);
+            let layer = &mut engine.core.layer;
+            layer.flow_closed(turn.now.mono, flow, ctx!(engine.core, turn), &mut events);
+            for event in events.drain(..) {
+                engine.transaction_event(turn, event);
+            }
+            engine.unreachable = events;
+        });
     }
 
     /// Takes the sign and verify jobs of this turn.

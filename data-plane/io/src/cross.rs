@@ -6,8 +6,9 @@
 //! used up, so that in steady state nothing is allocated.
 
 use crate::driver::Waker;
-use ravelin_engine::port::{Egress, Meta, ShardId, Token, Tx};
+use ravelin_engine::port::{Egress, FlowId, ListenerId, Meta, ShardId, Token, Tx};
 use rtrb::{Consumer, Producer, RingBuffer};
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 /// Usual number of slots of a ring: two full receive batches.
@@ -30,16 +31,38 @@ struct Parcel {
 enum What {
     Received(Meta),
     Send(Egress, Token),
+    Tell(Notice),
+}
+
+/// What one shard tells another of its sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A message handed over with this token was not sent.
+    SendFailed(Token),
+    /// The message handed over with this token went out through this connection.
+    SentThrough(Token, FlowId),
+    /// Nothing more comes from this connection.
+    FlowClosed(FlowId),
+    /// An ICMP error: see [`crate::driver::Rx::Unreachable`]. The kernel gives it to any of the
+    /// sockets that share the listener's port, not to the one that sent.
+    Unreachable { listener: ListenerId, to: SocketAddr },
 }
 
 /// What another shard handed over.
 #[derive(Clone, Copy, Debug)]
 pub enum Crossed<'a> {
     /// Came in there and belongs here, as if this shard had received it.
-    Received { meta: Meta, bytes: &'a [u8] },
+    Received {
+        meta: Meta,
+        bytes: &'a [u8],
+    },
     /// Is to be sent through a connection of this shard. The token names a transaction of the
     /// shard `from`.
-    Send { from: ShardId, tx: Tx<'a> },
+    Send {
+        from: ShardId,
+        tx: Tx<'a>,
+    },
+    Told(Notice),
 }
 
 /// Counters of one shard's end of the mesh.
@@ -131,6 +154,19 @@ impl CrossShard {
         self.push(to, What::Send(tx.egress, tx.token), tx.bytes)
     }
 
+    /// Tells another shard. False: the ring is full; its timers will tell it later.
+    pub fn tell(&mut self, to: ShardId, notice: Notice) -> bool {
+        self.push(to, What::Tell(notice), &[])
+    }
+
+    /// Tells every other shard.
+    pub fn tell_all(&mut self, notice: Notice) {
+        let me = self.me;
+        for to in (0..=u8::MAX).take(self.peers.len()).map(ShardId).filter(|to| *to != me) {
+            self.tell(to, notice);
+        }
+    }
+
     fn push(&mut self, to: ShardId, what: What, bytes: &[u8]) -> bool {
         let Some(Some(peer)) = self.peers.get_mut(usize::from(to.0)) else {
             self.stats.full += 1;
@@ -165,6 +201,7 @@ impl CrossShard {
                         from: ShardId(from),
                         tx: Tx { egress, token, bytes: &bytes },
                     },
+                    What::Tell(notice) => Crossed::Told(notice),
                 });
                 if bytes.capacity() <= KEPT_BUFFER_MAX_BYTES {
                     // Full: the peer has enough of them, this one is freed.
@@ -218,7 +255,7 @@ mod tests {
         let mut got = Vec::new();
         end.receive(&mut |crossed| match crossed {
             Crossed::Received { meta, bytes } => got.push((meta.source.port(), bytes.to_vec())),
-            Crossed::Send { .. } => panic!("nothing was to be sent"),
+            Crossed::Send { .. } | Crossed::Told(_) => panic!("nothing was to be sent"),
         });
         got
     }
@@ -290,9 +327,28 @@ mod tests {
                 assert_eq!((from, tx.egress, tx.token), (ShardId(0), egress, Token(77)));
                 assert_eq!(tx.bytes, b"BYE");
             }
-            Crossed::Received { .. } => panic!("nothing was received"),
+            Crossed::Received { .. } | Crossed::Told(_) => panic!("nothing was received"),
         });
         assert_eq!(seen, 1);
+    }
+
+    #[test]
+    fn what_one_shard_tells_all_reaches_every_other_once() {
+        let mut ends = mesh(3, 8);
+        let flow = FlowId { shard: ShardId(1), slot: 5, generation: 9 };
+        ends[1].tell_all(Notice::FlowClosed(flow));
+        assert!(ends[1].tell(ShardId(2), Notice::SendFailed(Token(7))));
+        let mut told = |end: usize| {
+            let mut notices = Vec::new();
+            ends[end].receive(&mut |crossed| match crossed {
+                Crossed::Told(notice) => notices.push(notice),
+                _ => panic!("{crossed:?}"),
+            });
+            notices
+        };
+        assert_eq!(told(0), [Notice::FlowClosed(flow)]);
+        assert_eq!(told(1), []);
+        assert_eq!(told(2), [Notice::FlowClosed(flow), Notice::SendFailed(Token(7))]);
     }
 
     /// The other shard sleeps in its driver each time; no parcel may wait for its timeout.
@@ -314,7 +370,7 @@ mod tests {
                         assert_eq!(meta.source.port(), next);
                         next += 1;
                     }
-                    Crossed::Send { .. } => panic!("nothing was to be sent"),
+                    Crossed::Send { .. } | Crossed::Told(_) => panic!("nothing was to be sent"),
                 });
             }
         });

@@ -23,7 +23,7 @@ pub use limits::StreamLimits;
 pub use stats::{CloseReason, StreamStats};
 
 use crate::driver::{Driver, Interest, Ready, WatchKey};
-use connection::Connection;
+use connection::{Connection, Outgoing};
 use ravelin_engine::port::{Egress, FlowId, ListenerId, Meta, ShardId, Token, Transport, Tx};
 use ravelin_engine::time::Instant;
 use socket2::SockAddr;
@@ -63,16 +63,21 @@ pub enum StreamEvent<'a> {
     /// One whole message; or, just before a connection whose framing broke is closed, what could
     /// not be understood, so that it can be answered.
     Message { meta: Meta, bytes: &'a [u8] },
+    /// The peer will send nothing more on this connection; answers may still go out on it for a
+    /// while. [`Self::Closed`] follows.
+    Ended { flow: FlowId },
     /// A connection is gone. Messages of its queue that wanted to hear of it were reported before.
     Closed { flow: FlowId },
-    /// A message was not sent, or its connection ended before it was written whole.
-    SendFailed { token: Token, error: io::Error },
+    /// A message was not sent, or its connection ended before it was written whole. The token is
+    /// one of the shard `from`.
+    SendFailed { from: ShardId, token: Token, error: io::Error },
 }
 
 /// An event that waits for the next poll.
 enum Due {
+    Ended(FlowId),
     Closed(FlowId),
-    SendFailed(Token, io::Error),
+    SendFailed(ShardId, Token, io::Error),
 }
 
 struct Listener {
@@ -163,26 +168,60 @@ impl Streams {
     }
 
     /// Sends a message of a [`Egress::Flow`] or [`Egress::Connect`]: at once if the connection has
-    /// room, else from its queue. Other entries are ignored. What fails is reported by the next
-    /// [`Self::poll`].
-    pub fn send(&mut self, now: Instant, driver: &mut dyn Driver, tx: Tx<'_>) {
-        let slot = match tx.egress {
-            Egress::Udp { .. } | Egress::Media { .. } => return,
-            Egress::Flow { flow, or_connect } => match (self.find(flow), or_connect) {
-                (Some(slot), _) => Ok(slot),
-                (None, Some((listener, to))) => {
-                    self.connection_to(now, driver, listener, to, Transport::Tcp)
-                }
-                (None, None) => Err(io::ErrorKind::NotConnected.into()),
-            },
-            Egress::Connect { listener, to, transport } => {
-                self.connection_to(now, driver, listener, to, transport)
+    /// room, else from its queue. Other entries are ignored. Returns the connection that took it;
+    /// what fails is reported by the next [`Self::poll`].
+    pub fn send(&mut self, now: Instant, driver: &mut dyn Driver, tx: Tx<'_>) -> Option<FlowId> {
+        self.send_for(self.shard, now, driver, tx)
+    }
+
+    /// As [`Self::send`], for the shard `from`, whose token it is.
+    pub fn send_for(
+        &mut self,
+        from: ShardId,
+        now: Instant,
+        driver: &mut dyn Driver,
+        tx: Tx<'_>,
+    ) -> Option<FlowId> {
+        let outgoing = Outgoing { from, token: tx.token, bytes: tx.bytes };
+        let (open, way) = match tx.egress {
+            Egress::Udp { .. } | Egress::Media { .. } => return None,
+            Egress::Flow { flow, or_connect } => {
+                // A request on a connection that brings no answer any more would wait in vain.
+                let slot = self
+                    .find(flow)
+                    .filter(|slot| tx.token == Token::default() || self.is_read(*slot));
+                (slot, or_connect.map(|(listener, to)| (listener, to, Transport::Tcp)))
             }
+            Egress::Connect { listener, to, transport } => (None, Some((listener, to, transport))),
         };
-        match slot {
-            Ok(slot) => self.write(now, driver, slot, tx.token, tx.bytes),
-            Err(error) => self.fail_send(tx.token, error),
+        let mut failure = io::Error::from(io::ErrorKind::NotConnected);
+        if let Some(slot) = open {
+            match self.write(now, driver, slot, outgoing) {
+                Ok(flow) => return Some(flow),
+                Err(error) => failure = error,
+            }
         }
+        // A connection that breaks under the first write was dead before, and a new one may not be
+        // (RFC 3261 18.2.2). One that is full has a peer that does not read: nor would it there.
+        for _ in 0..2 {
+            let Some((listener, to, transport)) = way else { break };
+            if failure.kind() == io::ErrorKind::StorageFull {
+                break;
+            }
+            let slot = match self.connection_to(now, driver, listener, to, transport) {
+                Ok(slot) => slot,
+                Err(error) => {
+                    failure = error;
+                    break;
+                }
+            };
+            match self.write(now, driver, slot, outgoing) {
+                Ok(flow) => return Some(flow),
+                Err(error) => failure = error,
+            }
+        }
+        self.fail_send(from, tx.token, failure);
+        None
     }
 
     /// Takes what the driver found ready, at most a bounded part of it per turn, and delivers what
@@ -209,8 +248,11 @@ impl Streams {
         while let Some(due) = self.due.pop_front() {
             events += 1;
             sink(match due {
+                Due::Ended(flow) => StreamEvent::Ended { flow },
                 Due::Closed(flow) => StreamEvent::Closed { flow },
-                Due::SendFailed(token, error) => StreamEvent::SendFailed { token, error },
+                Due::SendFailed(from, token, error) => {
+                    StreamEvent::SendFailed { from, token, error }
+                }
             });
         }
         events
@@ -257,14 +299,19 @@ impl Streams {
         (live && flow.shard == self.shard).then_some(flow.slot)
     }
 
+    fn is_read(&self, slot: u32) -> bool {
+        let connection = self.slots.get(slot as usize).and_then(|slot| slot.connection.as_deref());
+        connection.is_some_and(|connection| connection.state() != connection::State::Draining)
+    }
+
     fn connection(&mut self, slot: u32) -> Option<&mut Connection> {
         self.slots.get_mut(slot as usize)?.connection.as_deref_mut()
     }
 
-    fn fail_send(&mut self, token: Token, error: io::Error) {
+    fn fail_send(&mut self, from: ShardId, token: Token, error: io::Error) {
         self.stats.send_failures += 1;
         if token != Token::default() {
-            self.due.push_back(Due::SendFailed(token, error));
+            self.due.push_back(Due::SendFailed(from, token, error));
         }
     }
 

@@ -54,7 +54,10 @@ impl Shard {
             Egress::Flow { flow, .. } if flow.shard != self.me => {
                 assert!(self.cross.send(flow.shard, tx));
             }
-            _ => self.streams.send(now, self.driver.as_mut(), tx),
+            Egress::Flow { .. } | Egress::Connect { .. } => {
+                assert!(self.streams.send(now, self.driver.as_mut(), tx).is_some());
+            }
+            Egress::Udp { .. } | Egress::Media { .. } => {}
         }
     }
 }
@@ -74,6 +77,7 @@ impl ShardLoop for Shard {
         self.cross.receive(&mut |crossed| match crossed {
             Crossed::Received { meta, bytes } => inbox.push((meta, bytes.to_vec())),
             Crossed::Send { tx, .. } => crossed_sends.push(tx.egress, tx.token, tx.bytes),
+            Crossed::Told(notice) => panic!("{notice:?}"),
         });
         self.driver.receive(&mut |rx| match rx {
             Rx::Datagram { meta, bytes } => inbox.push((meta, bytes.to_vec())),
@@ -81,7 +85,7 @@ impl ShardLoop for Shard {
         });
         self.streams.poll(now, self.driver.as_mut(), &mut |event| match event {
             StreamEvent::Message { meta, bytes } => inbox.push((meta, bytes.to_vec())),
-            StreamEvent::Closed { .. } => {}
+            StreamEvent::Ended { .. } | StreamEvent::Closed { .. } => {}
             StreamEvent::SendFailed { .. } => panic!("{event:?}"),
         });
         for (meta, bytes) in inbox.drain(..) {

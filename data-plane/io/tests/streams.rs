@@ -15,6 +15,7 @@ use std::time::Duration;
 /// Detects a hang; no measure of speed.
 const LIMIT: Duration = Duration::from_secs(20);
 const LISTENER: ListenerId = ListenerId(4);
+const SHARD: ShardId = ShardId(2);
 
 #[derive(Debug, PartialEq, Eq)]
 enum Event {
@@ -28,6 +29,8 @@ struct Rig {
     streams: Streams,
     now: Instant,
     at: SocketAddr,
+    /// Connections whose peer will send nothing more.
+    ended: Vec<FlowId>,
 }
 
 impl Rig {
@@ -39,24 +42,29 @@ impl Rig {
                 return None;
             }
         };
-        let mut streams = Streams::new(ShardId(2), limits);
+        let mut streams = Streams::new(SHARD, limits);
         let at = streams.listen(driver.as_mut(), LISTENER, at.parse().unwrap()).unwrap();
-        Some(Self { driver, streams, now: Instant::from_millis(1), at })
+        Some(Self { driver, streams, now: Instant::from_millis(1), at, ended: Vec::new() })
     }
 
     fn turn(&mut self, wait: Duration) -> Vec<Event> {
         let past = self.streams.next_deadline().is_some_and(|due| due <= self.now);
         self.driver.wait(if past { Duration::ZERO } else { wait }).unwrap();
         self.driver.receive(&mut |rx| panic!("{rx:?}"));
-        let mut events = Vec::new();
+        let (mut events, mut ended) = (Vec::new(), Vec::new());
         let count = self.streams.poll(self.now, self.driver.as_mut(), &mut |event| {
             events.push(match event {
                 StreamEvent::Message { meta, bytes } => Event::Message(meta, bytes.to_vec()),
+                StreamEvent::Ended { flow } => return ended.push(flow),
                 StreamEvent::Closed { flow } => Event::Closed(flow),
-                StreamEvent::SendFailed { token, error } => Event::Failed(token.0, error.kind()),
+                StreamEvent::SendFailed { from, token, error } => {
+                    assert_eq!(from, SHARD);
+                    Event::Failed(token.0, error.kind())
+                }
             });
         });
-        assert_eq!(count, events.len());
+        assert_eq!(count, events.len() + ended.len());
+        self.ended.append(&mut ended);
         events
     }
 
@@ -86,9 +94,9 @@ impl Rig {
         }
     }
 
-    fn send(&mut self, egress: Egress, token: u64, bytes: &[u8]) {
+    fn send(&mut self, egress: Egress, token: u64, bytes: &[u8]) -> Option<FlowId> {
         let tx = Tx { egress, token: Token(token), bytes };
-        self.streams.send(self.now, self.driver.as_mut(), tx);
+        self.streams.send(self.now, self.driver.as_mut(), tx)
     }
 
     fn connect(&self) -> TcpStream {
@@ -235,6 +243,63 @@ over_both_drivers! {
         let reader = std::thread::spawn(move || read_exactly(&mut two, large.len()) == large);
         rig.until(|rig, _| rig.streams.held_bytes() == 0);
         assert!(reader.join().unwrap());
+    }
+
+    /// Who sent a request learns which connection took it, and that it ended.
+    fn the_connection_of_a_request_is_known_and_its_end_is_told(rig, "127.9.3.1:0", usual()) {
+        let target = TcpListener::bind("127.9.3.2:0").unwrap();
+        let at = target.local_addr().unwrap();
+        let first = rig.send(to(at), 1, &message(1, 0)).unwrap();
+        assert_eq!(rig.send(to(at), 2, &message(2, 0)), Some(first));
+        let peer = accept(&target);
+        rig.until(|rig, _| rig.streams.stats().connected == 1);
+        assert_eq!(rig.ended, []);
+        peer.shutdown(Shutdown::Write).unwrap();
+        rig.until(|rig, _| !rig.ended.is_empty());
+        assert_eq!(rig.ended, [first]);
+        // A request would have no answer there: it takes a new connection. An answer of ours goes
+        // back on the old one.
+        let flow = Egress::Flow { flow: first, or_connect: Some((LISTENER, at)) };
+        assert_eq!(rig.send(flow, 0, b"answer"), Some(first));
+        let second = rig.send(flow, 3, &message(3, 0)).unwrap();
+        assert_ne!(second, first);
+        assert_eq!(rig.send(on(first), 4, &message(4, 0)), None);
+        assert_eq!(rig.events(1), [Event::Failed(4, ErrorKind::NotConnected)]);
+    }
+
+    /// RFC 3261 18.2.2: an answer whose connection is gone takes a new one.
+    fn an_answer_outlives_its_connection(rig, "127.9.3.3:0", usual()) {
+        let target = TcpListener::bind("127.9.3.4:0").unwrap();
+        let at = target.local_addr().unwrap();
+        let mut peer = rig.connect();
+        peer.write_all(&message(1, 0)).unwrap();
+        let (flow, _) = rig.message();
+        drop(peer);
+        rig.until(|rig, _| !rig.ended.is_empty());
+        rig.streams.close(rig.driver.as_mut(), flow);
+        let answered = rig.send(Egress::Flow { flow, or_connect: Some((LISTENER, at)) }, 0, b"200");
+        assert!(answered.is_some_and(|other| other != flow));
+        let mut peer = accept(&target);
+        rig.until(|rig, _| rig.streams.stats().connected == 1);
+        assert_eq!(read_exactly(&mut peer, 3), b"200");
+    }
+
+    fn a_failure_is_told_to_the_shard_whose_message_it_was(rig, "127.9.3.5:0", usual()) {
+        let vacant = TcpListener::bind("127.9.3.6:0").unwrap().local_addr().unwrap();
+        let tx = Tx { egress: to(vacant), token: Token(9), bytes: b"BYE" };
+        rig.streams.send_for(ShardId(7), rig.now, rig.driver.as_mut(), tx);
+        let mut told = Vec::new();
+        let end = std::time::Instant::now() + LIMIT;
+        while told.is_empty() && std::time::Instant::now() < end {
+            rig.driver.wait(Duration::from_millis(10)).unwrap();
+            rig.driver.receive(&mut |rx| panic!("{rx:?}"));
+            rig.streams.poll(rig.now, rig.driver.as_mut(), &mut |event| {
+                if let StreamEvent::SendFailed { from, token, error } = event {
+                    told.push((from, token, error.kind()));
+                }
+            });
+        }
+        assert_eq!(told, [(ShardId(7), Token(9), ErrorKind::ConnectionRefused)]);
     }
 
     fn a_connection_is_made_once_and_used_both_ways(rig, "127.5.3.4:0", usual()) {

@@ -33,11 +33,20 @@ struct Stopping<'a> {
 impl Edge {
     /// Takes no new calls and waits for those that are left. What is still up then is ended, and
     /// the shards end when the parties have answered that, or have had time to.
-    pub(super) fn stop(&self, events: &Receiver<Event>) {
+    pub(super) fn stop(&self, events: &Receiver<Event>, why: &str) {
         let Some(shards) = lock(&self.shards).clone() else { return };
         let began = Instant::now();
         let within = self.options.drain_within;
+        let up = shards.drain().unwrap_or_default();
+        let text = format!(
+            "{why}: taking no new calls; {} are up and have {} s to end",
+            up.live,
+            within.as_secs()
+        );
+        log("info", "edge", &text);
         let draining = event("edge.draining", Severity::Warning)
+            .field("because", why)
+            .field("calls", up.live)
             .field("within_ms", u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
         self.spool.event(draining.into_event());
         let mut stopping = Stopping { shards, events, ended: 0 };

@@ -4,6 +4,7 @@
 mod cli;
 mod demo;
 mod edge;
+mod failover;
 mod link;
 mod nodes;
 mod peer;

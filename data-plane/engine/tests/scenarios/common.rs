@@ -13,7 +13,7 @@ use ravelin_engine::{
     engine::{Engine, EngineConfig, Received},
     limits::Limits,
     loadout::Loadout,
-    port::{Egress, FlowId, ListenerId, Local, MediaPortId, Meta, ShardId, TxQueue},
+    port::{Egress, FlowId, ListenerId, Local, MediaPortId, Meta, ShardId, Tx, TxQueue},
     time::{Instant, Now},
 };
 use ravelin_wire::sip::{Framing, Message};
@@ -116,6 +116,10 @@ pub struct World {
     records: Vec<Entry>,
     /// Messages to these addresses vanish.
     pub dead: Vec<SocketAddr>,
+    /// No stream connection to these can be opened.
+    pub refusing: Vec<SocketAddr>,
+    /// Peers with a stream connection.
+    flows: Vec<SocketAddr>,
     branch: u32,
 }
 
@@ -157,6 +161,8 @@ impl World {
             last: Received::Taken,
             records: Vec::new(),
             dead: Vec::new(),
+            refusing: Vec::new(),
+            flows: Vec::new(),
             branch: 0,
         }
     }
@@ -200,31 +206,61 @@ impl World {
 
     /// The end of a turn of the shard.
     pub fn turn(&mut self) {
-        self.engine.run_identity_inline(self.now, &mut self.out);
-        for tx in self.out.iter() {
-            let (to, listener) = match tx.egress {
-                Egress::Udp { listener, to } | Egress::Connect { listener, to, .. } => {
-                    (to, listener)
-                }
-                Egress::Flow { or_connect, .. } => {
-                    let (listener, to) = or_connect.unwrap();
-                    (to, listener)
-                }
-                Egress::Media { to, .. } => {
-                    self.media.push((to, tx.bytes.to_vec()));
-                    continue;
-                }
-            };
-            if self.dead.contains(&to) {
-                continue;
+        loop {
+            self.engine.run_identity_inline(self.now, &mut self.out);
+            let out = std::mem::take(&mut self.out);
+            for tx in out.iter() {
+                self.deliver(tx);
             }
-            let parsed = Message::parse(tx.bytes, Framing::Stream);
-            assert!(parsed.is_ok(), "{parsed:?}\n{}", String::from_utf8_lossy(tx.bytes));
-            let text = String::from_utf8(tx.bytes.to_vec()).unwrap();
-            self.inbox.push_back(Sent { to, listener, text });
+            if self.out.is_empty() {
+                break;
+            }
         }
-        self.out.clear();
         self.engine.take_records(self.now, &mut self.records);
+    }
+
+    fn deliver(&mut self, tx: Tx<'_>) {
+        let (to, listener) = match tx.egress {
+            Egress::Udp { listener, to } | Egress::Connect { listener, to, .. } => (to, listener),
+            Egress::Flow { or_connect, .. } => {
+                let (listener, to) = or_connect.unwrap();
+                (to, listener)
+            }
+            Egress::Media { to, .. } => {
+                self.media.push((to, tx.bytes.to_vec()));
+                return;
+            }
+        };
+        if !matches!(tx.egress, Egress::Udp { .. }) {
+            if self.refusing.contains(&to) {
+                return self.engine.send_failed(self.now, tx.token, &mut self.out);
+            }
+            let flow = self.flow(to);
+            self.engine.sent_through(tx.token, flow);
+        }
+        if self.dead.contains(&to) {
+            return;
+        }
+        let parsed = Message::parse(tx.bytes, Framing::Stream);
+        assert!(parsed.is_ok(), "{parsed:?}\n{}", String::from_utf8_lossy(tx.bytes));
+        let text = String::from_utf8(tx.bytes.to_vec()).unwrap();
+        self.inbox.push_back(Sent { to, listener, text });
+    }
+
+    /// The connection to a peer, which all messages to it share.
+    fn flow(&mut self, to: SocketAddr) -> FlowId {
+        let known = self.flows.iter().position(|remote| *remote == to);
+        let place = known.unwrap_or_else(|| {
+            self.flows.push(to);
+            self.flows.len() - 1
+        });
+        FlowId { shard: ShardId(0), slot: 1_000 + u32::try_from(place).unwrap(), generation: 1 }
+    }
+
+    /// The connection to a peer ends.
+    pub fn close(&mut self, to: &str) {
+        let (now, flow) = (self.now, self.flow(addr(to)));
+        self.with_engine(|engine, out| engine.flow_closed(now, flow, out));
     }
 
     /// Lets time pass, timer by timer.

@@ -187,3 +187,117 @@ fn a_trunk_at_its_limit_is_passed_over() {
     world.forget_inbox();
     world.all_gone();
 }
+
+/// Carriers and the first PSAP over TCP.
+fn over_tcp() -> World {
+    let mut config = CONFIG.to_owned();
+    for at in [CARRIER_A, CARRIER_B, PSAP_1] {
+        let target = format!("{{ uri: \"sip:{at}\" }}");
+        assert!(config.contains(&target));
+        config = config.replace(&target, &format!("{{ uri: \"sip:{at}\", transport: tcp }}"));
+    }
+    World::with(&config, Limits::default())
+}
+
+/// RFC 3261 17.1.4, 8.1.3.1: no timer has to run out first.
+#[test]
+fn a_connection_that_ends_or_is_refused_leads_to_the_next_trunk_at_once() {
+    for how in ["refused", "closed before an answer", "closed after 100"] {
+        let mut world = over_tcp();
+        if how == "refused" {
+            world.refusing.push(addr(CARRIER_A));
+        }
+        Caller::dial(&mut world, "+12125551234");
+        if how != "refused" {
+            let first = Callee::take(&mut world, CARRIER_A);
+            if how == "closed after 100" {
+                first.reply(&mut world, "100 Trying", "");
+            }
+            world.close(CARRIER_A);
+        }
+        let second = Callee::take(&mut world, CARRIER_B);
+        second.reply(&mut world, "486 Busy Here", "");
+        let attempts = world.attempt_cdrs();
+        assert_eq!(attempts[0].cause, 402, "{how}");
+        assert_eq!(attempts[0].end_ms, 0, "{how}");
+        world.forget_inbox();
+        world.dead = vec![addr(PBX)];
+        world.all_gone();
+    }
+}
+
+#[test]
+fn an_emergency_call_leaves_a_dead_connection_at_once() {
+    for refused in [true, false] {
+        let mut world = over_tcp();
+        if refused {
+            world.refusing.push(addr(PSAP_1));
+        }
+        Caller::dial(&mut world, "911");
+        if !refused {
+            Callee::take(&mut world, PSAP_1);
+            world.close(PSAP_1);
+        }
+        world.expect(PSAP_2, "INVITE ");
+        assert!(world.event_kinds().contains(&"emergency.trunk_failed"));
+        world.forget_inbox();
+        world.dead = vec![addr(PBX), addr(PSAP_2), addr(PSAP_GLOBAL)];
+        // The chain is tried for a minute (EM-54).
+        world.pass(62_000);
+        world.all_gone();
+    }
+}
+
+/// RFC 3261 18.2.2: who rings answers through a new connection.
+#[test]
+fn a_call_that_rings_outlives_its_connection() {
+    let mut world = over_tcp();
+    let mut caller = Caller::dial(&mut world, "+12125551234");
+    world.expect(PBX, "SIP/2.0 100");
+    let callee = Callee::take(&mut world, CARRIER_A);
+    callee.reply(&mut world, "180 Ringing", "");
+    world.expect(PBX, "SIP/2.0 180");
+    world.close(CARRIER_A);
+    world.quiet();
+    callee.answer(&mut world);
+    world.expect(CARRIER_A, "ACK ");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    // A request inside the call that is lost with its connection is answered at once.
+    caller.request(&mut world, "INFO", "");
+    world.expect(CARRIER_A, "INFO ");
+    world.close(CARRIER_A);
+    world.expect(PBX, "SIP/2.0 503");
+    caller.request(&mut world, "BYE", "");
+    world.expect(PBX, "SIP/2.0 200");
+    world.expect(CARRIER_A, "BYE ");
+    world.close(CARRIER_A);
+    assert_eq!(world.engine.tables().calls, 0, "nobody is waited for");
+    world.all_gone();
+}
+
+/// Many requests share a connection; each hears of its end once, those that were answered not.
+#[test]
+fn a_shared_connection_takes_only_what_waits_with_it() {
+    let mut world = over_tcp();
+    let mut callees = Vec::new();
+    for n in 0..5 {
+        Caller::dial(&mut world, &format!("+1212555000{n}"));
+        callees.push(Callee::take(&mut world, CARRIER_A));
+    }
+    for place in [1, 3] {
+        callees[place].reply(&mut world, "180 Ringing", "");
+    }
+    callees[2].reply(&mut world, "486 Busy Here", "");
+    world.forget_inbox();
+    world.close(CARRIER_A);
+    for _ in 0..2 {
+        world.expect(CARRIER_B, "INVITE ");
+    }
+    world.quiet();
+    world.dead = vec![addr(PBX), addr(CARRIER_A), addr(CARRIER_B)];
+    // Those that ring have until timer C.
+    world.pass(190_000);
+    world.all_gone();
+}

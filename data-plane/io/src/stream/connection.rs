@@ -2,7 +2,7 @@
 
 use super::{CloseReason, StreamLimits};
 use crate::driver::Interest;
-use ravelin_engine::port::{ListenerId, Token};
+use ravelin_engine::port::{ListenerId, ShardId, Token};
 use ravelin_engine::time::Instant;
 use ravelin_wire::sip::StreamFramer;
 use std::collections::VecDeque;
@@ -64,12 +64,16 @@ pub(super) struct Read {
     pub end: bool,
 }
 
+#[derive(Clone, Copy)]
 pub(super) struct Outgoing<'a> {
+    /// Whose token it is.
+    pub from: ShardId,
     pub token: Token,
     pub bytes: &'a [u8],
 }
 
 struct Queued {
+    from: ShardId,
     token: Token,
     bytes: Vec<u8>,
 }
@@ -219,9 +223,9 @@ impl Connection {
         limits: &StreamLimits,
         outgoing: Outgoing<'_>,
     ) -> (Write, bool) {
-        let Outgoing { token, bytes } = outgoing;
+        let bytes = outgoing.bytes;
         if !self.is_writable() {
-            return (self.enqueue(limits, token, bytes), false);
+            return (self.enqueue(limits, outgoing), false);
         }
         let written = match self.write_some(bytes) {
             Ok(written) => written,
@@ -233,7 +237,7 @@ impl Connection {
         if written == bytes.len() {
             return (Write::Done, false);
         }
-        let outcome = self.enqueue(limits, token, bytes);
+        let outcome = self.enqueue(limits, outgoing);
         if matches!(outcome, Write::Queued) {
             self.written = written;
             self.write_by = Some(now + limits.write_deadline);
@@ -241,13 +245,14 @@ impl Connection {
         (outcome, true)
     }
 
-    fn enqueue(&mut self, limits: &StreamLimits, token: Token, bytes: &[u8]) -> Write {
+    fn enqueue(&mut self, limits: &StreamLimits, outgoing: Outgoing<'_>) -> Write {
+        let Outgoing { from, token, bytes } = outgoing;
         let room = limits.queue_bytes_max.saturating_sub(self.queue_bytes);
         if self.queue.len() >= limits.queue_messages_max || bytes.len() > room {
             return Write::Full;
         }
         self.queue_bytes += bytes.len();
-        self.queue.push_back(Queued { token, bytes: bytes.to_vec() });
+        self.queue.push_back(Queued { from, token, bytes: bytes.to_vec() });
         Write::Queued
     }
 
@@ -357,8 +362,8 @@ impl Connection {
         let _ = self.pipe.socket().shutdown(Shutdown::Both);
     }
 
-    /// Tokens of the messages that were not written whole.
-    pub(super) fn unsent(&self) -> impl Iterator<Item = Token> {
-        self.queue.iter().map(|queued| queued.token)
+    /// Tokens of the messages that were not written whole, and whose they are.
+    pub(super) fn unsent(&self) -> impl Iterator<Item = (ShardId, Token)> {
+        self.queue.iter().map(|queued| (queued.from, queued.token))
     }
 }

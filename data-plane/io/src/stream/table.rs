@@ -193,12 +193,12 @@ impl Streams {
                 self.by_source.remove(&connection.remote.ip());
             }
         }
-        for token in connection.unsent() {
+        for (from, token) in connection.unsent() {
             let error = match error.raw_os_error() {
                 Some(number) => io::Error::from_raw_os_error(number),
                 None => error.kind().into(),
             };
-            self.fail_send(token, error);
+            self.fail_send(from, token, error);
         }
         self.due.push_back(Due::Closed(flow));
     }

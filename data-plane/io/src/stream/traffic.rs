@@ -1,7 +1,7 @@
 //! Bytes in and out of connections.
 
 use super::connection::{Outgoing, Read, State, Write};
-use super::{CloseReason, PONG, StreamEvent, Streams};
+use super::{CloseReason, Due, PONG, StreamEvent, Streams};
 use crate::driver::{Driver, Ready};
 use ravelin_engine::port::{FlowId, Local, Meta, Token};
 use ravelin_engine::time::Instant;
@@ -9,28 +9,32 @@ use ravelin_wire::sip::Frame;
 use std::io;
 
 impl Streams {
+    /// Writes a message, or queues what finds no room. Returns the connection; a message that could
+    /// not be taken ends its connection.
     pub(super) fn write(
         &mut self,
         now: Instant,
         driver: &mut dyn Driver,
         slot: u32,
-        token: Token,
-        bytes: &[u8],
-    ) {
-        let over = self.held_bytes + bytes.len() > self.limits.held_bytes_max;
+        outgoing: Outgoing<'_>,
+    ) -> io::Result<FlowId> {
+        let bytes = outgoing.bytes.len();
+        let over = self.held_bytes + bytes > self.limits.held_bytes_max;
         let limits = self.limits;
-        let Some(connection) = self.connection(slot) else { return };
+        let gone = || io::Error::from(io::ErrorKind::NotConnected);
+        let generation = self.slots.get(slot as usize).ok_or_else(gone)?.generation;
+        let connection = self.connection(slot).ok_or_else(gone)?;
         let (outcome, waits) = if over && !connection.is_writable() {
             (Write::Full, false)
         } else {
-            connection.write(now, &limits, Outgoing { token, bytes })
+            connection.write(now, &limits, outgoing)
         };
         let deadline = connection.deadline();
         self.settle(slot);
         match outcome {
-            Write::Done => self.stats.count_sent(bytes.len()),
+            Write::Done => self.stats.count_sent(bytes),
             Write::Queued => {
-                self.stats.count_sent(bytes.len());
+                self.stats.count_sent(bytes);
                 self.check_by(deadline);
                 if waits {
                     self.rewatch(driver, slot);
@@ -38,14 +42,15 @@ impl Streams {
             }
             Write::Full => {
                 // The peer does not read. Dropping single messages would only hide it.
-                self.fail_send(token, io::ErrorKind::StorageFull.into());
                 self.end(driver, slot, CloseReason::QueueFull);
+                return Err(io::ErrorKind::StorageFull.into());
             }
             Write::Broken(error) => {
-                self.fail_send(token, error);
                 self.end(driver, slot, CloseReason::Error);
+                return Err(error);
             }
         }
+        Ok(FlowId { shard: self.shard, slot, generation })
     }
 
     /// Brings the sum of held bytes up to date. True if this connection holds more than before.
@@ -133,7 +138,7 @@ impl Streams {
                 }
                 Ok(Some(Frame::Ping)) => {
                     self.stats.pings += 1;
-                    let pong = Outgoing { token: Token::default(), bytes: PONG };
+                    let pong = Outgoing { from: self.shard, token: Token::default(), bytes: PONG };
                     match connection.write(now, &self.limits, pong).0 {
                         Write::Done | Write::Queued => {}
                         Write::Full => reason = Some(CloseReason::QueueFull),
@@ -159,6 +164,7 @@ impl Streams {
         if connection.state() == State::Draining {
             // Answers may still go out on it; requests take another one.
             self.by_remote.remove(&(listener, source));
+            self.due.push_back(Due::Ended(flow));
         }
         (messages, reason)
     }

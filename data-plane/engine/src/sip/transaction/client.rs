@@ -12,7 +12,7 @@ use crate::{
     counters::MethodLabel,
     ids::BranchText,
     limits::UDP_REQUEST_BYTES_MAX,
-    port::{Egress, ListenerId, Token},
+    port::{Egress, FlowId, ListenerId, Token},
     sip::reply::write_cseq,
     time::Instant,
     timer::{ClientTimer, Timer, TimerId},
@@ -56,8 +56,8 @@ pub(super) struct Client {
     timeout: TimerId,
     generation: u32,
     interval_ms: u32,
-    /// Index in `Layer::unanswered`, or [`NOWHERE`].
-    unanswered_at: u32,
+    /// Place in `Layer::unanswered` (UDP) or in the list of its connection, or [`NOWHERE`].
+    listed_at: u32,
     cancel: Cancel,
     state: State,
     method: MethodLabel,
@@ -142,7 +142,7 @@ impl Layer {
             timeout: TimerId::NEVER,
             generation,
             interval_ms: millis(self.limits.t1),
-            unanswered_at: NOWHERE,
+            listed_at: NOWHERE,
             cancel: cancels.map_or(Cancel::No, |(slot, _)| Cancel::Of(slot)),
             state: State::Reserved,
             method: MethodLabel::Other,
@@ -214,8 +214,10 @@ impl Layer {
         if !entry.reliable() {
             entry.interval_ms = millis(limits.t1);
             entry.retransmit = ctx.wheel.insert(now + limits.t1, timer(ClientTimer::Retransmit));
-            entry.unanswered_at = u32::try_from(self.unanswered.len()).unwrap_or(NOWHERE);
+            entry.listed_at = u32::try_from(self.unanswered.len()).unwrap_or(NOWHERE);
             self.unanswered.push(slot);
+        } else if let Egress::Flow { flow, .. } = entry.egress {
+            entry.listed_at = self.waiting.add(flow, slot);
         }
     }
 
@@ -237,7 +239,7 @@ impl Layer {
         let internal = entry.is_internal();
         match (entry.state, code) {
             (State::Unanswered | State::Proceeding, 100..=199) => {
-                self.provisional(now, slot, ctx);
+                self.provisional(now, slot, code, ctx);
                 if internal {
                     ClientEvent::Absorbed
                 } else {
@@ -285,8 +287,13 @@ impl Layer {
         }
     }
 
-    fn provisional(&mut self, now: Instant, slot: u32, ctx: &mut Ctx<'_>) {
-        self.answered(slot);
+    fn provisional(&mut self, now: Instant, slot: u32, code: u16, ctx: &mut Ctx<'_>) {
+        let Some(entry) = self.clients.get(slot as usize) else { return };
+        // Who rings may answer through a connection of its own when ours has ended (RFC 3261
+        // 18.2.2); who only said 100 is left for the next target then.
+        if !entry.reliable() || entry.is_invite() && code > 100 {
+            self.unlist(slot);
+        }
         let Some(entry) = self.clients.get_mut(slot as usize) else { return };
         let first = entry.state == State::Unanswered;
         entry.state = State::Proceeding;
@@ -309,7 +316,7 @@ impl Layer {
         response: &Message<'_>,
         ctx: &mut Ctx<'_>,
     ) {
-        self.answered(slot);
+        self.unlist(slot);
         let limits = self.limits;
         let Some(entry) = self.clients.get_mut(slot as usize) else { return };
         ctx.wheel.cancel(entry.retransmit);
@@ -474,11 +481,24 @@ impl Layer {
         if entry_token(slot, entry) != token || entry.state != State::Unanswered {
             return None;
         }
-        let fallback = entry.rare.as_mut().and_then(|rare| rare.fallback.take());
+        self.undelivered(now, slot, ctx)
+    }
+
+    /// The way of a transaction broke: the other one is taken if there is one.
+    fn undelivered(&mut self, now: Instant, slot: u32, ctx: &mut Ctx<'_>) -> Option<TuEvent> {
+        self.unlist(slot);
+        let entry = self.clients.get_mut(slot as usize)?;
+        let fallback = entry
+            .rare
+            .as_mut()
+            .filter(|_| entry.state == State::Unanswered)
+            .and_then(|rare| rare.fallback.take());
         let Some((listener, to)) = fallback else {
             return self.transport_error(slot, ctx);
         };
-        if let Egress::Connect { to: refused, .. } = entry.egress {
+        if let Egress::Connect { to: refused, .. }
+        | Egress::Flow { or_connect: Some((_, refused)), .. } = entry.egress
+        {
             self.refused_tcp.add(now, refused);
         }
         ctx.counters.tcp_for_size_failed += 1;
@@ -486,9 +506,45 @@ impl Layer {
         if !set_via_transport(entry.message.bytes_mut(), b"UDP") {
             return self.transport_error(slot, ctx);
         }
-        ctx.tx.push(entry.egress, token, entry.message.bytes());
+        ctx.tx.push(entry.egress, entry_token(slot, entry), entry.message.bytes());
         self.start(now, slot, ctx);
         None
+    }
+
+    /// The stream connection that took the request with `token`: its answer comes through there.
+    pub fn sent_through(&mut self, token: Token, flow: FlowId) {
+        let Ok(slot) = u32::try_from(token.0 >> 32) else { return };
+        let Some(entry) = self.clients.get(slot as usize) else { return };
+        let waits = matches!(entry.state, State::Unanswered | State::Proceeding);
+        if !waits || entry_token(slot, entry) != token {
+            return;
+        }
+        let or_connect = match entry.egress {
+            Egress::Connect { listener, to, .. } => Some((listener, to)),
+            Egress::Flow { flow: known, .. } if known == flow => return,
+            Egress::Flow { or_connect, .. } => or_connect,
+            Egress::Udp { .. } | Egress::Media { .. } => return,
+        };
+        self.unlist(slot);
+        let Some(entry) = self.clients.get_mut(slot as usize) else { return };
+        entry.egress = Egress::Flow { flow, or_connect };
+        entry.listed_at = self.waiting.add(flow, slot);
+    }
+
+    /// Nothing more comes from a stream connection: ends what waits for an answer on it.
+    pub fn flow_closed(
+        &mut self,
+        now: Instant,
+        flow: FlowId,
+        ctx: &mut Ctx<'_>,
+        events: &mut Vec<TuEvent>,
+    ) {
+        while let Some(slot) = self.waiting.pop(flow) {
+            if let Some(entry) = self.clients.get_mut(slot as usize) {
+                entry.listed_at = NOWHERE;
+            }
+            events.extend(self.undelivered(now, slot, ctx));
+        }
     }
 
     /// `to` cannot be reached from `listener` by UDP (an ICMP error): ends what waits for a first
@@ -521,21 +577,28 @@ impl Layer {
         (!internal).then_some(TuEvent::TransportError { owner, client })
     }
 
-    /// Takes a transaction off the list of those without an answer.
-    fn answered(&mut self, slot: u32) {
+    /// Takes a transaction off the list of those that a broken way concerns.
+    fn unlist(&mut self, slot: u32) {
         let Some(entry) = self.clients.get_mut(slot as usize) else { return };
-        let at = std::mem::replace(&mut entry.unanswered_at, NOWHERE);
-        if (at as usize) < self.unanswered.len() {
+        let at = std::mem::replace(&mut entry.listed_at, NOWHERE);
+        if at == NOWHERE {
+            return;
+        }
+        let moved = if let Egress::Flow { flow, .. } = entry.egress {
+            self.waiting.remove(flow, at)
+        } else if (at as usize) < self.unanswered.len() {
             self.unanswered.swap_remove(at as usize);
-            let moved = self.unanswered.get(at as usize);
-            if let Some(moved) = moved.and_then(|slot| self.clients.get_mut(*slot as usize)) {
-                moved.unanswered_at = at;
-            }
+            self.unanswered.get(at as usize).copied()
+        } else {
+            None
+        };
+        if let Some(moved) = moved.and_then(|slot| self.clients.get_mut(slot as usize)) {
+            moved.listed_at = at;
         }
     }
 
     fn remove_client(&mut self, slot: u32, ctx: &mut Ctx<'_>) {
-        self.answered(slot);
+        self.unlist(slot);
         let Some(entry) = self.clients.try_remove(slot as usize) else { return };
         ctx.wheel.cancel(entry.retransmit);
         ctx.wheel.cancel(entry.timeout);

@@ -8,6 +8,7 @@
 
 mod buffers;
 mod client;
+mod flows;
 mod server;
 mod size;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use crate::{
 
 use buffers::Buffers;
 use client::Client;
+use flows::Waiting;
 use server::Server;
 use size::RefusedTargets;
 
@@ -208,6 +210,8 @@ pub struct Layer {
     generation: u32,
     /// Clients over UDP that have had no response yet: whom an ICMP error may concern.
     unanswered: Vec<u32>,
+    /// Clients whose answer comes through a stream connection, or never if that ends.
+    waiting: Waiting,
     buffers: Buffers,
     refused_tcp: RefusedTargets,
 }
@@ -225,6 +229,7 @@ impl Layer {
             key: seed.shard_key(b"server transactions", shard),
             generation: 0,
             unanswered: Vec::new(),
+            waiting: Waiting::default(),
             buffers: Buffers::default(),
             refused_tcp: RefusedTargets::default(),
         }

@@ -35,6 +35,7 @@ struct World {
     acknowledged: bool,
     unacknowledged: bool,
     asked: u32,
+    cancelled: bool,
 }
 
 impl World {
@@ -50,6 +51,7 @@ impl World {
             acknowledged: false,
             unacknowledged: false,
             asked: 0,
+            cancelled: false,
         }
     }
 
@@ -69,7 +71,7 @@ impl World {
     }
 
     fn run(&mut self, method: &str, code: u16) {
-        let (_, request) = self.caller.request(method, udp(), 1);
+        let (client, request) = self.caller.request(method, udp(), 1);
         // `request` takes what it sent; it goes on the wire like everything else.
         self.caller.tx.push(udp(), Token::default(), &request.bytes);
         self.carry(true);
@@ -77,7 +79,16 @@ impl World {
         loop {
             let wire = self.wire.keys().next().map(|key| Instant::from_millis(key.0));
             let timers = [self.caller.wheel.next_deadline(), self.callee.wheel.next_deadline()];
-            let Some(next) = timers.into_iter().chain([wire]).flatten().min() else { break };
+            let Some(next) = timers.into_iter().chain([wire]).flatten().min() else {
+                if self.outcome.is_some() || std::mem::replace(&mut self.cancelled, true) {
+                    break;
+                }
+                // A provisional response came and nothing after it: the TU's timer C ends that.
+                let caller = &mut self.caller;
+                caller.layer.cancel(caller.now, client, b"", ctx!(caller));
+                self.carry(true);
+                continue;
+            };
             for side in [&mut self.caller, &mut self.callee] {
                 side.now = side.now.max(next);
             }
@@ -121,7 +132,7 @@ impl World {
                 }
             }
             ServerEvent::Ack { .. } => self.acknowledged = true,
-            ServerEvent::Retransmission => {}
+            ServerEvent::Retransmission | ServerEvent::Cancel { invite: None, .. } => {}
             other => panic!("{other:?}"),
         }
         self.carry(false);
@@ -191,6 +202,7 @@ proptest! {
     ) {
         let mut world = World::new(seed, loss);
         world.run(method, code);
+        prop_assert!(!world.cancelled || method == "INVITE" && loss >= 30);
         prop_assert!(world.asked <= 1);
         prop_assert!(world.outcome.is_some());
         if loss <= 5 {
