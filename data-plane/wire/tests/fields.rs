@@ -78,6 +78,7 @@ fn uris() {
     let tel = parse("tel:+1-(313).555-0911;phone-context=example.com").unwrap();
     assert_eq!((tel.scheme, tel.user), (Scheme::Tel, Some(&b"+1-(313).555-0911"[..])));
     assert_eq!(tel.params.get(b"phone-context"), Some(&b"example.com"[..]));
+    assert!(parse("tel:*21#A").is_some() && parse("sip:a@[2001:db8:::192.0.2.1]").is_some());
     assert_eq!(parse("tel:911").unwrap().user_number(), Some(&b"911"[..]));
     assert_eq!(parse("urn:service:sos").unwrap().opaque, b"service:sos");
     assert_eq!(parse("URN:Service:SOS.fire").unwrap().scheme, Scheme::Urn);
@@ -125,7 +126,13 @@ fn uris() {
         "sip:<a>@h",
         "sip:a@b@c",
         "sip:ä@h",
+        "sip:a@[:::]",
+        "sip:a@[1:::2]",
+        "sip:a@[2001:db8:::1:192.0.2.1]",
         "tel:12a4g",
+        "tel:+1ABC",
+        "tel:+1*23",
+        "tel:+1#",
         "tel:-",
         "tel:+;x",
         "urn:x",

@@ -297,6 +297,10 @@ fn contacts() {
     }
     assert!(forwarded(&with("REGISTER", two)).is_ok());
     assert!(forwarded(&with("REGISTER", "Contact: *\r\n")).is_ok());
+    for mixed in ["*, <sip:a@b>", "<sip:a@b>, *", "*, *", "*\r\nm: <sip:a@b>"] {
+        let bytes = with("REGISTER", &format!("Contact: {mixed}\r\n"));
+        assert_eq!(refused(&bytes), ErrorKind::Contact, "{mixed}");
+    }
     assert!(forwarded(&with("INVITE", "Contact: \"a,b\" <sip:c@d>\r\n")).is_ok());
     for bad in
         ["<sip:a@b>,", ",<sip:a@b>", "sip:a@b?x=y", "<sip:a@b", "<sip:a@b> x", "\"a <sip:a@b>"]

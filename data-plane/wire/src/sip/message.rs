@@ -290,6 +290,8 @@ struct Fields<'a> {
     via: Option<Via<'a>>,
     via_count: usize,
     contacts: usize,
+    /// One of them is `*`.
+    any_contact: bool,
     contact: Option<NameAddr<'a>>,
     content: Option<ContentType<'a>>,
     max_forwards: Option<u8>,
@@ -389,9 +391,10 @@ impl<'a> Fields<'a> {
             if self.contacts > LIST_MAX_COUNT {
                 return Err(ErrorKind::Contact);
             }
-            let star = element == b"*"
-                && matches!(start, StartLine::Request { method: Method::Register, .. });
-            if star {
+            if element == b"*"
+                && matches!(start, StartLine::Request { method: Method::Register, .. })
+            {
+                self.any_contact = true;
                 continue;
             }
             let mut other = None;
@@ -421,8 +424,14 @@ impl<'a> Fields<'a> {
             let unknown = method.is_other();
             return Err(if unknown { ErrorKind::CSeqMethodUnknown } else { ErrorKind::CSeqMethod });
         }
-        if self.contacts > 1 && is_one_contact(start, cseq.method) {
-            return Err(ErrorKind::ContactCount);
+        if self.contacts > 1 {
+            if is_one_contact(start, cseq.method) {
+                return Err(ErrorKind::ContactCount);
+            }
+            // `*` stands alone (RFC 3261 25.1, 10.2.2).
+            if self.any_contact {
+                return Err(ErrorKind::Contact);
+            }
         }
         Ok(Message {
             raw,

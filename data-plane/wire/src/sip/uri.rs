@@ -187,9 +187,12 @@ impl<'a> Uri<'a> {
         let mut uri = Self::opaque(Scheme::Tel, opaque);
         let end = memchr::memchr(b';', opaque).unwrap_or(opaque.len());
         let (number, params) = split(opaque, end);
+        // A global number has digits only, a local one also what a telephone can send (RFC 3966 3).
+        let global = number.first() == Some(&b'+');
         let digits = number.strip_prefix(b"+").unwrap_or(number);
         let visual = |c: &u8| matches!(c, b'-' | b'.' | b'(' | b')');
-        let digit = |c: &u8| c.is_ascii_hexdigit() || matches!(c, b'*' | b'#');
+        let local = |c: &u8| c.is_ascii_hexdigit() || matches!(c, b'*' | b'#');
+        let digit = |c: &u8| c.is_ascii_digit() || !global && local(c);
         if !digits.iter().all(|c| visual(c) || digit(c)) || !digits.iter().any(digit) {
             return None;
         }
@@ -383,6 +386,7 @@ pub fn parse_ipv6(s: &[u8]) -> Option<Ipv6Addr> {
         return Some(ip);
     }
     let (head, tail) = text.split_once(":::")?;
+    parse_ipv4(tail.as_bytes())?;
     // 45 octets hold the longest IPv6 text.
     let mut fixed = [0u8; 45];
     let mut len = 0;
