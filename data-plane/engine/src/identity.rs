@@ -6,11 +6,15 @@ use std::sync::Arc;
 use ravelin_policy::AttestationLevel;
 use ravelin_stir::{
     batch::{SignBatch, sign_batch, verify_batch},
+    passport::MediaKeys,
     sign::{Attest, SignRequest},
     tn::{Parties, Party, UserIsTn, parties},
     verify::{Profile, Verdict, VerifyRequest},
 };
-use ravelin_wire::sip::{HeaderName, Message, NameAddr, parse_date};
+use ravelin_wire::{
+    sdp::fingerprints,
+    sip::{HeaderName, Message, NameAddr, parse_date},
+};
 use smallvec::SmallVec;
 
 use crate::loadout::Loadout;
@@ -54,6 +58,7 @@ pub struct VerifyJob {
     to: Parties,
     request_uri: Parties,
     date: Option<u64>,
+    media_keys: MediaKeys,
     now_unix: u64,
     profile: Profile,
 }
@@ -80,10 +85,18 @@ impl VerifyJob {
             to: uris(invite.to().uri),
             request_uri: uris(invite.request_uri().unwrap_or_default()),
             date: invite.header(HeaderName::Date).and_then(parse_date),
+            media_keys: media_keys(invite),
             now_unix,
             profile: Profile::default(),
         }
     }
+}
+
+/// Fingerprints of the SDP in the body, alone or in a multipart: what `mky` claims are about.
+fn media_keys(invite: &Message<'_>) -> MediaKeys {
+    let sdp =
+        invite.content().and_then(|kind| kind.find_part(invite.body(), b"application", b"sdp"));
+    MediaKeys::of_sdp(fingerprints(sdp.map_or(&[][..], |part| part.body)))
 }
 
 /// The jobs of one turn. Take them, run them anywhere, hand the results back; again until there are
@@ -146,6 +159,7 @@ impl Jobs {
                 to: &job.to,
                 request_uri: &job.request_uri,
                 date: job.date,
+                media_keys: Some(&job.media_keys),
                 now_unix: job.now_unix,
                 profile: &job.profile,
             };

@@ -19,6 +19,8 @@ pub const JSON_DEPTH_MAX: usize = 8;
 pub const JSON_MEMBERS_MAX: usize = 64;
 /// Values in `dest.tn` and `dest.uri` together.
 pub const DEST_VALUES_MAX: usize = 64;
+/// Distinct fingerprints of one offer, and of one `mky` claim (ST-73).
+pub const MEDIA_KEYS_MAX: usize = 32;
 /// Octets of an x5u or info URL (ST-49).
 pub const X5U_BYTES_MAX: usize = 1024;
 /// Digits of an international number (E.164; ST-14).

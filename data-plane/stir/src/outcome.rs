@@ -202,6 +202,10 @@ reasons! {
     ClaimOpt => BadToken, "claim_opt";
     ClaimRph => BadToken, "claim_rph";
     ClaimRcd => BadToken, "claim_rcd";
+    /// `mky` is no list of media keys (RFC 8225 5.2.2).
+    ClaimMky => BadToken, "claim_mky";
+    /// The fingerprints in the SDP are not the signed ones (RFC 8224 4.1; ST-73).
+    MediaKeyMismatch => BadToken, "media_key_mismatch";
     /// The signature is not 64 octets of r and s.
     SignatureForm => BadToken, "signature_form";
     /// The signature is not by the key of the certificate.

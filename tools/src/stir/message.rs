@@ -2,8 +2,14 @@
 //! that the parser refuses (a capture with bare line feeds, say) is taken apart leniently, so that
 //! its Identity header gets a verdict all the same; the caller is told.
 
-use ravelin_stir::tn::{Parties, UserIsTn, parties};
-use ravelin_wire::sip::{Framing, HeaderName, Message, NameAddr, parse_date};
+use ravelin_stir::{
+    passport::MediaKeys,
+    tn::{Parties, UserIsTn, parties},
+};
+use ravelin_wire::{
+    sdp::fingerprints,
+    sip::{ContentType, Framing, HeaderName, Message, NameAddr, parse_date},
+};
 
 /// Identity-related parts of a request.
 pub(super) struct Request {
@@ -12,6 +18,8 @@ pub(super) struct Request {
     pub(super) to: Parties,
     pub(super) request_uri: Parties,
     pub(super) date: Option<u64>,
+    /// Fingerprints in the SDP.
+    pub(super) media_keys: Option<MediaKeys>,
     /// Why the data plane would refuse the message as a whole.
     pub(super) refused: Option<&'static str>,
 }
@@ -45,6 +53,7 @@ pub(super) fn read(bytes: &[u8], rules: Rules) -> Option<Request> {
                     to: message.to().uri.to_vec(),
                 },
                 message.header(HeaderName::Date),
+                Some(media_keys(message.content(), message.body())),
                 rules,
             ))
         }
@@ -70,6 +79,7 @@ impl Request {
         request_uri: &[u8],
         addresses: Addresses,
         date: Option<&[u8]>,
+        media_keys: Option<MediaKeys>,
         rules: Rules,
     ) -> Self {
         let asserted: Vec<Vec<u8>> =
@@ -82,6 +92,7 @@ impl Request {
             to: parties(&addresses.to),
             request_uri: parties(request_uri),
             date: date.and_then(parse_date),
+            media_keys,
             refused: None,
         }
     }
@@ -89,6 +100,12 @@ impl Request {
 
 fn uri_of(value: &[u8]) -> Option<Vec<u8>> {
     NameAddr::parse(value).map(|address| address.uri.to_vec())
+}
+
+/// Fingerprints of the SDP in a body, alone or in a multipart.
+fn media_keys(content: Option<ContentType<'_>>, body: &[u8]) -> MediaKeys {
+    let sdp = content.and_then(|kind| kind.find_part(body, b"application", b"sdp"));
+    MediaKeys::of_sdp(fingerprints(sdp.map_or(&[][..], |part| part.body)))
 }
 
 /// Header lines by name, folds joined, either line ending.
@@ -128,6 +145,8 @@ fn lenient(bytes: &[u8], rules: Rules) -> Option<Request> {
             to: uri("to", "t").unwrap_or_default(),
         },
         all("date", "").first().map(Vec::as_slice),
+        // Where such a message has its body is a guess.
+        None,
         rules,
     ))
 }

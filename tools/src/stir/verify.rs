@@ -232,6 +232,7 @@ impl VerifyArgs {
                 to: &request.to,
                 request_uri: &request.request_uri,
                 date: request.date,
+                media_keys: request.media_keys.as_ref(),
                 now_unix: self.trust.now_unix(),
                 profile,
             },

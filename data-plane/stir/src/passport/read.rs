@@ -8,6 +8,7 @@ use crate::base64;
 use crate::json::{self, Value};
 use crate::limits::{DEST_VALUES_MAX, JOSE_BYTES_MAX, PAYLOAD_BYTES_MAX, URI_BYTES_MAX};
 use crate::outcome::Reason;
+use crate::passport::media_keys::MediaKeys;
 use crate::sign::Attest;
 use crate::tn::{Party, Tn, UserIsTn, canonicalise, parties};
 
@@ -81,6 +82,8 @@ pub struct Claims {
     pub div: Option<Party>,
     /// `div-o` only: the inner token.
     pub opt: Option<Box<str>>,
+    /// Fingerprints of the offer (ST-73).
+    pub mky: Option<MediaKeys>,
     /// A number was not in canonical form (ST-15).
     pub not_canonical: bool,
 }
@@ -92,7 +95,8 @@ pub struct Passport<'a> {
     pub claims: Claims,
     /// The octets that the signature covers.
     pub signed: &'a [u8],
-    pub signature: [u8; SIGNATURE_BYTES],
+    /// None: not 64 octets, so it is by no P-256 key.
+    pub signature: Option<[u8; SIGNATURE_BYTES]>,
     payload: Vec<u8>,
 }
 
@@ -113,7 +117,12 @@ impl<'a> Passport<'a> {
     pub fn read(token: &'a [u8], jose: Jose) -> Result<Self, Reason> {
         let (header, payload_text, signature_text) = split(token)?;
         let signed = token.get(..=header.len() + payload_text.len()).ok_or(Reason::Base64)?;
-        let signature = read_signature(signature_text)?;
+        let signature = match read_signature(signature_text) {
+            Ok(signature) => Some(signature),
+            // The key of the certificate may be to blame, which is for the certificate to say.
+            Err(Reason::SignatureForm) => None,
+            Err(reason) => return Err(reason),
+        };
         let payload = decode(payload_text, PAYLOAD_BYTES_MAX, Reason::PayloadTooLong)?;
         let claims = read_claims(&payload, jose.passport_type)?;
         Ok(Self { jose, claims, signed, signature, payload })
@@ -195,6 +204,7 @@ fn read_claims(octets: &[u8], passport_type: Type) -> Result<Claims, Reason> {
     let members = value.members().ok_or(Reason::PayloadSyntax)?;
     let (mut orig, mut dest, mut iat) = (None, None, None);
     let (mut attest, mut origid, mut div, mut opt) = (None, None, None, None);
+    let mut mky = None;
     let mut not_canonical = false;
     for (name, value) in members {
         match name.as_ref() {
@@ -205,6 +215,7 @@ fn read_claims(octets: &[u8], passport_type: Type) -> Result<Claims, Reason> {
             "origid" => origid = value.string(),
             "div" => div = one_party(value, &mut not_canonical),
             "opt" => opt = Some(value.string().ok_or(Reason::ClaimOpt)?),
+            "mky" => mky = Some(MediaKeys::of_claim(value).ok_or(Reason::ClaimMky)?),
             _ => {}
         }
     }
@@ -222,6 +233,7 @@ fn read_claims(octets: &[u8], passport_type: Type) -> Result<Claims, Reason> {
         origid: if shaken { Some(origid.ok_or(Reason::ClaimOrigid)?.into()) } else { None },
         div: if diverted { Some(div.ok_or(Reason::ClaimDiv)?) } else { None },
         opt: opt.filter(|_| diverted).map(Into::into),
+        mky,
         not_canonical,
     })
 }

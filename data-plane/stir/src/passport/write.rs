@@ -3,6 +3,7 @@
 
 use crate::base64;
 use crate::json::{push_hex, push_number, push_string};
+use crate::passport::media_keys::MediaKeys;
 use crate::passport::read::Type;
 use crate::sign::Attest;
 use crate::tn::Party;
@@ -42,11 +43,15 @@ pub fn push_shaken(
 }
 
 /// Appends the payload of a base PASSporT: what a compact form stands for (RFC 8225 7).
-pub fn push_base(orig: &Party, dest: &[Party], iat: u64, out: &mut Vec<u8>) {
+pub fn push_base(orig: &Party, dest: &[Party], iat: u64, keys: &MediaKeys, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"dest\":");
     push_dest(dest, out);
     out.extend_from_slice(b",\"iat\":");
     push_number(iat, out);
+    if !keys.is_empty() {
+        out.extend_from_slice(b",\"mky\":");
+        keys.write(out);
+    }
     out.extend_from_slice(b",\"orig\":");
     push_party(orig, out);
     out.push(b'}');

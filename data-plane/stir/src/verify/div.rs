@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use super::token::{
-    Token, any_equal, check_credential, check_date, check_fresh, check_orig, verdict,
+    Token, any_equal, check_credential, check_date, check_fresh, check_orig, credential, verdict,
 };
 use super::{Verdict, VerifyRequest};
 use crate::limits::DIV_CHAIN_MAX;
@@ -110,10 +110,9 @@ fn judge_chain(trust: &Trust, request: &VerifyRequest<'_>, chain: &Chain<'_, '_>
         }
         check_date(request, outermost.claims.iat)?;
         check_orig(request, &outermost.claims.orig)?;
-        chain.iter().try_for_each(|token| {
-            let credential = trust.chain(&token.jose.x5u, request.now_unix)?;
-            check_credential(credential, token)
-        })
+        chain
+            .iter()
+            .try_for_each(|token| check_credential(credential(trust, request, token)?, token))
     };
     let reason = judged().err().unwrap_or(Reason::ValidDiv);
     verdict(reason, trust, request, innermost)
@@ -145,8 +144,7 @@ fn judge_inner(
     token: &Passport<'_>,
     left: u8,
 ) -> Result<(), Reason> {
-    let credential = trust.chain(&token.jose.x5u, request.now_unix)?;
-    check_credential(credential, token)?;
+    check_credential(credential(trust, request, token)?, token)?;
     let (Some(div), Some(opt)) = (&token.claims.div, &token.claims.opt) else { return Ok(()) };
     let left = left.checked_sub(1).ok_or(Reason::DivTooLong)?;
     let jose = Passport::jose(opt.as_bytes(), request.profile.jose_strict)?

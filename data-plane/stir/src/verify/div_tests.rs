@@ -241,3 +241,25 @@ fn nested() {
     let div_inside = wrap(&token(&set.div(CALLER, 3, "1", NOW)), 1, "2", CALLER);
     assert_eq!(set.reason("2", &[div_inside]), "div_incomplete");
 }
+
+/// A div token that does not read leaves the target as uncovered as one that does not fit.
+#[test]
+fn a_broken_div_token_is_a_div_token() {
+    let fixture = Fixture::new(2);
+    let original = fixture.shaken(CALLER, "1", NOW);
+    let sound = div_claims(CALLER, 1, "2", NOW);
+    let payloads = [
+        (sound.replace(r#""div""#, r#""dip""#), "claim_div"),
+        (sound.replace(r#""iat""#, r#""opt":"x","iat""#), "claim_opt"),
+        (sound.replace(r#""iat""#, r#""tai""#), "claim_iat"),
+    ];
+    let ignoring = Profile { div_incomplete_ignored: true, ..Profile::DEFAULT };
+    for (payload, reason) in payloads {
+        let broken = fixture.sign(1, "div", &payload);
+        let both = [original.clone(), broken];
+        assert_eq!(fixture.judge("2", &both, &Profile::DEFAULT).reason.label(), reason);
+        assert_eq!(fixture.judge("2", &both, &ignoring).reason.label(), "valid");
+        // The original token covers its own target, whatever else there is.
+        assert_eq!(fixture.judge("1", &both, &Profile::DEFAULT).reason.label(), "valid");
+    }
+}

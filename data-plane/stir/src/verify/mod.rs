@@ -11,6 +11,7 @@ use self::token::Token;
 use crate::identity::elements;
 use crate::limits;
 use crate::outcome::{Outcome, Reason, Verstat};
+use crate::passport::MediaKeys;
 use crate::passport::read::Type;
 use crate::sign::Attest;
 use crate::tn::Party;
@@ -82,6 +83,9 @@ pub struct VerifyRequest<'a> {
     pub request_uri: &'a [Party],
     /// The Date header, seconds since 1970-01-01.
     pub date: Option<u64>,
+    /// The fingerprints in the request's SDP; empty if there are none. `None`: the body has not
+    /// been looked at, and `mky` claims are not compared.
+    pub media_keys: Option<&'a MediaKeys>,
     /// Seconds since 1970-01-01.
     pub now_unix: u64,
     pub profile: &'a Profile,
@@ -96,6 +100,7 @@ impl Default for VerifyRequest<'_> {
             to: &[],
             request_uri: &[],
             date: None,
+            media_keys: None,
             now_unix: 0,
             profile: &Profile::DEFAULT,
         }
@@ -160,6 +165,8 @@ pub fn verify(trust: &Trust, request: &VerifyRequest<'_>) -> Verdict {
     let mut worst: Option<Verdict> = None;
     let mut seen: SmallVec<[&[u8]; 4]> = SmallVec::new();
     let mut octets = 0usize;
+    // A div token that does not even read.
+    let mut broken_div: Option<Verdict> = None;
     for value in request.identities {
         octets = octets.saturating_add(value.len());
         if octets > limits::IDENTITY_TOTAL_BYTES_MAX {
@@ -179,7 +186,12 @@ pub fn verify(trust: &Trust, request: &VerifyRequest<'_>) -> Verdict {
             match Token::read(element, request.profile) {
                 Ok(Some(token)) => tokens.push(token),
                 Ok(None) => keep_worse(&mut worst, Verdict::of(Reason::PptUnsupported)),
-                Err(reason) => keep_worse(&mut worst, Verdict::of(reason)),
+                Err(reason) => {
+                    if Token::names_div(element, request.profile) {
+                        broken_div.get_or_insert_with(|| Verdict::of(reason));
+                    }
+                    keep_worse(&mut worst, Verdict::of(reason));
+                }
             }
         }
         if empty {
@@ -187,8 +199,9 @@ pub fn verify(trust: &Trust, request: &VerifyRequest<'_>) -> Verdict {
         }
     }
     let diverted = tokens.iter().any(|token| token.passport_type() == Type::Div);
-    if diverted {
-        let chain = div::judge(trust, request, &tokens);
+    if diverted || broken_div.is_some() {
+        let chain = if diverted { Some(div::judge(trust, request, &tokens)) } else { broken_div };
+        let chain = chain.unwrap_or_else(|| Verdict::of(Reason::DivIncomplete));
         let alone = request.profile.div_incomplete_ignored
             || tokens.iter().any(|token| token.covers_request_uri(request));
         if chain.outcome() == Outcome::Passed || !alone {

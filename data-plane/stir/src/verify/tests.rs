@@ -523,3 +523,92 @@ proptest! {
         prop_assert_ne!(got, "valid");
     }
 }
+
+/// A signature of another length: the certificate is to blame if its key is not on P-256 (ST-12).
+#[test]
+fn a_wrong_key_is_named_before_the_form_of_its_signature() {
+    let forger = Forger::new();
+    let mut value = forge(&forger.key_pem, JOSE, &payload(), "");
+    let dot = value.iter().rposition(|octet| *octet == b'.').unwrap();
+    value.truncate(dot + 1);
+    crate::base64::encode_url(&[7; 96], &mut value);
+    value.extend_from_slice(PARAMS.as_bytes());
+    assert_eq!(reason(&forger.trust, &value), "signature_form");
+    assert_eq!(reason(&Trust::default(), &value), "signature_form");
+    let root = Ca::root(&Wish::ca("root"));
+    let other = root.issue(&Wish { algorithm: &rcgen::PKCS_ECDSA_P384_SHA384, ..Wish::spc() });
+    assert_eq!(reason(&trust(&[&root], &[(X5U, &other.pem)]), &value), "key_type");
+}
+
+/// `mky` and the fingerprints in the SDP (ST-73): base tokens list them all, others all or none.
+#[test]
+fn media_keys() {
+    let forger = Forger::new();
+    let base = JOSE.replace(r#""ppt":"shaken","#, "");
+    let offered = MediaKeys::of_sdp([&b"sha-256 4A:AD:B9"[..]].into_iter());
+    let other = MediaKeys::of_sdp([&b"sha-256 4A:AD:B8"[..]].into_iter());
+    let none = MediaKeys::default();
+    let claimed = r#""mky":[{"alg":"sha-256","dig":"4AADB9"}],"orig""#;
+    let judge = |jose: &str, claim: &str, keys: Option<&MediaKeys>| {
+        let ppt = if jose == JOSE { PARAMS } else { PARAMS.trim_end_matches(";ppt=shaken") };
+        let payload = payload().replace(r#""orig""#, claim);
+        let value = forge(&forger.key_pem, jose, &payload, ppt);
+        let (from, to) = ([tn(FROM)], [tn(TO)]);
+        let request = VerifyRequest {
+            identities: &[&value],
+            orig: &from,
+            to: &to,
+            request_uri: &to,
+            media_keys: keys,
+            now_unix: NOW,
+            ..VerifyRequest::default()
+        };
+        verify(&forger.trust, &request).reason.label()
+    };
+    let absent = r#""orig""#;
+    for (jose, claim, keys, reason) in [
+        (JOSE, absent, Some(&offered), "valid"),
+        (JOSE, claimed, Some(&offered), "valid"),
+        (JOSE, claimed, Some(&other), "media_key_mismatch"),
+        (JOSE, claimed, Some(&none), "media_key_mismatch"),
+        (JOSE, claimed, None, "valid"),
+        (&base, claimed, Some(&offered), "valid"),
+        (&base, claimed, Some(&other), "media_key_mismatch"),
+        (&base, absent, Some(&offered), "media_key_mismatch"),
+        (&base, absent, Some(&none), "valid"),
+        (JOSE, r#""mky":{},"orig""#, None, "claim_mky"),
+        (JOSE, r#""mky":[],"orig""#, Some(&none), "claim_mky"),
+    ] {
+        assert_eq!(judge(jose, claim, keys), reason, "{jose} {claim}");
+    }
+}
+
+/// A compact form stands for a token with the fingerprints of the request (RFC 8225 7).
+#[test]
+fn media_keys_of_a_compact_form() {
+    let forger = Forger::new();
+    let base = JOSE.replace(r#""ppt":"shaken","#, "");
+    let payload = format!(
+        r#"{{"dest":{{"tn":["12155551213"]}},"iat":{NOW},"mky":[{{"alg":"sha-256","dig":"4AADB9"}}],"orig":{{"tn":"12155551212"}}}}"#
+    );
+    let full = forge(&forger.key_pem, &base, &payload, PARAMS.trim_end_matches(";ppt=shaken"));
+    let dot = full.iter().position(|octet| *octet == b'.').unwrap();
+    let second = dot + 1 + full[dot + 1..].iter().position(|octet| *octet == b'.').unwrap();
+    let compact = [b".".as_slice(), &full[second..]].concat();
+    let judge = |fingerprint: &'static [u8]| {
+        let keys = MediaKeys::of_sdp([fingerprint].into_iter());
+        let (from, to) = ([tn(FROM)], [tn(TO)]);
+        let request = VerifyRequest {
+            identities: &[&compact],
+            orig: &from,
+            to: &to,
+            date: Some(NOW),
+            media_keys: Some(&keys),
+            now_unix: NOW,
+            ..VerifyRequest::default()
+        };
+        verify(&forger.trust, &request).reason.label()
+    };
+    assert_eq!(judge(b"sha-256 4A:AD:B9"), "valid");
+    assert_eq!(judge(b"sha-256 4A:AD:B8"), "compact_mismatch");
+}

@@ -10,7 +10,7 @@ use crate::identity::{Identity, Info};
 use crate::limits::DATE_TOLERANCE_S;
 use crate::outcome::Reason;
 use crate::passport::read::{SIGNATURE_BYTES, Type, read_signature};
-use crate::passport::{Passport, write};
+use crate::passport::{MediaKeys, Passport, write};
 use crate::tn::Party;
 use crate::trust::Trust;
 
@@ -56,6 +56,16 @@ impl<'a> Token<'a> {
         check_info(info)?;
         let passport = Passport::read(identity.token, jose)?;
         Ok(Some(Self::Full(Box::new(passport))))
+    }
+
+    /// Whether a value that could not be read says that it is a div token.
+    pub(super) fn names_div(value: &[u8], profile: &Profile) -> bool {
+        let Ok(identity) = Identity::parse(value) else { return false };
+        let jose = || Passport::jose(identity.token, profile.jose_strict).ok().flatten();
+        match identity.ppt {
+            Some(ppt) => Type::of_ppt(ppt) == Some(Type::Div),
+            None => jose().is_some_and(|jose| jose.passport_type == Type::Div),
+        }
     }
 
     /// `..signature`: base PASSporTs only (ST-29).
@@ -163,7 +173,8 @@ fn judge_full(
     check_date(request, claims.iat)?;
     check_orig(request, &claims.orig)?;
     check_dest(request, &claims.dest)?;
-    let chain = trust.chain(&passport.jose.x5u, request.now_unix)?;
+    check_media_keys(request, passport)?;
+    let chain = credential(trust, request, passport)?;
     check_credential(chain, passport)
 }
 
@@ -225,6 +236,30 @@ pub(super) fn any_equal(claimed: &[Party], actual: &[Party]) -> bool {
     claimed.iter().any(|one| actual.contains(one))
 }
 
+/// `mky` and the fingerprints in the SDP are the same (ST-73). A base PASSporT has to list them
+/// (RFC 8224 4.1); the other types may leave them out.
+fn check_media_keys(request: &VerifyRequest<'_>, passport: &Passport<'_>) -> Result<(), Reason> {
+    let Some(actual) = request.media_keys else { return Ok(()) };
+    let same = match &passport.claims.mky {
+        Some(claimed) => claimed.same_as(actual),
+        None => passport.jose.passport_type != Type::Base || actual.is_empty(),
+    };
+    if same { Ok(()) } else { Err(Reason::MediaKeyMismatch) }
+}
+
+/// The chain of a token's certificate. A signature that no certificate could save is bad without
+/// one, too.
+pub(super) fn credential<'t>(
+    trust: &'t Trust,
+    request: &VerifyRequest<'_>,
+    passport: &Passport<'_>,
+) -> Result<&'t Arc<VerifiedChain>, Reason> {
+    trust.chain(&passport.jose.x5u, request.now_unix).map_err(|reason| match reason {
+        Reason::CertificateUnavailable if passport.signature.is_none() => Reason::SignatureForm,
+        reason => reason,
+    })
+}
+
 /// Whether the certificate may sign these claims, and did.
 pub(super) fn check_credential(
     chain: &Arc<VerifiedChain>,
@@ -242,7 +277,8 @@ pub(super) fn check_credential(
     {
         return Err(Reason::ClaimConstraint);
     }
-    check_signature(chain, passport.signed, &passport.signature)
+    let signature = passport.signature.as_ref().ok_or(Reason::SignatureForm)?;
+    check_signature(chain, passport.signed, signature)
 }
 
 /// Which numbers belong to a service provider code is not known here, so a code covers all.
@@ -278,12 +314,14 @@ fn judge_compact(
         return Err(Reason::OrigAnonymous);
     }
     let chain = trust.chain(x5u, request.now_unix)?;
+    let none = MediaKeys::default();
+    let keys = request.media_keys.unwrap_or(&none);
     let mut jose = Vec::new();
     write::push_jose(Type::Base, x5u, &mut jose);
     for orig in request.orig.iter().take(2) {
         for dest in request.to.iter().take(2) {
             let mut payload = Vec::new();
-            write::push_base(orig, std::slice::from_ref(dest), iat, &mut payload);
+            write::push_base(orig, std::slice::from_ref(dest), iat, keys, &mut payload);
             let mut signed = Vec::new();
             write::push_encoded(&jose, &mut signed);
             signed.push(b'.');

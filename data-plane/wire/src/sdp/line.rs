@@ -44,7 +44,10 @@ impl<'a> Lines<'a> {
     pub(crate) fn next_checked(&mut self) -> Result<Option<Line<'a>>, SdpError> {
         let rest = self.bytes.get(self.at..).unwrap_or_default();
         if rest.iter().all(|c| matches!(c, b'\r' | b'\n')) {
-            return Ok(None);
+            // A CR is part of a line end or it is a line to some reader.
+            let ends = rest.split_inclusive(|&c| c == b'\n');
+            let mut ends = ends.map(|end| end == b"\n" || end == b"\r\n");
+            return if ends.all(|ok| ok) { Ok(None) } else { Err(SdpError::Line) };
         }
         let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
         let text = rest.get(..length).unwrap_or_default();

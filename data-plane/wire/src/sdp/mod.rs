@@ -60,6 +60,13 @@ impl std::fmt::Display for SdpError {
 
 impl std::error::Error for SdpError {}
 
+/// Values of all `a=fingerprint` lines of a body (RFC 8122 5), at session and media level. Needs no
+/// well-formed description: a body that is refused has the fingerprints that it shows.
+pub fn fingerprints(body: &[u8]) -> impl Iterator<Item = &[u8]> {
+    body.split(|c| matches!(c, b'\r' | b'\n'))
+        .filter_map(|line| line.strip_prefix(b"a=fingerprint:"))
+}
+
 /// A parsed session description.
 #[derive(Clone, Debug)]
 pub struct Description<'a> {

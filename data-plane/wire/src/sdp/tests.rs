@@ -304,3 +304,31 @@ fn rewrite_refuses_and_leaves_the_buffer_alone() {
     let broken = CALL.replace("v=0", "v=1");
     assert_eq!(refuse(&broken, &with(address, &three)), RewriteError::Sdp(SdpError::Version));
 }
+
+#[test]
+fn fingerprints_of_both_levels() {
+    let body =
+        b"v=0\r\na=fingerprint:sha-256 19:E2\r\nm=audio 9 RTP/SAVP 0\na=fingerprint:sha-1 AA\n\
+        a=x-fingerprint:no\na=fingerprint\n";
+    assert!(super::fingerprints(body).eq([&b"sha-256 19:E2"[..], b"sha-1 AA"]));
+    assert_eq!(super::fingerprints(b"").count(), 0);
+}
+
+/// Found by fuzzing: CRs at the very end are line ends to some reader.
+#[test]
+fn bare_cr_at_the_end_is_refused() {
+    let body = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nt=0 0\r\nm=audio 9 RTP/AVP 0";
+    for (end, ok) in [
+        ("", true),
+        ("\r", true),
+        ("\r\n", true),
+        ("\n\n", true),
+        ("\r\n\r\n\n", true),
+        ("\r\n\r", false),
+        ("\r\n\r\r", false),
+        ("\n\r\r\n", false),
+        ("\r\r\n", false),
+    ] {
+        assert_eq!(Description::parse(format!("{body}{end}").as_bytes()).is_ok(), ok, "{end:?}");
+    }
+}
