@@ -3,7 +3,7 @@
 //! The raw types carry no positions. When something is wrong, the text is walked once more to find
 //! the lines of the paths in question; a valid document never pays for that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ravelin_contract::{config::Config, link::FieldError};
 use serde_json::Value;
@@ -17,6 +17,12 @@ const DEPTH_MAX: usize = 32;
 
 /// A document of the largest size cannot hold more nodes than octets.
 const NODES_MAX: usize = DOCUMENT_MAX_BYTES;
+
+/// Key of YAML's merge: the map has more keys than it shows.
+const MERGE: &str = "<<";
+
+/// Faults of shape that are reported of one document.
+const FAULTS_MAX: usize = 1000;
 
 /// Anchors exist to be reused by hand, a few times.
 const ALIASES_MAX: usize = 10_000;
@@ -42,19 +48,22 @@ pub(crate) fn read(text: &str) -> Result<Config, Vec<FieldError>> {
         emit_comments: false,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-        let mut faults = unknown_keys(text);
+        let mut faults = wrong_keys(text);
         let fault = describe(text, &error);
-        let known = faults.iter().any(|f| f.path == fault.path && f.line == fault.line);
+        // A missing key has no place of its own; serde gives one near by.
+        let known = faults
+            .iter()
+            .any(|f| f.reason == fault.reason || f.path == fault.path && f.line == fault.line);
         if !known {
             faults.push(fault);
-            faults.sort_by_key(|f| f.line);
         }
+        faults.sort_by_key(|f| f.line);
         faults
     })
 }
 
 /// Puts lines to the paths of `faults`; a path that is not in the text gets the line of the
-/// nearest thing above it that is.
+/// nearest thing above it that is, at last of the document itself.
 pub(crate) fn add_lines(text: &str, faults: &mut [FieldError]) {
     if faults.is_empty() {
         return;
@@ -73,7 +82,8 @@ pub(crate) fn add_lines(text: &str, faults: &mut [FieldError]) {
         }
     });
     for fault in faults {
-        fault.line = ancestors(&fault.path).find_map(|path| wanted.get(path).copied().flatten());
+        let found = ancestors(&fault.path).find_map(|path| wanted.get(path).copied().flatten());
+        fault.line = found.or(Some(1));
     }
 }
 
@@ -233,20 +243,74 @@ fn write_path(segments: &[Segment], path: &mut String) {
     }
 }
 
-/// Every key that the schema does not know. Serde stops at the first one.
-fn unknown_keys(text: &str) -> Vec<FieldError> {
+/// One map of a document.
+#[derive(Default)]
+struct Map {
+    place: Vec<Segment>,
+    /// Where its first key is.
+    line: u32,
+    keys: HashSet<String>,
+}
+
+/// Every key that the schema does not know, and every one that it misses. Serde stops at the first.
+fn wrong_keys(text: &str) -> Vec<FieldError> {
     let schema = ravelin_contract::config::json_schema();
     let mut faults: Vec<FieldError> = Vec::new();
     let mut pending: Option<String> = None;
+    let mut maps: HashMap<String, Map> = HashMap::new();
+    let mut parent_path = String::new();
     walk(text, |step| match step {
-        Step::Key { parent, key } => pending = complaint(&schema, parent, key),
+        Step::Key { parent, key } => {
+            let ask = key != MERGE && faults.len() < FAULTS_MAX;
+            pending = ask.then(|| complaint(&schema, parent, key)).flatten();
+            write_path(parent, &mut parent_path);
+            // An unknown key costs its line; more than can be reported need not be kept.
+            if pending.is_none() || maps.len() < FAULTS_MAX {
+                let map = maps.entry(parent_path.clone()).or_default();
+                if map.keys.is_empty() {
+                    map.place = parent.to_vec();
+                }
+                if pending.is_none() {
+                    map.keys.insert(key.to_owned());
+                }
+            }
+        }
         Step::At { path, line, .. } => {
+            if let Some(map) = maps.get_mut(&parent_path)
+                && map.line == 0
+            {
+                map.line = line;
+            }
             if let Some(reason) = pending.take() {
                 faults.push(FieldError { path: path.to_owned(), line: Some(line), reason });
             }
         }
     });
+    for (path, map) in maps {
+        let missing = missing_keys(&schema, &map);
+        faults.extend(missing.into_iter().take(FAULTS_MAX - faults.len().min(FAULTS_MAX)).map(
+            |key| FieldError {
+                path: if path.is_empty() { key.clone() } else { format!("{path}.{key}") },
+                line: Some(map.line),
+                reason: format!("missing field `{key}`"),
+            },
+        ));
+    }
     faults
+}
+
+/// Keys that the schema demands of a map and that it does not have.
+fn missing_keys(schema: &Value, map: &Map) -> Vec<String> {
+    if map.keys.contains(MERGE) {
+        return Vec::new();
+    }
+    let node = map.place.iter().try_fold(schema, |node, segment| resolve(schema, node, segment));
+    let required = node
+        .and_then(|node| object_form(schema, node))
+        .and_then(|form| form.get("required"))
+        .and_then(Value::as_array);
+    let names = required.into_iter().flatten().filter_map(Value::as_str);
+    names.filter(|name| !map.keys.contains(*name)).map(str::to_owned).collect()
 }
 
 /// Why `key` may not stand at `parent`; `None` if it may, or if the schema says nothing about it.
@@ -352,8 +416,22 @@ mod tests {
 
         let text = "node: n\nedge: {}\ntrunks:\n  - id: t\n    role: carrier\n";
         let got = faults(text);
-        assert!(got[0].0.starts_with("trunks[0]"), "{got:?}");
-        assert!(got[0].2.contains("realm"), "{got:?}");
+        assert_eq!(got, [("trunks[0].realm".into(), Some(4), "missing field `realm`".into())]);
+
+        // All of them, whatever else is wrong.
+        let text = "edge: {}\ntrunks:\n  - role: carrier\n  - id: b\n    x: 1\n    role: butler\n";
+        let places: Vec<(String, Option<u32>)> =
+            faults(text).into_iter().map(|fault| (fault.0, fault.1)).collect();
+        for place in [
+            ("node", 1),
+            ("trunks[0].id", 3),
+            ("trunks[0].realm", 3),
+            ("trunks[1].realm", 4),
+            ("trunks[1].x", 5),
+        ] {
+            let place = (place.0.to_owned(), Some(place.1));
+            assert!(places.contains(&place), "{place:?} in {places:?}");
+        }
 
         let text = "node: n\nedge: {}\ntrunks:\n  - id: t\n    realm: r\n    role: butler\n";
         let got = faults(text);
@@ -375,7 +453,25 @@ mod tests {
         let mut faults =
             [fault("trunks[1].targets[1].uri"), fault("trunks[0].realm"), fault("deployment.mode")];
         add_lines(text, &mut faults);
-        assert_eq!(faults.map(|f| f.line), [Some(7), Some(4), None]);
+        assert_eq!(faults.map(|f| f.line), [Some(7), Some(4), Some(1)]);
+    }
+
+    #[test]
+    fn merged_keys_are_not_missing() {
+        let text = "node: n\nedge: {}\ntrunks:\n  - &a { id: a, realm: r, role: carrier }\n  - { <<: *a, \
+                    id: b }\nroutes: 5\n";
+        let got = faults(text);
+        assert_eq!(got.len(), 1, "{got:?}");
+        assert_eq!((got[0].0.as_str(), got[0].1), ("routes", Some(6)));
+    }
+
+    #[test]
+    fn faults_of_shape_are_bounded() {
+        let mut text = String::from("node: n\nedge: {}\n");
+        for i in 0..5 * FAULTS_MAX {
+            text.push_str(&format!("k{i}: {{a: 1}}\n"));
+        }
+        assert_eq!(faults(&text).len(), FAULTS_MAX);
     }
 
     #[test]

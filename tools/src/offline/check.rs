@@ -1,6 +1,6 @@
 //! `ravelin check`: a config file, before it is used.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use ravelin_contract::link::FieldError;
 use ravelin_edge::settings;
@@ -13,9 +13,9 @@ use crate::{
 
 pub(crate) fn run(args: &CheckArgs) -> Result<Outcome, Failure> {
     let name = args.file.display().to_string();
-    let text = settings::read_document(&args.file).map_err(Failure::cannot_run)?;
+    let text = read(&args.file).map_err(Failure::cannot_run)?;
     let mut warnings = Vec::new();
-    let errors = match ravelin_policy::compile(&text, 0) {
+    let errors = match text.and_then(|text| ravelin_policy::compile(&text, 0)) {
         Ok(compiled) => {
             warnings = compiled.warnings;
             match &args.data {
@@ -51,9 +51,29 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome, Failure> {
     Err(Failure::not_passed(format!("{name} is not valid: {count} error{plural}")))
 }
 
+/// The text of a file that can be read. Outer error: it cannot; inner: it is no text, or too much.
+fn read(path: &Path) -> Result<Result<String, Vec<FieldError>>, String> {
+    let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
+    if size > settings::DOCUMENT_BYTES_MAX {
+        let most = settings::DOCUMENT_BYTES_MAX;
+        let reason = format!("the file has {size} octets; at most {most} are read");
+        return Ok(Err(vec![FieldError { path: String::new(), line: None, reason }]));
+    }
+    let octets = fs::read(path)
+        .map_err(|error| format!("config file {} cannot be read: {error}", path.display()))?;
+    Ok(String::from_utf8(octets).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let before = error.as_bytes().iter().take(good).filter(|octet| **octet == b'\n').count();
+        let line = u32::try_from(before + 1).ok();
+        let reason = "not UTF-8: save the file in that encoding".to_owned();
+        vec![FieldError { path: String::new(), line, reason }]
+    }))
+}
+
 fn describe(name: &str, severity: &str, fault: &FieldError) -> String {
     let line = fault.line.map(|line| format!("{line}:")).unwrap_or_default();
-    print::plain(&format!("{name}:{line} {severity}: {}: {}", fault.path, fault.reason))
+    let path = if fault.path.is_empty() { String::new() } else { format!("{}: ", fault.path) };
+    print::plain(&format!("{name}:{line} {severity}: {path}{}", fault.reason))
 }
 
 fn unusable(stir: &ravelin_policy::Stir, data: &Path) -> Vec<FieldError> {
