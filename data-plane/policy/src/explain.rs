@@ -109,10 +109,11 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// A bare number or name becomes a URI.
+/// A bare number or name becomes a URI; of an address with angle brackets, the URI in them is meant.
 fn as_uri(text: &str) -> String {
     let text = text.trim();
-    let text = text.strip_prefix('<').and_then(|t| t.split('>').next()).unwrap_or(text);
+    let bracketed = text.rsplit_once('<').and_then(|(_, uri)| uri.split_once('>'));
+    let text = bracketed.map_or(text, |(uri, _)| uri);
     if text.contains(':') { text.to_owned() } else { format!("sip:{text}@localhost") }
 }
 
@@ -314,6 +315,9 @@ mod tests {
         assert_eq!(class("911"), "emergency");
         assert_eq!(class("9-911"), "emergency");
         assert_eq!(class("urn:service:sos.fire"), "emergency");
+        assert_eq!(class("<sip:911@x>"), "emergency");
+        assert_eq!(class("\"Help: <me>\" <sip:911@x>;tag=1"), "emergency");
+        assert_eq!(class("\"911\" <sip:1911@x>"), "none");
         assert_eq!(class("sip:933@x"), "test_address");
         assert_eq!(class("urn:service:test.sos"), "test_sos");
         assert_eq!(class("sip:112@x"), "none");
