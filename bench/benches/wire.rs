@@ -155,6 +155,7 @@ fn sdp(c: &mut Criterion) {
         address: "198.51.100.7".parse().unwrap(),
         streams: &streams,
         strip_ice: true,
+        inside: &[b"192.0.2.1", b"198.51.100.1"],
     };
     let mut out = Vec::with_capacity(1024);
     group.bench_function("rewrite", |b| {

@@ -22,6 +22,7 @@
 
 pub mod demux;
 pub mod limits;
+pub mod names;
 pub mod rtcp;
 pub mod rtp;
 pub mod sdp;

@@ -66,8 +66,15 @@ fn writing_into_a_grown_buffer_uses_no_heap() {
         m=audio 4000 RTP/AVP 0\r\na=rtcp:4001\r\n";
     let streams = [StreamRewrite { port: 5000, rtcp_port: Some(5001), direction: None }];
     let address = "2001:db8::1".parse().unwrap();
-    let with =
-        Rewrite { username: b"-", id: 1, version: 2, address, streams: &streams, strip_ice: true };
+    let with = Rewrite {
+        username: b"-",
+        id: 1,
+        version: 2,
+        address,
+        streams: &streams,
+        strip_ice: true,
+        inside: &[b"pbx.example"],
+    };
     let mut body = Vec::with_capacity(1024);
     let mut out = Vec::with_capacity(4096);
     let uses = heap_uses(|| {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::line::{Connection, Direction, Line, Lines};
 use super::{Description, Media, SdpError};
-use crate::sip::push_decimal;
+use crate::{names, sip::push_decimal};
 
 /// What to put into a description.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,57 @@ pub struct Rewrite<'r> {
     /// Leave ICE and bundling lines out (see [`super::Attribute::is_ice`]): they name transport
     /// addresses that are not ours.
     pub strip_ice: bool,
+    /// Hosts of the peer, besides those of its o= and c= lines: where one of them stands in an
+    /// attribute or a title, our address takes its place.
+    pub inside: &'r [&'r [u8]],
+}
+
+/// Names that are looked for in one description. More are not.
+const NAMES_MAX: usize = 12;
+
+/// The hosts that must not be read on the other side.
+struct Names<'n> {
+    names: [&'n [u8]; NAMES_MAX],
+    count: usize,
+}
+
+impl<'n> Names<'n> {
+    fn of(description: &Description<'n>, inside: &[&'n [u8]]) -> Self {
+        let mut all = Self { names: [&[]; NAMES_MAX], count: 0 };
+        inside.iter().for_each(|name| all.add(name));
+        let medias = description.medias().iter().map(|media| media.section);
+        for section in std::iter::once(description.session).chain(medias) {
+            for line in Lines::new(section) {
+                // Of o=: user, id, version, net, family, address; of c=: net, family, address.
+                let place = match line.kind {
+                    b'o' => 5,
+                    b'c' => 2,
+                    _ => continue,
+                };
+                let word = line.value.split(|&b| b == b' ').filter(|w| !w.is_empty()).nth(place);
+                let host = word.and_then(|word| word.split(|&b| b == b'/').next());
+                all.add(host.unwrap_or_default());
+            }
+        }
+        all
+    }
+
+    /// Single words without a dot or colon are too likely to mean something else.
+    fn add(&mut self, name: &'n [u8]) {
+        let held = matches!(name, b"0.0.0.0" | b"::");
+        let host = name.iter().any(|b| matches!(b, b'.' | b':'));
+        if held || !host || self.all().contains(&name) {
+            return;
+        }
+        if let Some(slot) = self.names.get_mut(self.count) {
+            *slot = name;
+            self.count += 1;
+        }
+    }
+
+    fn all(&self) -> &[&'n [u8]] {
+        self.names.get(..self.count).unwrap_or_default()
+    }
 }
 
 /// What to put into one media description.
@@ -114,14 +165,20 @@ pub fn rewrite_parsed(
             return Err(RewriteError::NoConnection);
         }
     }
-    session_level(description, with, out);
+    let names = Names::of(description, with.inside);
+    session_level(description, with, &names, out);
     for (media, stream) in medias.iter().zip(with.streams) {
-        media_level(media, stream, with, out);
+        media_level(media, stream, with, &names, out);
     }
     Ok(())
 }
 
-fn session_level(description: &Description<'_>, with: &Rewrite<'_>, out: &mut Vec<u8>) {
+fn session_level(
+    description: &Description<'_>,
+    with: &Rewrite<'_>,
+    names: &Names<'_>,
+    out: &mut Vec<u8>,
+) {
     let has = |kind| description.line(kind).is_some();
     let mut connected = false;
     for line in Lines::new(description.session) {
@@ -139,7 +196,13 @@ fn session_level(description: &Description<'_>, with: &Rewrite<'_>, out: &mut Ve
                     out.extend_from_slice(b"s=-\r\n");
                 }
             }
-            b's' if line.value.is_empty() => out.extend_from_slice(b"s=-\r\n"),
+            // A name of the call may be the name of a machine.
+            b's' if line.value.is_empty() || names::may_name_a_host(line.value) => {
+                out.extend_from_slice(b"s=-\r\n");
+            }
+            // Who made the description, and how to reach them; keys in clear (RFC 8866 5.12 forbids
+            // k=). Nothing in a call needs them.
+            b'u' | b'e' | b'p' | b'k' => {}
             b'c' if connected => {}
             b'c' => {
                 connected = true;
@@ -148,7 +211,7 @@ fn session_level(description: &Description<'_>, with: &Rewrite<'_>, out: &mut Ve
             b'a' if leaks(&line, with) => {}
             // An a=rtcp line here has no stream to belong to.
             b'a' if line.is_rtcp() => {}
-            _ => keep(out, &line),
+            _ => keep(out, &line, with, names),
         }
     }
     if !has(b't') {
@@ -156,7 +219,13 @@ fn session_level(description: &Description<'_>, with: &Rewrite<'_>, out: &mut Ve
     }
 }
 
-fn media_level(media: &Media<'_>, stream: &StreamRewrite, with: &Rewrite<'_>, out: &mut Vec<u8>) {
+fn media_level(
+    media: &Media<'_>,
+    stream: &StreamRewrite,
+    with: &Rewrite<'_>,
+    names: &Names<'_>,
+    out: &mut Vec<u8>,
+) {
     let port = if media.port == 0 { 0 } else { stream.port };
     out.extend_from_slice(b"m=");
     out.extend_from_slice(media.kind_text);
@@ -182,7 +251,8 @@ fn media_level(media: &Media<'_>, stream: &StreamRewrite, with: &Rewrite<'_>, ou
                 }
             }
             b'a' if stream.direction.is_some() && sets_direction(&line) => {}
-            _ => keep(out, &line),
+            b'k' => {}
+            _ => keep(out, &line, with, names),
         }
     }
     if let Some(port) = rtcp.filter(|port| Some(*port) != default_rtcp) {
@@ -206,8 +276,17 @@ fn sets_direction(line: &Line<'_>) -> bool {
     line.attribute().is_some_and(|attribute| attribute.direction().is_some())
 }
 
-fn keep(out: &mut Vec<u8>, line: &Line<'_>) {
-    out.extend_from_slice(line.text);
+/// A line as it is, but for hosts of the peer in it.
+fn keep(out: &mut Vec<u8>, line: &Line<'_>, with: &Rewrite<'_>, names: &Names<'_>) {
+    let mut from = 0;
+    if matches!(line.kind, b'a' | b'i') {
+        while let Some(found) = names::find(line.text, from, names.all()) {
+            out.extend_from_slice(line.text.get(from..found.start).unwrap_or_default());
+            ip(out, with.address);
+            from = found.end;
+        }
+    }
+    out.extend_from_slice(line.text.get(from..).unwrap_or_default());
     end(out);
 }
 
@@ -230,11 +309,15 @@ fn rtcp_line(out: &mut Vec<u8>, port: u16, ours: IpAddr) {
     end(out);
 }
 
-fn address(out: &mut Vec<u8>, ip: IpAddr, before: &[u8]) {
+fn address(out: &mut Vec<u8>, address: IpAddr, before: &[u8]) {
     out.extend_from_slice(before);
-    out.extend_from_slice(if ip.is_ipv4() { b"IN IP4 " } else { b"IN IP6 " });
+    out.extend_from_slice(if address.is_ipv4() { b"IN IP4 " } else { b"IN IP6 " });
+    ip(out, address);
+}
+
+fn ip(out: &mut Vec<u8>, address: IpAddr) {
     // Writing to a Vec cannot fail.
-    let _ = std::io::Write::write_fmt(out, format_args!("{ip}"));
+    let _ = std::io::Write::write_fmt(out, format_args!("{address}"));
 }
 
 fn end(out: &mut Vec<u8>) {

@@ -156,7 +156,15 @@ fn bounds() {
 
 fn with<'r>(address: &str, streams: &'r [StreamRewrite]) -> Rewrite<'r> {
     let address = address.parse().unwrap();
-    Rewrite { username: b"-", id: 77, version: 3, address, streams, strip_ice: true }
+    Rewrite {
+        username: b"-",
+        id: 77,
+        version: 3,
+        address,
+        streams,
+        strip_ice: true,
+        inside: &[b"pbx.inside.example"],
+    }
 }
 
 const fn stream(port: u16) -> StreamRewrite {
@@ -331,4 +339,25 @@ fn bare_cr_at_the_end_is_refused() {
     ] {
         assert_eq!(Description::parse(format!("{body}{end}").as_bytes()).is_ok(), ok, "{end:?}");
     }
+}
+
+/// Nothing of a description names the side that it came from (features 1, row 7).
+#[test]
+fn no_host_of_the_other_side_is_left() {
+    let sdp = "v=0\r\no=bob 1 1 IN IP4 10.1.1.1\r\ns=call on pbx.inside.example\r\n\
+        i=made by pbx.inside.example\r\nu=http://www.inside.example/a.pdf\r\n\
+        e=bob@inside.example (Bob)\r\np=+1 313 555 0100\r\nc=IN IP4 10.1.1.2\r\nb=AS:64\r\n\
+        t=0 0\r\nk=uri:https://keys.inside.example/1\r\na=tool:pbx 1.2\r\na=x-from:10.1.1.1:99\r\n\
+        m=audio 5004 RTP/AVP 0\r\ni=from PBX.inside.example\r\nc=IN IP4 10.1.1.3/127\r\nk=prompt\r\n\
+        a=ssrc:1 cname:bob@10.1.1.3\r\na=fmtp:0 v=10.1.1.33\r\n";
+    let streams = [stream(40_000)];
+    let mut out = Vec::new();
+    rewrite(sdp.as_bytes(), &with("198.51.100.7", &streams), &mut out).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "v=0\r\no=- 77 3 IN IP4 198.51.100.7\r\ns=-\r\ni=made by 198.51.100.7\r\n\
+         c=IN IP4 198.51.100.7\r\nb=AS:64\r\nt=0 0\r\na=tool:pbx 1.2\r\n\
+         a=x-from:198.51.100.7:99\r\nm=audio 40000 RTP/AVP 0\r\ni=from 198.51.100.7\r\n\
+         c=IN IP4 198.51.100.7\r\na=ssrc:1 cname:bob@198.51.100.7\r\na=fmtp:0 v=10.1.1.33\r\n"
+    );
 }
