@@ -4,7 +4,7 @@ use ravelin_wire::sip::Message;
 
 use super::{
     attempt::{abandon, advance, arm},
-    call::{AttemptState, Call, Phase},
+    call::{AttemptState, Call, Phase, TURNED_DOWN_MAX},
     ladder::Peer,
     leg::Leg,
     release,
@@ -32,7 +32,9 @@ pub(crate) fn provisional(
     let Some(code) = message.code() else { return };
     let Some(attempt) = call.attempts.get_mut(index) else { return };
     let number = attempt.number;
-    let ringing = code > 100;
+    // 199 tells of a branch of a fork that is gone (RFC 6228); the caller has one dialog with us, not
+    // with each branch, and did not ask for it: its option tag does not pass.
+    let ringing = code > 100 && code != 199;
     if attempt.state == AttemptState::Calling {
         let before = attempt.progress;
         attempt.progress = match (before, ringing) {
@@ -90,6 +92,8 @@ pub(crate) fn provisional(
             call.timers.ring = arm(core, turn, call.key, ring, CallTimer::Ring);
         }
     }
+    let tag = message.to().tag().unwrap_or_default();
+    call.show_branch(core, number, tag, carried.description);
     release::respond_caller(core, call, turn, code, Some((index, message, &body)), None);
     core.pool.give(body);
 }
@@ -322,6 +326,11 @@ fn take_answer(
             );
         }
     }
+    // Without a description before, the first dialog is as good as any.
+    if !call.forks.is_empty() {
+        let tag = message.to().tag().unwrap_or_default();
+        call.show_branch(core, number, tag, carried.description);
+    }
     release::accept_caller(core, call, turn, index, message, body);
     if call.is_emergency() {
         emergency::answered(core, call, turn, index);
@@ -359,6 +368,12 @@ pub(crate) fn further_2xx(
             release::send_ack(core, turn, leg, cseq, tail);
             leg.ack_body = body;
         }
-        None => release::turn_down_stranger(core, turn, meta, message),
+        None => {
+            let again = call.turned_down.iter().any(|known| known.as_slice() == tag);
+            release::turn_down_stranger(core, turn, meta, message, !again);
+            if !again && call.turned_down.len() < TURNED_DOWN_MAX {
+                call.turned_down.push(tag.into());
+            }
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! A call: both legs, the attempts to reach the callee, and everything that must end with it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{hash::BuildHasher, net::SocketAddr, sync::Arc};
 
+use foldhash::fast::FixedState;
 use ravelin_contract::cdr::Party;
 use ravelin_policy::{Class, RealmId, RouteId, SiteMatch, TrunkId};
 use ravelin_wire::sip::{Framing, Message};
 use smallvec::SmallVec;
 
 use super::{
+    dialog::{PeerTag, replace_tag},
     ladder::{Peer, Steps},
     leg::{Goodbye, Leg, Relay, Side},
 };
@@ -18,7 +20,7 @@ use crate::{
     counters::MethodLabel,
     emergency::{EmergencyRoute, walk::Progress},
     identity::CallKey,
-    ids::Handle,
+    ids::{Handle, TagText},
     loadout::Loadout,
     media::{Anchor, Place},
     route::{Plan, Way},
@@ -185,6 +187,11 @@ pub(crate) struct Call {
     pub winner: Option<usize>,
     pub anchor: Option<Anchor>,
     pub relays: SmallVec<[Relay; 1]>,
+    /// Branches of forks whose description the caller has seen, each with the tag of ours that it
+    /// was shown under: to the caller they are dialogs of their own (RFC 3261 12.1, 13.2.1).
+    pub forks: SmallVec<[(u64, TagText); 1]>,
+    /// Tags of answers of other branches of a fork, which were hung up.
+    pub turned_down: Vec<PeerTag>,
     pub timers: CallTimers,
     pub ring_at: Option<Instant>,
     pub answer_at: Option<Instant>,
@@ -193,6 +200,12 @@ pub(crate) struct Call {
     /// Its time to linger is over.
     pub given_up: bool,
 }
+
+/// Branches of forks that the caller is shown as dialogs of their own. Further ones share the last.
+const FORKS_MAX: usize = 8;
+/// Branches of a fork that are remembered as hung up. A further one gets its BYE with each of its
+/// answers.
+pub(crate) const TURNED_DOWN_MAX: usize = 16;
 
 /// Octets of a call's id.
 pub(crate) const CALL_ID_LEN: usize = 32;
@@ -221,11 +234,22 @@ impl Call {
         String::from_utf8_lossy(&self.id).into_owned()
     }
 
-    /// The leg of `side`: the callee has one once an attempt was answered.
+    /// The attempt whose callee the caller talks to: the one that was answered, before that the last
+    /// one that rings.
+    pub(crate) fn callee(&self) -> Option<usize> {
+        let rings = |attempt: &Attempt| {
+            attempt.state == AttemptState::Calling && !attempt.leg.dialog.remote_tag.is_empty()
+        };
+        self.winner.or_else(|| self.attempts.iter().rposition(rings))
+    }
+
+    /// The leg of `side`: the callee has one once an attempt rings.
     pub(crate) fn leg(&self, side: Side) -> Option<&Leg> {
         match side {
             Side::Caller => Some(&self.caller),
-            Side::Callee => self.winner.and_then(|at| self.attempts.get(at)).map(|won| &won.leg),
+            Side::Callee => {
+                self.callee().and_then(|at| self.attempts.get(at)).map(|attempt| &attempt.leg)
+            }
         }
     }
 
@@ -233,7 +257,7 @@ impl Call {
         match side {
             Side::Caller => Some(&mut self.caller),
             Side::Callee => {
-                self.winner.and_then(|at| self.attempts.get_mut(at)).map(|won| &mut won.leg)
+                self.callee().and_then(|at| self.attempts.get_mut(at)).map(|found| &mut found.leg)
             }
         }
     }
@@ -244,6 +268,36 @@ impl Call {
             return Some(Side::Caller);
         }
         self.leg(Side::Callee).filter(|leg| leg.dialog.local_tag == local_tag).map(|_| Side::Callee)
+    }
+
+    /// Sees to it that the caller hears a response of attempt `number` and its branch `tag` in the
+    /// dialog that is that branch's. `described`: the response has a session description; until one
+    /// was seen, all branches may share a dialog.
+    pub(crate) fn show_branch(
+        &mut self,
+        core: &mut Core,
+        number: u16,
+        tag: &[u8],
+        described: bool,
+    ) {
+        let branch = FixedState::with_seed(0).hash_one((number, tag));
+        let current = self.caller.dialog.local_tag;
+        let known = self.forks.iter().find(|(known, _)| *known == branch).map(|(_, own)| *own);
+        let own = match known {
+            Some(own) => own,
+            None if !described || self.forks.len() >= FORKS_MAX => return,
+            None if self.forks.is_empty() => current,
+            None => core.layer.identifiers().handle(self.key.slot).tag(),
+        };
+        if known.is_none() {
+            self.forks.push((branch, own));
+        }
+        if own != current {
+            if let Some(pending) = &mut self.pending {
+                replace_tag(&mut pending.head, &current, &own);
+            }
+            self.caller.dialog.set_local_tag(own);
+        }
     }
 
     /// Where the two sides get their media ports, the callee's for attempt `index`.
@@ -268,7 +322,7 @@ impl Call {
         match side {
             Side::Caller => Peer::Caller,
             Side::Callee => Peer::Callee(
-                self.winner.and_then(|at| self.attempts.get(at)).map_or(0, |won| won.number),
+                self.callee().and_then(|at| self.attempts.get(at)).map_or(0, |found| found.number),
             ),
         }
     }

@@ -31,6 +31,9 @@ pub(crate) struct Dialog {
     pub target: UriText,
     /// `Route` lines of our requests, complete.
     routes: SmallVec<[u8; 16]>,
+    /// The first route is a strict router: it stands in the Request-URI, and the target at the end
+    /// of the route set (RFC 3261 12.2.1.1).
+    strict: bool,
     /// Of our last request.
     pub local_cseq: u32,
     /// Of the peer's last request; `None` before the first.
@@ -38,6 +41,7 @@ pub(crate) struct Dialog {
 }
 
 const CALL_ID_NAME: &[u8] = b"Call-ID: ";
+const ROUTE_NAME: &[u8] = b"Route: ";
 
 impl Dialog {
     /// The dialog of a request that we received: we are the UAS. `local` and `remote` are the whole
@@ -63,6 +67,14 @@ impl Dialog {
         dialog
     }
 
+    /// Target and route set of a 2xx of ours that no dialog awaits.
+    pub(crate) fn stranger(response: &Message<'_>) -> Self {
+        let mut dialog = Self::begin(response.call_id(), TagText::default());
+        dialog.retarget(response);
+        dialog.learn_routes(response, true);
+        dialog
+    }
+
     fn begin(call_id: &[u8], local_tag: TagText) -> Self {
         let mut identity = SmallVec::new();
         identity.extend_from_slice(CALL_ID_NAME);
@@ -75,6 +87,7 @@ impl Dialog {
             remote_tag: PeerTag::new(),
             target: UriText::new(),
             routes: SmallVec::new(),
+            strict: false,
             local_cseq: 0,
             remote_cseq: None,
         }
@@ -105,6 +118,12 @@ impl Dialog {
         }
     }
 
+    /// Takes another tag of ours, for another dialog of the same INVITE (RFC 3261 12.1).
+    pub(crate) fn set_local_tag(&mut self, tag: TagText) {
+        replace_tag(&mut self.identity, &self.local_tag, &tag);
+        self.local_tag = tag;
+    }
+
     /// Takes the remote target from the Contact of a request or response that may refresh it
     /// (RFC 3261 12.2). Without a Contact nothing changes.
     pub(crate) fn retarget(&mut self, message: &Message<'_>) {
@@ -130,12 +149,43 @@ impl Dialog {
         let mut line = Vec::new();
         for value in values {
             line.clear();
-            line.extend_from_slice(b"Route: ");
+            line.extend_from_slice(ROUTE_NAME);
             push_value(value, &mut line);
             line.extend_from_slice(b"\r\n");
             self.routes.extend_from_slice(&line);
         }
+        self.strict = self.first_route().and_then(Uri::parse).is_some_and(|uri| {
+            !uri.params.iter().any(|(name, _)| name.eq_ignore_ascii_case(b"lr"))
+        });
         true
+    }
+
+    /// URI of the first route.
+    fn first_route(&self) -> Option<&[u8]> {
+        let routes = self.routes.strip_prefix(ROUTE_NAME)?;
+        let line = routes.split(|&b| b == b'\r').next()?;
+        match line.iter().position(|&b| b == b'<') {
+            Some(open) => line.get(open + 1..)?.split(|&b| b == b'>').next(),
+            None => Some(line),
+        }
+    }
+
+    /// Request-URI of our requests: the target, or the strict router before it.
+    pub(crate) fn request_uri(&self) -> &[u8] {
+        let router = if self.strict { self.first_route() } else { None };
+        router.unwrap_or(&self.target)
+    }
+
+    /// Appends the Route lines of our requests.
+    pub(crate) fn write_routes(&self, out: &mut Vec<u8>) {
+        if !self.strict {
+            return out.extend_from_slice(&self.routes);
+        }
+        let first = self.routes.iter().position(|&b| b == b'\n').map_or(0, |end| end + 1);
+        out.extend_from_slice(self.routes.get(first..).unwrap_or_default());
+        out.extend_from_slice(b"Route: <");
+        push_value(&self.target, out);
+        out.extend_from_slice(b">\r\n");
     }
 
     /// Whether a request inside the dialog is of this one. Our own tag was compared already.
@@ -146,16 +196,8 @@ impl Dialog {
 
     /// URI of the next hop of our requests: the first route, else the target.
     pub(crate) fn next_hop(&self) -> Option<Uri<'_>> {
-        let first = self.routes.strip_prefix(b"Route: ");
-        match first {
-            Some(routes) => {
-                let open = routes.iter().position(|&b| b == b'<')? + 1;
-                let rest = routes.get(open..)?;
-                let close = rest.iter().position(|&b| b == b'>')?;
-                Uri::parse(rest.get(..close)?)
-            }
-            None => Uri::parse(&self.target),
-        }
+        let first = if self.routes.is_empty() { Some(&*self.target) } else { self.first_route() };
+        first.and_then(Uri::parse)
     }
 
     /// Checks the CSeq of a request of the peer, ACK and CANCEL apart, and takes it. False: lower
@@ -177,13 +219,22 @@ impl Dialog {
 
     /// Appends Route, Call-ID, From, To and CSeq of a request of ours.
     pub(crate) fn write(&self, cseq: u32, method: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.routes);
+        self.write_routes(out);
         out.extend_from_slice(&self.identity);
         out.extend_from_slice(b"\r\nCSeq: ");
         push_number(u64::from(cseq), out);
         out.push(b' ');
         out.extend_from_slice(method);
         out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Puts `new` in the place of our tag `old`, which stands in `text` at most once: nobody can foresee
+/// it.
+pub(crate) fn replace_tag(text: &mut [u8], old: &TagText, new: &TagText) {
+    let at = text.windows(old.len()).position(|window| window == old);
+    if let Some(place) = at.and_then(|at| text.get_mut(at..at + new.len())) {
+        place.copy_from_slice(new);
     }
 }
 
@@ -243,5 +294,44 @@ mod tests {
             "{out}"
         );
         assert!(out.ends_with("To: <sip:1@them>;tag=f2\r\nCSeq: 1 ACK\r\n"), "{out}");
+    }
+
+    /// RFC 3261 12.2.1.1, 16.12.1.1.
+    #[test]
+    fn a_strict_router_stands_in_the_request_uri_and_the_target_last() {
+        let text_of = |routes: &str| {
+            let invite = std::str::from_utf8(INVITE).unwrap().replace(
+                "Record-Route: <sip:p2;lr>, <sip:192.0.2.2:5070;lr>\r\nRecord-Route: <sip:p1;lr>",
+                routes,
+            );
+            let request = Message::parse(invite.as_bytes(), Framing::Datagram).unwrap();
+            let dialog = Dialog::incoming(&request, TAG);
+            let mut out = Vec::new();
+            dialog.write_routes(&mut out);
+            (
+                String::from_utf8(dialog.request_uri().to_vec()).unwrap(),
+                String::from_utf8(out).unwrap(),
+                String::from_utf8(dialog.next_hop().unwrap().host.to_vec()).unwrap(),
+            )
+        };
+        let (uri, routes, hop) = text_of("Record-Route: <sip:192.0.2.9:5070>, <sip:p1;lr>");
+        assert_eq!(uri, "sip:192.0.2.9:5070");
+        assert_eq!(routes, "Route: <sip:p1;lr>\r\nRoute: <sip:a@192.0.2.1:5080>\r\n");
+        assert_eq!(hop, "192.0.2.9");
+        // A strict router behind a loose one is that one's affair.
+        let (uri, routes, _) = text_of("Record-Route: <sip:p2;LR>, <sip:p1>");
+        assert_eq!(uri, "sip:a@192.0.2.1:5080");
+        assert_eq!(routes, "Route: <sip:p2;LR>\r\nRoute: <sip:p1>\r\n");
+    }
+
+    #[test]
+    fn another_tag_of_ours_takes_the_place_of_the_first() {
+        let request = Message::parse(INVITE, Framing::Datagram).unwrap();
+        let mut dialog = Dialog::incoming(&request, TAG);
+        let other = *b"0000000001ffffffffffffffff";
+        dialog.set_local_tag(other);
+        let out = text(&dialog, 1, b"BYE");
+        assert!(out.contains("From: <sip:1@b>;tag=0000000001ffffffffffffffff\r\n"), "{out}");
+        assert_eq!(dialog.local_tag, other);
     }
 }

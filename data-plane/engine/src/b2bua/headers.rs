@@ -5,12 +5,21 @@
 //! | own | Via, From, To, Call-ID, CSeq, Contact, Max-Forwards, Route, Record-Route, Content-Length: made anew per leg |
 //! | body | Content-Type and the other headers that describe the body: go with it |
 //! | filtered | Supported, Require, Unsupported, Allow: only what works through Ravelin stays |
-//! | hidden | P-Asserted-Identity, Diversion, History-Info and the like: pass, but a host that is an address of the other side becomes our own; an upstream `verstat` goes (ST-64) |
+//! | hidden | P-Asserted-Identity, Diversion, History-Info and the like: pass, but a host that is an IP address, or a name that an element of the other side goes by, becomes our own; an upstream `verstat` goes (ST-64) |
 //! | rewritten | Warning: its agent becomes `ravelin` |
+//! | pointers | Call-Info, Alert-Info, Error-Info: pass value by value, except those that point into the other side's network; `cid:`, `urn:` and what serves emergency calls always pass (EM-29, EM-46) |
+//! | sealed | Identity, Geolocation, Geolocation-Routing: octet for octet (EM-29, ST-32) |
 //! | dropped | what names an element, a dialog, a credential or a charging point of the other side |
-//! | copied | all others, unknown ones included, line by line, in order (EM-29, ST-32) |
+//! | copied | all others, unknown ones included, line by line, in order; where a host or Call-ID of the other side stands in them, ours takes its place |
+//!
+//! What an element of the other side goes by: its packets' source, our own address there, the hosts
+//! of Via, Contact and Record-Route, and the Call-ID.
 
-use ravelin_wire::sip::{HeaderName, Message, Warning, tokens};
+use ravelin_wire::{
+    names,
+    sip::{HeaderName, Message, NameAddr, Warning, tokens},
+};
+use smallvec::SmallVec;
 
 /// Extensions (option tags) that work through Ravelin without its help.
 const OPTIONS_PASSED: &[&[u8]] = &[
@@ -36,6 +45,8 @@ pub(crate) enum Treatment {
     Methods,
     Hidden,
     Warning,
+    Pointers,
+    Sealed,
     Dropped,
     Copied,
 }
@@ -69,6 +80,8 @@ pub(crate) fn treatment(name: HeaderName, raw: &[u8]) -> Treatment {
         | H::ReferredBy
         | H::ReplyTo => Treatment::Hidden,
         H::Warning => Treatment::Warning,
+        H::CallInfo | H::AlertInfo | H::ErrorInfo => Treatment::Pointers,
+        H::Identity | H::Geolocation | H::GeolocationRouting => Treatment::Sealed,
         H::AuthenticationInfo
         | H::Authorization
         | H::ProxyAuthenticate
@@ -128,6 +141,100 @@ pub(crate) struct Hide<'a> {
     pub hosts: [&'a [u8]; 2],
     /// Our host on the side that the message goes to.
     pub by: &'a [u8],
+    /// Call-ID of the dialog that the message goes to.
+    pub call_id: &'a [u8],
+}
+
+/// What must not be read on the other side: gathered once per message.
+#[derive(Debug)]
+pub(crate) struct Veil<'a> {
+    /// The Call-ID first, then hosts.
+    names: SmallVec<[&'a [u8]; 8]>,
+    hide: Hide<'a>,
+}
+
+/// Names of one message that are looked for. More are not: a route of that length is refused
+/// elsewhere.
+const NAMES_MAX: usize = 24;
+
+impl<'a> Veil<'a> {
+    pub(crate) fn of(message: &Message<'a>, hide: Hide<'a>) -> Self {
+        let mut veil = Self { names: SmallVec::new(), hide };
+        veil.names.push(message.call_id());
+        for host in hide.hosts {
+            veil.add(host);
+        }
+        for header in message.headers() {
+            match header.name {
+                HeaderName::Via | HeaderName::Contact | HeaderName::RecordRoute => {
+                    veil.gather(header.name, header.value);
+                }
+                _ => {}
+            }
+        }
+        veil
+    }
+
+    fn gather(&mut self, name: HeaderName, value: &'a [u8]) {
+        for element in tokens(value) {
+            let host = match name {
+                HeaderName::Via => sent_by(element),
+                _ => NameAddr::parse(element).and_then(|party| party.uri()).map(|uri| uri.host),
+            };
+            self.add(host.unwrap_or_default());
+        }
+    }
+
+    /// A single word without a dot or colon is too likely to mean something else.
+    fn add(&mut self, host: &'a [u8]) {
+        let told = host.iter().any(|b| matches!(b, b'.' | b':'));
+        let public = host.eq_ignore_ascii_case(b"anonymous.invalid");
+        if told && !public && self.names.len() < NAMES_MAX && !self.names.contains(&host) {
+            self.names.push(host);
+        }
+    }
+
+    /// The hosts, for what has its own way of replacing them.
+    pub(crate) fn hosts(&self) -> &[&'a [u8]] {
+        self.names.get(1..).unwrap_or_default()
+    }
+
+    fn is_inside(&self, host: &[u8]) -> bool {
+        is_address(host) || self.hosts().iter().any(|name| name.eq_ignore_ascii_case(host))
+    }
+
+    /// Appends a value on one line, with ours in the place of each name of the other side.
+    pub(crate) fn push(&self, value: &[u8], out: &mut Vec<u8>) {
+        let mut from = 0;
+        while let Some(found) = names::find(value, from, &self.names) {
+            push_value(value.get(from..found.start).unwrap_or_default(), out);
+            out.extend_from_slice(if found.index == 0 { self.hide.call_id } else { self.hide.by });
+            from = found.end;
+        }
+        push_value(value.get(from..).unwrap_or_default(), out);
+    }
+}
+
+/// Whether a host is a literal address, as URIs have it.
+fn is_address(host: &[u8]) -> bool {
+    let bare = host.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")).unwrap_or(host);
+    std::str::from_utf8(bare).is_ok_and(|text| text.parse::<std::net::IpAddr>().is_ok())
+}
+
+/// Host of the sent-by of a Via value.
+fn sent_by(via: &[u8]) -> Option<&[u8]> {
+    let rest = via.trim_ascii();
+    let at = rest.iter().position(u8::is_ascii_whitespace)?;
+    let rest = rest.get(at..)?.trim_ascii_start();
+    let end = rest.iter().position(|b| matches!(b, b';' | b' ' | b'\t')).unwrap_or(rest.len());
+    let host_port = rest.get(..end)?;
+    match host_port.first() {
+        Some(b'[') => {
+            let close = host_port.iter().position(|&b| b == b']')?;
+            host_port.get(..=close)
+        }
+        _ => host_port.split(|&b| b == b':').next(),
+    }
 }
 
 /// Headers that do not pass besides those of the table.
@@ -162,17 +269,28 @@ pub(crate) fn write_passed_except(
     skip: Skip,
     out: &mut Vec<u8>,
 ) {
+    let mut veil = None;
     for header in message.headers() {
         let raw = header.raw_name;
         if skip.skips(header.name) {
             continue;
         }
         match treatment(header.name, raw) {
-            Treatment::Copied => write_line(raw, header.value, out),
+            Treatment::Sealed => write_line(raw, header.value, out),
+            Treatment::Copied => {
+                write_name(raw, out);
+                veil.get_or_insert_with(|| Veil::of(message, hide)).push(header.value, out);
+                out.extend_from_slice(b"\r\n");
+            }
             Treatment::Hidden => {
                 write_name(raw, out);
-                write_hidden(header.value, hide, out);
+                let veil = veil.get_or_insert_with(|| Veil::of(message, hide));
+                write_hidden(header.value, veil, out);
                 out.extend_from_slice(b"\r\n");
+            }
+            Treatment::Pointers => {
+                let veil = veil.get_or_insert_with(|| Veil::of(message, hide));
+                write_list(raw, header.value, out, |value| points_elsewhere(value, veil));
             }
             Treatment::OptionTags => {
                 write_list(raw, header.value, out, passes);
@@ -182,14 +300,48 @@ pub(crate) fn write_passed_except(
                     tokens(ALLOW).any(|ours| ours == method)
                 });
             }
-            Treatment::Warning => write_warning(raw, header.value, out),
+            Treatment::Warning => {
+                let veil = veil.get_or_insert_with(|| Veil::of(message, hide));
+                write_warning(raw, header.value, veil, out);
+            }
             Treatment::Own | Treatment::Body | Treatment::Dropped => {}
         }
     }
 }
 
-/// Appends the headers that describe the body, except Content-Length.
+/// Whether a value of Call-Info or the like may be read on the other side.
+fn points_elsewhere(value: &[u8], veil: &Veil<'_>) -> bool {
+    let Some(party) = NameAddr::parse(value) else { return false };
+    let scheme = party.uri.split(|&b| b == b':').next().unwrap_or_default();
+    let within = [&b"cid"[..], b"urn", b"data"].iter().any(|own| own.eq_ignore_ascii_case(scheme));
+    let purpose = party.param(b"purpose").unwrap_or_default();
+    let purpose = purpose.strip_prefix(b"\"").unwrap_or(purpose);
+    let emergency = [&b"EmergencyCallData"[..], b"emergency-", b"nena-"]
+        .iter()
+        .any(|kind| purpose.get(..kind.len()).is_some_and(|p| p.eq_ignore_ascii_case(kind)));
+    if within || emergency {
+        return true;
+    }
+    // scheme://user@host:port/path, or scheme:user@host.
+    let rest = party.uri.get(scheme.len() + 1..).unwrap_or_default();
+    let rest = rest.strip_prefix(b"//").unwrap_or(rest);
+    let end =
+        rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#' | b';')).unwrap_or(rest.len());
+    let authority = rest.get(..end).unwrap_or_default();
+    let host = authority.rsplit(|&b| b == b'@').next().unwrap_or_default();
+    let host = match host.iter().position(|&b| b == b']') {
+        Some(close) => host.get(..=close).unwrap_or_default(),
+        None => host.split(|&b| b == b':').next().unwrap_or_default(),
+    };
+    !veil.is_inside(host) && names::find(party.uri, 0, &veil.names).is_none()
+}
+
+/// Appends the headers that describe the body, except Content-Length. A body that came without a
+/// type is a session description: only those pass.
 pub(crate) fn write_body_headers(message: &Message<'_>, out: &mut Vec<u8>) {
+    if message.content().is_none() {
+        write_line(b"Content-Type", b"application/sdp", out);
+    }
     for header in message.headers() {
         if treatment(header.name, header.raw_name) == Treatment::Body {
             write_line(header.raw_name, header.value, out);
@@ -262,61 +414,91 @@ fn write_list(name: &[u8], value: &[u8], out: &mut Vec<u8>, keep: impl Fn(&[u8])
     }
 }
 
-fn write_warning(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+fn write_warning(name: &[u8], value: &[u8], veil: &Veil<'_>, out: &mut Vec<u8>) {
     for warning in tokens(value).filter_map(Warning::parse) {
         write_name(name, out);
         push_number(u64::from(warning.code), out);
         out.extend_from_slice(b" ravelin ");
-        push_value(warning.text, out);
+        veil.push(warning.text, out);
         out.extend_from_slice(b"\r\n");
     }
 }
 
 /// Appends a value with hidden hosts, and without a `verstat` parameter.
-pub(crate) fn write_hidden(value: &[u8], hide: Hide<'_>, out: &mut Vec<u8>) {
-    const VERSTAT: &[u8] = b";verstat=";
+pub(crate) fn write_hidden(value: &[u8], veil: &Veil<'_>, out: &mut Vec<u8>) {
+    // A Call-ID may have a host in it: it goes first, and whole.
+    let call_id = veil.names.get(..1).unwrap_or_default();
+    if let Some(found) = names::find(value, 0, call_id) {
+        let head = value.get(..found.start).unwrap_or_default();
+        let rest = value.get(found.end..).unwrap_or_default();
+        return write_hidden(&[head, veil.hide.call_id, rest].concat(), veil, out);
+    }
     let mut copied = 0;
     let mut at = 0;
     while let Some(rest) = value.get(at..).filter(|rest| !rest.is_empty()) {
-        let step = rest.iter().position(|&b| b == b'@' || b == b';');
-        let Some(found) = step else { break };
+        let Some(found) = rest.iter().position(|b| matches!(b, b'@' | b';' | b':')) else { break };
         let mark = at + found;
         let tail = value.get(mark..).unwrap_or_default();
         at = mark + 1;
         if tail.first() == Some(&b';') {
-            if tail.get(..VERSTAT.len()).is_some_and(|head| head.eq_ignore_ascii_case(VERSTAT)) {
-                push_value(value.get(copied..mark).unwrap_or_default(), out);
-                let gone = tail
-                    .iter()
-                    .skip(1)
-                    .position(|&b| matches!(b, b';' | b'@' | b'>' | b'?' | b',') || b <= b' ')
-                    .map_or(tail.len(), |end| end + 1);
-                copied = mark + gone;
+            if let Some(length) = verstat_length(tail) {
+                veil.push(value.get(copied..mark).unwrap_or_default(), out);
+                copied = mark + length;
                 at = copied;
             }
             continue;
         }
+        // A host stands behind `@`, or behind the scheme if there is no user.
         let after = tail.get(1..).unwrap_or_default();
-        let hit = hide.hosts.iter().find(|host| {
-            !host.is_empty()
-                && after.get(..host.len()).is_some_and(|head| head.eq_ignore_ascii_case(host))
-                && after.get(host.len()).is_none_or(|&b| ends_host(b))
-        });
-        if let Some(host) = hit {
-            push_value(value.get(copied..at).unwrap_or_default(), out);
-            out.extend_from_slice(hide.by);
-            let behind = after.get(host.len()..).unwrap_or_default();
-            let port = match behind.split_first() {
-                Some((b':', digits)) => {
-                    1 + digits.iter().take_while(|digit| digit.is_ascii_digit()).count()
-                }
-                _ => 0,
-            };
-            copied = at + host.len() + port;
-            at = copied;
+        let scheme = value.get(copied..mark).unwrap_or_default();
+        if tail.first() == Some(&b':') && !ends_in_sip(scheme) {
+            continue;
         }
+        let length = host_length(after);
+        let host = after.get(..length).unwrap_or_default();
+        let whole = after.get(length).is_none_or(|&b| ends_host(b));
+        if length == 0 || !whole || !veil.is_inside(host) {
+            continue;
+        }
+        veil.push(value.get(copied..at).unwrap_or_default(), out);
+        out.extend_from_slice(veil.hide.by);
+        let port = match after.get(length..).unwrap_or_default().split_first() {
+            Some((b':', digits)) => {
+                1 + digits.iter().take_while(|digit| digit.is_ascii_digit()).count()
+            }
+            _ => 0,
+        };
+        copied = at + length + port;
+        at = copied;
     }
-    push_value(value.get(copied..).unwrap_or_default(), out);
+    veil.push(value.get(copied..).unwrap_or_default(), out);
+}
+
+/// Octets of a `;verstat=...` that `text` begins with.
+fn verstat_length(text: &[u8]) -> Option<usize> {
+    const VERSTAT: &[u8] = b";verstat=";
+    let is = text.get(..VERSTAT.len())?.eq_ignore_ascii_case(VERSTAT);
+    let end = text
+        .iter()
+        .skip(1)
+        .position(|&b| matches!(b, b';' | b'@' | b'>' | b'?' | b',') || b <= b' ')
+        .map_or(text.len(), |end| end + 1);
+    is.then_some(end)
+}
+
+/// Octets of the host that `text` begins with, brackets of an IPv6 address included.
+fn host_length(text: &[u8]) -> usize {
+    if text.first() == Some(&b'[') {
+        return text.iter().position(|&b| b == b']').map_or(0, |close| close + 1);
+    }
+    text.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')).count()
+}
+
+/// Whether `text` ends in the scheme of a SIP URI.
+fn ends_in_sip(text: &[u8]) -> bool {
+    let tail = |length: usize| text.len().checked_sub(length).and_then(|at| text.get(at..));
+    tail(3).is_some_and(|end| end.eq_ignore_ascii_case(b"sip"))
+        || tail(4).is_some_and(|end| end.eq_ignore_ascii_case(b"sips"))
 }
 
 const fn ends_host(byte: u8) -> bool {
@@ -345,11 +527,21 @@ mod tests {
 
     use super::*;
 
-    const HIDE: Hide<'static> = Hide { hosts: [b"192.0.2.1", b"198.51.100.9"], by: b"203.0.113.5" };
+    const HIDE: Hide<'static> =
+        Hide { hosts: [b"192.0.2.1", b"198.51.100.9"], by: b"203.0.113.5", call_id: b"ours" };
+
+    fn veil() -> Veil<'static> {
+        let mut veil = Veil { names: SmallVec::new(), hide: HIDE };
+        veil.names.push(b"c@192.0.2.1");
+        for host in [HIDE.hosts[0], HIDE.hosts[1], b"pbx.inside.example", b"short"] {
+            veil.add(host);
+        }
+        veil
+    }
 
     fn hidden(value: &str) -> String {
         let mut out = Vec::new();
-        write_hidden(value.as_bytes(), HIDE, &mut out);
+        write_hidden(value.as_bytes(), &veil(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -372,7 +564,18 @@ mod tests {
             hidden("\"A\" <sip:+1313@192.0.2.1:5060;user=phone>, <tel:+1313>"),
             "\"A\" <sip:+1313@203.0.113.5;user=phone>, <tel:+1313>"
         );
-        assert_eq!(hidden("<sip:a@192.0.2.11>"), "<sip:a@192.0.2.11>");
+        assert_eq!(
+            hidden("<sip:a@PBX.inside.example;x>, <sip:b@[2001:db8::1]:5061>"),
+            "<sip:a@203.0.113.5;x>, <sip:b@203.0.113.5>"
+        );
+        assert_eq!(hidden("<sip:10.0.0.7;lr>;index=1"), "<sip:203.0.113.5;lr>;index=1");
+        // Any address, known or not: an address is a machine's.
+        assert_eq!(hidden("<sip:a@192.0.2.11>"), "<sip:a@203.0.113.5>");
+        assert_eq!(hidden("<sip:a@h?Call-ID=c@192.0.2.1>"), "<sip:a@h?Call-ID=ours>");
+        assert_eq!(
+            hidden("<sip:+1;phone-context=a.b@x.example>"),
+            "<sip:+1;phone-context=a.b@x.example>"
+        );
         assert_eq!(hidden("<sip:a@example.com>;reason=x"), "<sip:a@example.com>;reason=x");
         assert_eq!(hidden("sip:a@198.51.100.9"), "sip:a@203.0.113.5");
     }
@@ -414,6 +617,42 @@ mod tests {
         assert_eq!(out, "Warning: 301 ravelin \"no\"\r\nWarning: 399 ravelin \"a, b\"\r\n");
     }
 
+    /// features 1, row 7.
+    #[test]
+    fn what_is_copied_names_no_host_and_no_call_id_of_the_other_side() {
+        let out = passed(
+            "Via: SIP/2.0/UDP pbx.inside.example:5060;branch=z9hG4bKy\r\n\
+             Reason: SIP;cause=486;text=\"from PBX.inside.example, 192.0.2.1\"\r\n\
+             X-Correlation: c@192.0.2.1;at=pbx.inside.example:5060\r\nX-Version: 192.0.2.10\r\n\
+             Warning: 399 pbx \"ask 192.0.2.1\"\r\n",
+        );
+        assert_eq!(
+            out,
+            "Reason: SIP;cause=486;text=\"from 203.0.113.5, 203.0.113.5\"\r\n\
+             X-Correlation: ours;at=203.0.113.5:5060\r\nX-Version: 192.0.2.10\r\n\
+             Warning: 399 ravelin \"ask 203.0.113.5\"\r\n"
+        );
+    }
+
+    #[test]
+    fn a_pointer_into_the_other_network_does_not_pass() {
+        let out = passed(
+            "Via: SIP/2.0/UDP pbx.inside.example;branch=z9hG4bKy\r\n\
+             Call-Info: <http://pbx.inside.example/ann.png>;purpose=icon, \
+             <https://cards.example.org/ann>;purpose=card, <http://10.1.1.1:8080/x>;purpose=info\r\n\
+             Alert-Info: <http://192.0.2.1/ring.wav>\r\nAlert-Info: <urn:alert:service:normal>\r\n\
+             Call-Info: <cid:a@192.0.2.1>;purpose=EmergencyCallData.ProviderInfo\r\n\
+             Call-Info: <https://192.0.2.1/s>;purpose=\"EmergencyCallData.SubscriberInfo\"\r\n",
+        );
+        assert_eq!(
+            out,
+            "Call-Info: <https://cards.example.org/ann>;purpose=card\r\n\
+             Alert-Info: <urn:alert:service:normal>\r\n\
+             Call-Info: <cid:a@192.0.2.1>;purpose=EmergencyCallData.ProviderInfo\r\n\
+             Call-Info: <https://192.0.2.1/s>;purpose=\"EmergencyCallData.SubscriberInfo\"\r\n"
+        );
+    }
+
     #[test]
     fn only_what_works_is_announced() {
         let out = passed(
@@ -432,7 +671,7 @@ mod tests {
         fn a_value_stays_one_line(value in prop::collection::vec(prop_oneof![
             Just(b'@'), Just(b';'), Just(b'\r'), Just(b'\n'), Just(b'>'), any::<u8>()], 0..80)) {
             let mut once = Vec::new();
-            write_hidden(&value, HIDE, &mut once);
+            write_hidden(&value, &veil(), &mut once);
             prop_assert!(!once.iter().any(|b| matches!(b, b'\r' | b'\n' | 0)));
         }
 

@@ -14,13 +14,14 @@ use super::{
     cdr::{Refused, write_refused},
     compose::{host_text, write_record_routes},
     dialog::Dialog,
-    headers::write_unsupported,
+    headers::Veil,
     ladder::{Peer, Steps},
     leg::{Goodbye, Leg, is_behind_nat},
     offer::Negotiation,
     release,
-    respond::{Response, write_head},
+    respond::{Response, write_head, write_refusal_lines},
     sdp::Description,
+    within,
 };
 use crate::{
     admission::{Permit, Refusal},
@@ -33,7 +34,7 @@ use crate::{
     route::{self, Plan},
     sip::{
         reply::response_egress,
-        transaction::{Hop, NewRequest, Room},
+        transaction::{Hop, NewRequest, Room, ServerKey},
     },
     timer::TimerId,
 };
@@ -149,6 +150,8 @@ pub(crate) fn receive(
         winner: None,
         anchor: None,
         relays: SmallVec::new(),
+        forks: SmallVec::new(),
+        turned_down: Vec::new(),
         timers: CallTimers {
             ring: TimerId::NEVER,
             max_duration: TimerId::NEVER,
@@ -162,7 +165,7 @@ pub(crate) fn receive(
         given_up: false,
     }));
     call.note_received(turn.now.mono, Peer::Caller, arrival.invite);
-    release::respond_caller(core, call, turn, 100, None, None);
+    release::trying(core, call, turn, arrival.invite);
     if call.is_emergency() {
         emergency::started(core, call, turn);
     }
@@ -208,11 +211,14 @@ fn gate_message(arrival: &Arrival<'_>, passage: Passage<'_>) -> Result<(), Cause
     {
         return Err(Cause::UriScheme);
     }
-    let mut unsupported = Vec::new();
-    if super::within::has_unsupported(invite) {
-        write_unsupported(invite, &mut unsupported);
+    if super::within::asks_too_much(invite) {
+        return Err(Cause::BadExtension);
     }
-    if unsupported.is_empty() { Ok(()) } else { Err(Cause::BadExtension) }
+    // RFC 3261 7.4.1; what cannot be told cannot be hidden.
+    if invite.content().is_none() && !invite.body().is_empty() {
+        return Err(Cause::MediaType);
+    }
+    Ok(())
 }
 
 fn gate_drain(core: &Core, passage: Passage<'_>) -> Result<(), Cause> {
@@ -400,21 +406,31 @@ fn route_call(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, invite: Opt
     search(core, call, turn, None, invite);
 }
 
-/// The caller cancels. The CANCEL itself is answered by whoever received it; its Reason goes on.
+/// An INVITE is cancelled. The CANCEL itself is answered by whoever received it; its Reason goes on.
 pub(crate) fn cancelled(
     core: &mut Core,
     call: &mut Call,
     turn: &mut Turn<'_>,
     cancel: &Message<'_>,
+    invite: ServerKey,
 ) {
     call.note(turn.now.mono, Peer::Caller, true, crate::counters::MethodLabel::Cancel, 0);
+    let mut why = Vec::new();
+    if let Some(reason) = cancel.header(HeaderName::Reason)
+        && let Some(attempt) = call.attempts.last()
+    {
+        Veil::of(cancel, call.caller.hide(&attempt.leg)).push(reason, &mut why);
+    }
+    // The INVITE that it names may be one inside the dialog.
+    if invite != call.server {
+        return within::cancelled(core, call, turn, invite, &why);
+    }
     if call.pending.is_none() || call.end.is_some() {
         // Answered already: the caller acknowledges and hangs up (RFC 3261 9.2).
         return;
     }
-    let reason = cancel.header(HeaderName::Reason).unwrap_or_default();
     for index in 0..call.attempts.len() {
-        abandon(core, call, turn, index, Cause::Cancelled, reason);
+        abandon(core, call, turn, index, Cause::Cancelled, &why);
     }
     release::refuse(core, call, turn, 487, Cause::Cancelled, None);
 }
@@ -440,16 +456,10 @@ pub(crate) fn refuse_arrival(
     let tag = core.layer.identifiers().handle(crate::ids::Handle::NO_SLOT).tag();
     let mut head = core.pool.take();
     write_head(invite, arrival.meta.source, &tag, &mut head);
-    let mut unsupported = Vec::new();
-    if cause == Cause::BadExtension {
-        unsupported.extend_from_slice(b"Unsupported: ");
-        let mut tags = Vec::new();
-        write_unsupported(invite, &mut tags);
-        unsupported.extend_from_slice(&tags);
-        unsupported.extend_from_slice(b"\r\n");
-    }
+    let mut lines = Vec::new();
+    write_refusal_lines(cause, invite, &mut lines);
     let response = Response {
-        routes: &unsupported,
+        lines: &lines,
         cause: Some(cause),
         retry_after: (code == 503).then_some(release::RETRY_AFTER_S),
         ..Response::own(code, &head)

@@ -60,7 +60,11 @@ pub(crate) struct Leg {
 impl Leg {
     /// How a message of this leg's peer is made fit for `other`.
     pub(crate) fn hide<'a>(&'a self, other: &'a Self) -> Hide<'a> {
-        Hide { hosts: [&self.peer_host, &self.own_host], by: &other.own_host }
+        Hide {
+            hosts: [&self.peer_host, &self.own_host],
+            by: &other.own_host,
+            call_id: other.dialog.call_id(),
+        }
     }
 
     /// Takes the remote target from a message that may refresh it (RFC 3261 12.2), and with it the

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ravelin_policy::TrunkId;
+use ravelin_policy::{Mode, TrunkId, guard_matches};
 use ravelin_wire::sip::{Message, Method, Scheme, Uri};
 use slab::Slab;
 use smallvec::SmallVec;
@@ -12,7 +12,7 @@ use super::{
     attempt::contact_user,
     compose::{host_text, write_content, write_no_body, write_party, write_uri},
     dialog::Dialog,
-    headers::{Hide, push_number, write_body_headers, write_passed, write_unsupported},
+    headers::{Hide, push_number, write_body_headers, write_passed},
     respond::{Response, write_head},
 };
 use crate::{
@@ -88,9 +88,7 @@ impl Messages {
             Some(hops) => hops - 1,
             None => 70,
         };
-        let mut unsupported = Vec::new();
-        write_unsupported(message, &mut unsupported);
-        if !unsupported.is_empty() {
+        if super::within::asks_too_much(message) {
             return Err(Cause::BadExtension);
         }
         if core.draining || self.passing.len() >= MESSAGES_MAX {
@@ -102,6 +100,11 @@ impl Messages {
         let uri = Uri::parse(requested).ok_or(Cause::Malformed)?;
         if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips | Scheme::Tel) {
             return Err(Cause::UriScheme);
+        }
+        if snapshot.mode == Mode::Test
+            && (guard_matches(requested) || guard_matches(message.to().uri))
+        {
+            return Err(Cause::TestMode);
         }
         let dialled = uri.user.map(contact_user).unwrap_or_default();
         let found = snapshot.route(incoming.trunk, dialled).ok_or(Cause::NoRoute)?;
@@ -138,7 +141,8 @@ impl Messages {
         push_number(u64::from(target.port()), &mut host);
         write_uri(&uri, requested, &host, &mut target_uri);
         let source = host_text(meta.source);
-        let hide = Hide { hosts: [&source, incoming.near_own], by: &text.host };
+        let hide =
+            Hide { hosts: [&source, incoming.near_own], by: &text.host, call_id: dialog.call_id() };
         let mut head = pool.take();
         write_head(message, meta.source, &near_tag, &mut head);
         let far_own = SmallVec::from_slice(&text.host);
@@ -188,7 +192,11 @@ impl Messages {
         let Some(passing) = current.then(|| self.passing.try_remove(slot)).flatten() else {
             return true;
         };
-        let hide = Hide { hosts: [&passing.far_host, &passing.far_own], by: &passing.near_own };
+        let hide = Hide {
+            hosts: [&passing.far_host, &passing.far_own],
+            by: &passing.near_own,
+            call_id: &[],
+        };
         let (code, cause, passed) = match outcome {
             Ok(response) => {
                 let code = response.code().unwrap_or(500);

@@ -88,7 +88,8 @@ pub(crate) fn last(
     core.pool.give(body);
     remove(core, call, index);
     // RFC 3261 12.2.1.2: the other party knows nothing of this dialog any more.
-    if matches!(code, 481 | 408) && method.refreshes_target() && own.is_none() {
+    let confirmed = call.phase == Phase::Answered;
+    if confirmed && matches!(code, 481 | 408) && method.refreshes_target() && own.is_none() {
         release::hang_up(core, call, turn, None, Cause::DialogTimeout);
     }
 }
@@ -110,6 +111,15 @@ fn settle(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, settled: Settle
         return;
     }
     let invite = settled.method == RelayMethod::Invite;
+    if !invite && !settled.offer {
+        // An UPDATE that changes no description leaves the exchange of another request alone.
+        if settled.accepted
+            && let Some(other) = call.leg_mut(settled.from.other())
+        {
+            other.retarget(settled.message);
+        }
+        return;
+    }
     let late = invite && settled.accepted && !settled.offer && settled.description;
     if let Some(asker) = call.leg_mut(settled.from) {
         match (settled.accepted, late) {
@@ -158,6 +168,7 @@ pub(crate) fn lost(
 ) {
     let Some(relay) = call.relays.get(index) else { return };
     let (from, method) = (relay.from, relay.method);
+    let exchange = relay.offer || method == RelayMethod::Invite;
     if let Some(anchor) = &mut call.anchor
         && relay.offer
     {
@@ -165,7 +176,7 @@ pub(crate) fn lost(
     }
     for side in [Side::Caller, Side::Callee] {
         if let Some(leg) = call.leg_mut(side)
-            && method.refreshes_target()
+            && exchange
         {
             leg.negotiation.refused();
             if method == RelayMethod::Invite {
@@ -183,7 +194,8 @@ pub(crate) fn lost(
     remove(core, call, index);
     // RFC 3261 12.2.1.2: a party that answers nothing is gone. Emergency calls are ended by their
     // parties alone (EM-61).
-    if method.refreshes_target() && !call.is_emergency() {
+    let confirmed = call.phase == Phase::Answered;
+    if confirmed && method.refreshes_target() && !call.is_emergency() {
         release::hang_up(core, call, turn, None, Cause::DialogTimeout);
     }
 }

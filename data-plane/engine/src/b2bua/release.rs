@@ -1,16 +1,17 @@
 //! How a call ends, and the responses and requests that say so.
 
 use ravelin_contract::cdr::Party;
-use ravelin_wire::sip::{HeaderName, Message, Method, Uri};
+use ravelin_wire::sip::{HeaderName, Message, Method};
 
 use super::{
     attempt::{abandon, arm},
     call::{Call, End, Permits, Phase},
     cdr,
     compose::write_no_body,
-    headers::{Hide, push_number, push_value, write_line, write_passed},
+    dialog::Dialog,
+    headers::{Hide, push_number, write_line, write_passed},
     leg::{AckExpected, Goodbye, Leg, Side, socket_address},
-    respond::Response,
+    respond::{ACCEPT_LINES, Response},
 };
 use crate::{
     cause::Cause,
@@ -105,10 +106,9 @@ pub(crate) fn say_goodbye(
     if let Some(cseq) = leg.ack_due.take() {
         send_ack(core, turn, leg, cseq, &[]);
     }
-    let own_host = leg.own_host.clone();
     let passed = passed
         .zip(hide_hosts.as_ref())
-        .map(|(message, (peer, own))| (message, Hide { hosts: [peer, own], by: &own_host }));
+        .map(|(message, (peer, own))| (message, [peer.as_slice(), own.as_slice()]));
     send_bye(core, turn, leg, tu, cause, passed);
     call.note(turn.now.mono, peer, false, MethodLabel::Bye, 0);
 }
@@ -239,6 +239,21 @@ pub(crate) fn bury(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     forget(core, call, turn);
 }
 
+/// The first answer to the caller: 100, with the Timestamp of its INVITE (RFC 3261 8.2.6.1).
+pub(crate) fn trying(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, invite: &Message<'_>) {
+    let Some(pending) = &call.pending else { return };
+    let mut timestamp = Vec::new();
+    if let Some(value) = invite.header(HeaderName::Timestamp) {
+        write_line(b"Timestamp", value, &mut timestamp);
+    }
+    let response = Response { lines: &timestamp, ..Response::own(100, &pending.head) };
+    let _ = core.layer.respond(turn.now.mono, pending.server, 100, ctx!(core, turn), |out| {
+        response.write(out);
+        Ok::<(), ()>(())
+    });
+    call.note(turn.now.mono, super::ladder::Peer::Caller, false, MethodLabel::Invite, 100);
+}
+
 /// Sends a response to the caller's INVITE. `passed`: attempt, its response, the body as the caller
 /// may see it.
 pub(crate) fn respond_caller(
@@ -261,7 +276,11 @@ pub(crate) fn respond_caller(
     let response = Response {
         code,
         head: &waiting.head,
-        routes: if makes_dialog { &waiting.routes } else { &[] },
+        lines: match cause {
+            Some(Cause::MediaType) => ACCEPT_LINES,
+            _ if makes_dialog => &waiting.routes,
+            _ => &[],
+        },
         contact: listeners
             .get(usize::from(caller.listener.0))
             .filter(|_| makes_dialog)
@@ -334,7 +353,7 @@ pub(crate) fn send_ack(
     let branch = core.layer.loose_branch();
     let Some(listener) = core.listeners.get(usize::from(leg.listener.0)) else { return };
     turn.out.write(leg.hop.egress, Token::default(), |out| {
-        listener.write_request(b"ACK", &leg.dialog.target, &branch, 70, out);
+        listener.write_request(b"ACK", leg.dialog.request_uri(), &branch, 70, out);
         leg.dialog.write(cseq, b"ACK", out);
         if tail.is_empty() {
             write_no_body(out);
@@ -345,14 +364,15 @@ pub(crate) fn send_ack(
     core.counters.request_sent(MethodLabel::Ack);
 }
 
-/// Sends a BYE in a transaction of its own. `passed` is the BYE of the other side.
+/// Sends a BYE in a transaction of its own. `passed` is the BYE of the other side, with the hosts
+/// of that side.
 pub(crate) fn send_bye(
     core: &mut Core,
     turn: &mut Turn<'_>,
     leg: &mut Leg,
     tu: TuKey,
     cause: Cause,
-    passed: Option<(&Message<'_>, Hide<'_>)>,
+    passed: Option<(&Message<'_>, [&[u8]; 2])>,
 ) {
     leg.goodbye = Goodbye::Done;
     let Ok((client, branch)) = core.layer.reserve_branch(Room::Reserved, ctx!(core, turn)) else {
@@ -363,10 +383,13 @@ pub(crate) fn send_bye(
     let Some(listener) = listeners.get(usize::from(leg.listener.0)) else { return };
     let dialog = &leg.dialog;
     let fill = |out: &mut Vec<u8>| -> Result<(), ()> {
-        listener.write_request(b"BYE", &dialog.target, &branch, 70, out);
+        listener.write_request(b"BYE", dialog.request_uri(), &branch, 70, out);
         dialog.write(cseq, b"BYE", out);
         match passed {
-            Some((message, hide)) => write_passed(message, hide, out),
+            Some((message, hosts)) => {
+                let hide = Hide { hosts, by: &leg.own_host, call_id: dialog.call_id() };
+                write_passed(message, hide, out);
+            }
             None => write_line(b"Reason", cause.reason_header().as_bytes(), out),
         }
         write_no_body(out);
@@ -379,36 +402,35 @@ pub(crate) fn send_bye(
     }
 }
 
-/// Acknowledges and hangs up a 2xx that belongs to no dialog of ours: another branch of a fork, or
-/// an answer to a call that is gone. Everything that is needed stands in the response.
+/// Acknowledges a 2xx that belongs to no dialog of ours, and hangs it up: another branch of a fork,
+/// or an answer to a call that is gone. Everything that is needed stands in the response.
+/// `goodbye`: false if it had its BYE already and only repeats itself.
 pub(crate) fn turn_down_stranger(
     core: &mut Core,
     turn: &mut Turn<'_>,
     meta: &Meta,
     message: &Message<'_>,
+    goodbye: bool,
 ) {
-    let Some(contact) = message.contact() else { return };
-    let Some(address) = Uri::parse(contact.uri).and_then(|uri| socket_address(&uri)) else {
-        return;
-    };
+    let dialog = Dialog::stranger(message);
+    // A name is not resolved here: then the way back is the way that it came.
+    let way = dialog.next_hop().and_then(|uri| socket_address(&uri)).unwrap_or(meta.source);
     let (listener, egress) = match meta.local {
-        Local::Signalling { listener } => (listener, Egress::Udp { listener, to: address }),
+        Local::Signalling { listener } => (listener, Egress::Udp { listener, to: way }),
         Local::Stream { listener, flow } => {
-            (listener, Egress::Flow { flow, or_connect: Some((listener, address)) })
+            (listener, Egress::Flow { flow, or_connect: Some((listener, way)) })
         }
         Local::Media { .. } => return,
     };
     let number = message.cseq().number;
     let identity = |cseq: u32, method: &[u8], out: &mut Vec<u8>| {
+        dialog.write_routes(out);
         for (name, header) in [
             (&b"From"[..], HeaderName::From),
             (b"To", HeaderName::To),
             (b"Call-ID", HeaderName::CallId),
         ] {
-            out.extend_from_slice(name);
-            out.extend_from_slice(b": ");
-            push_value(message.header(header).unwrap_or_default(), out);
-            out.extend_from_slice(b"\r\n");
+            write_line(name, message.header(header).unwrap_or_default(), out);
         }
         out.extend_from_slice(b"CSeq: ");
         push_number(u64::from(cseq), out);
@@ -422,15 +444,18 @@ pub(crate) fn turn_down_stranger(
     let Core { layer, listeners, wheel, counters, .. } = core;
     let Some(text) = listeners.get(usize::from(listener.0)) else { return };
     turn.out.write(egress, Token::default(), |out| {
-        text.write_request(b"ACK", contact.uri, &loose, 70, out);
+        text.write_request(b"ACK", dialog.request_uri(), &loose, 70, out);
         identity(number, b"ACK", out);
     });
     counters.request_sent(MethodLabel::Ack);
     let Ok((client, branch)) = reserved else { return };
-    let hop = Hop { egress, tcp: None };
     let context = &mut crate::sip::transaction::Ctx { wheel, tx: turn.out, counters };
+    if !goodbye {
+        return layer.kill_client(client, context);
+    }
+    let hop = Hop { egress, tcp: None };
     let _ = layer.request(turn.now.mono, client, Method::Bye, hop, TuKey::NONE, context, |out| {
-        text.write_request(b"BYE", contact.uri, &branch, 70, out);
+        text.write_request(b"BYE", dialog.request_uri(), &branch, 70, out);
         identity(number.saturating_add(1), b"BYE", out);
         Ok::<(), ()>(())
     });

@@ -4,7 +4,10 @@ use ravelin_wire::sip::Message;
 
 use super::{
     compose::{ListenerText, write_content, write_no_body},
-    headers::{ALLOW, Hide, push_number, push_value, write_body_headers, write_line, write_passed},
+    headers::{
+        ALLOW, Hide, Veil, push_number, push_value, write_body_headers, write_line, write_passed,
+        write_unsupported,
+    },
 };
 use crate::{
     cause::Cause,
@@ -26,14 +29,34 @@ pub(crate) fn write_head(
     out.drain(start..start + line);
 }
 
+/// What Ravelin takes in a body that it has to understand, as Accept and Accept-Encoding lines
+/// (RFC 3261 8.2.3).
+pub(crate) const ACCEPT_LINES: &[u8] =
+    b"Accept: application/sdp, multipart/mixed\r\nAccept-Encoding: identity\r\n";
+
+/// Appends the lines that a refusal with this cause must have besides its Reason: what of Require is
+/// not supported (RFC 3261 8.2.2.3), what a body may be (8.2.3).
+pub(crate) fn write_refusal_lines(cause: Cause, request: &Message<'_>, out: &mut Vec<u8>) {
+    match cause {
+        Cause::BadExtension => {
+            let mut tags = Vec::new();
+            write_unsupported(request, &mut tags);
+            write_line(b"Unsupported", &tags, out);
+        }
+        Cause::MediaType => out.extend_from_slice(ACCEPT_LINES),
+        _ => {}
+    }
+}
+
 /// A response to one peer.
 #[derive(Debug)]
 pub(crate) struct Response<'a> {
     pub code: u16,
     /// From [`write_head`].
     pub head: &'a [u8],
-    /// Record-Route lines of the request; for responses that make a dialog.
-    pub routes: &'a [u8],
+    /// Further lines, complete: Record-Route lines of the request for responses that make a dialog,
+    /// those of [`write_refusal_lines`] for refusals.
+    pub lines: &'a [u8],
     /// Our Contact on this side, for responses that make or refresh a dialog.
     pub contact: Option<(&'a ListenerText, &'a [u8])>,
     /// The response of the other side that this one passes on, and its body as this side may see
@@ -56,7 +79,7 @@ impl<'a> Response<'a> {
         Self {
             code,
             head,
-            routes: &[],
+            lines: &[],
             contact: None,
             passed: None,
             cause: None,
@@ -73,13 +96,16 @@ impl<'a> Response<'a> {
         out.push(b' ');
         match self.passed.map(|(message, ..)| message.start()) {
             Some(ravelin_wire::sip::StartLine::Response { code, reason }) if code == self.code => {
-                push_value(reason, out);
+                match self.passed {
+                    Some((message, hide, _)) => Veil::of(message, hide).push(reason, out),
+                    None => push_value(reason, out),
+                }
             }
             _ => out.extend_from_slice(phrase(self.code).as_bytes()),
         }
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(self.head);
-        out.extend_from_slice(self.routes);
+        out.extend_from_slice(self.lines);
         if let Some((listener, user)) = self.contact {
             listener.write_contact(user, out);
         }

@@ -6,11 +6,11 @@ use std::{hash::BuildHasher, net::SocketAddr};
 use foldhash::fast::FixedState;
 use ravelin_wire::{
     sdp::{self, Direction, Rewrite, StreamRewrite},
-    sip::{HeaderName, Message, Part},
+    sip::{ContentType, HeaderName, Message, Part},
 };
 use smallvec::SmallVec;
 
-use super::headers::push_number;
+use super::headers::{Hide, Veil, push_number};
 use crate::{
     cause::Cause,
     core::Core,
@@ -83,7 +83,15 @@ pub(crate) fn carry(
     out: &mut Vec<u8>,
 ) -> Result<Carried, Cause> {
     let body = message.body();
-    let found = message.content().and_then(|kind| kind.find_part(body, b"application", b"sdp"));
+    let kind = match message.content() {
+        Some(kind) => kind,
+        None if body.is_empty() => return Ok(Carried::default()),
+        None => match untyped(message, crossing.passage)? {
+            Some(kind) => kind,
+            None => return Ok(Carried::default()),
+        },
+    };
+    let found = kind.find_part(body, b"application", b"sdp");
     let Some(part) = found.filter(|part| !part.body.is_empty()) else {
         out.extend_from_slice(body);
         return Ok(Carried::default());
@@ -98,15 +106,30 @@ pub(crate) fn carry(
     let after = body.get(part.offset.saturating_add(part.body.len())..).unwrap_or_default();
     out.extend_from_slice(before);
     let start = out.len();
-    let carried = rewrite(core, &part, &mut crossing, out)?;
+    let carried = rewrite(core, message, &part, &mut crossing, out)?;
     let length = out.len().saturating_sub(start);
     out.extend_from_slice(after);
     correct_part_length(body, &part, length, start.saturating_sub(before.len()), out);
     Ok(carried)
 }
 
+/// A body without Content-Type breaks RFC 3261 7.4.1, and what cannot be told cannot be hidden: the
+/// request is refused. Where a refusal would do harm, in an answer or on the way to a PSAP (EM-55),
+/// a session description is taken for one, and anything else is left out.
+fn untyped(
+    message: &Message<'_>,
+    passage: Passage<'_>,
+) -> Result<Option<ContentType<'static>>, Cause> {
+    if message.code().is_none() && passage.is_none() {
+        return Err(Cause::MediaType);
+    }
+    let described = message.body().starts_with(b"v=0");
+    Ok(described.then(|| ContentType::parse(b"application/sdp")).flatten())
+}
+
 fn rewrite(
     core: &mut Core,
+    message: &Message<'_>,
     part: &Part<'_>,
     crossing: &mut Crossing<'_>,
     out: &mut Vec<u8>,
@@ -165,6 +188,8 @@ fn rewrite(
     }
     let address = core.media.local(anchor, to, 0).ok_or(Cause::MediaPortsFull)?.ip();
     let version = crossing.description.version_of(part.body, &streams);
+    let nobody = Hide { hosts: [&[], &[]], by: &[], call_id: &[] };
+    let veil = Veil::of(message, nobody);
     let with = Rewrite {
         username: b"-",
         id: crossing.description.id,
@@ -172,6 +197,7 @@ fn rewrite(
         address,
         streams: &streams,
         strip_ice: true,
+        inside: veil.hosts(),
     };
     sdp::rewrite_parsed(&parsed, &with, out).map_err(|_| Cause::NotAcceptable)?;
     Ok(Carried { description: true, both_ways })

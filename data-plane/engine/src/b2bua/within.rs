@@ -10,7 +10,7 @@ use super::{
     leg::{Goodbye, Relay, RelayMethod, Side},
     offer::Glare,
     release,
-    respond::{Response, write_head},
+    respond::{Response, write_head, write_refusal_lines},
     sdp::{self, Carried, Crossing},
 };
 use crate::{
@@ -117,7 +117,12 @@ fn respond(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, asked: &Asked<
     let contact = leg.filter(|_| reply.contact).and_then(|leg| {
         Some((core.listeners.get(usize::from(leg.listener.0))?, leg.user.as_slice()))
     });
+    let mut lines = Vec::new();
+    if let Some(cause) = reply.cause {
+        write_refusal_lines(cause, asked.message, &mut lines);
+    }
     let response = Response {
+        lines: &lines,
         cause: reply.cause,
         allow: reply.allow,
         contact,
@@ -140,6 +145,12 @@ fn respond(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, asked: &Asked<
 
 /// A BYE: answered at once, whatever the other party says to ours (crossing BYEs both end well).
 fn bye(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, asked: &Asked<'_>) {
+    let early_callee =
+        asked.side == Side::Callee && matches!(call.phase, Phase::Routing | Phase::Ringing);
+    if early_callee {
+        // A callee has nothing to end before it answers: it refuses the INVITE (RFC 3261 15).
+        return refuse(core, call, turn, asked, Cause::NoDialog);
+    }
     let reply = Reply { code: 200, cause: None, allow: false, contact: false };
     respond(core, call, turn, asked, reply);
     if call.phase == Phase::Answered {
@@ -157,7 +168,7 @@ fn bye(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, asked: &Asked<'_>)
             Cause::Released,
         );
     }
-    if call.phase != Phase::Ending && asked.side == Side::Caller {
+    if call.phase != Phase::Ending {
         // RFC 3261 15: the caller may end an early dialog by BYE.
         return release::refuse(core, call, turn, 487, Cause::Cancelled, None);
     }
@@ -191,47 +202,63 @@ fn relay(
 
 /// Whether a request can be passed on now.
 fn check(call: &Call, asked: &Asked<'_>, method: RelayMethod) -> Result<(), Cause> {
-    if call.phase != Phase::Answered {
-        // Nobody to pass it on to, yet or any more.
-        return Err(if call.phase == Phase::Ending { Cause::NoDialog } else { Cause::Glare });
+    if matches!(call.phase, Phase::Ending) {
+        return Err(Cause::NoDialog);
     }
     if call.relays.len() >= RELAYS_PER_CALL_MAX {
         return Err(Cause::OutOfOrder);
     }
-    let mut unsupported = Vec::new();
-    super::headers::write_unsupported(asked.message, &mut unsupported);
-    if !unsupported.is_empty() {
+    if asks_too_much(asked.message) {
         return Err(Cause::BadExtension);
-    }
-    let (Some(own), Some(other)) = (call.leg(asked.side), call.leg(asked.side.other())) else {
-        return Err(Cause::NoDialog);
-    };
-    if other.goodbye != Goodbye::No {
-        return Err(Cause::NoDialog);
     }
     let glare = |found: Glare| match found {
         Glare::Pending => Cause::Glare,
         Glare::TryLater => Cause::OutOfOrder,
     };
+    let own = call.leg(asked.side).ok_or(Cause::NoDialog)?;
+    let offer = !asked.message.body().is_empty();
     match method {
         RelayMethod::Invite => {
             own.negotiation.check_invite().map_err(glare)?;
-            if own.ack_due.is_some() || !other.may_send_invite() {
+            if own.ack_due.is_some() {
                 return Err(Cause::Glare);
             }
         }
-        RelayMethod::Update => {
-            let offer = !asked.message.body().is_empty();
-            if offer {
-                own.negotiation.check_offer().map_err(glare)?;
-                if !other.negotiation.may_send_offer() {
-                    return Err(Cause::Glare);
-                }
-            }
-        }
-        RelayMethod::Info | RelayMethod::Message => {}
+        RelayMethod::Update if offer => own.negotiation.check_offer().map_err(glare)?,
+        RelayMethod::Update | RelayMethod::Info | RelayMethod::Message => {}
     }
-    Ok(())
+    // Before the answer nothing but what changes no description: provisionals are not reliable
+    // here, so the offer of the INVITE is open until the 2xx (RFC 3311 5.1).
+    let early = call.phase != Phase::Answered;
+    if early && (method == RelayMethod::Invite || method == RelayMethod::Update && offer) {
+        return Err(Cause::Glare);
+    }
+    // Nobody to pass it on to yet.
+    let other = call.leg(asked.side.other()).ok_or(Cause::Glare)?;
+    if other.goodbye != Goodbye::No {
+        return Err(Cause::NoDialog);
+    }
+    let closed = match method {
+        RelayMethod::Invite => !other.may_send_invite(),
+        RelayMethod::Update => offer && !other.negotiation.may_send_offer(),
+        RelayMethod::Info | RelayMethod::Message => false,
+    };
+    if closed { Err(Cause::Glare) } else { Ok(()) }
+}
+
+/// The INVITE of a relayed re-INVITE is cancelled by who sent it: so is ours to the other party,
+/// whose 487 goes back then (RFC 3261 9.2).
+pub(crate) fn cancelled(
+    core: &mut Core,
+    call: &Call,
+    turn: &mut Turn<'_>,
+    invite: ServerKey,
+    reason: &[u8],
+) {
+    let relay = call.relays.iter().find(|relay| relay.server == invite);
+    if let Some(relay) = relay.filter(|relay| relay.method == RelayMethod::Invite) {
+        core.layer.cancel(turn.now.mono, relay.client, reason, ctx!(core, turn));
+    }
 }
 
 /// Passes the request to the other party, body and all.
@@ -289,8 +316,9 @@ fn send(
     let reserved = core.layer.reserve_branch(Room::Reserved, ctx!(core, turn));
     let Ok((client, branch)) = reserved else { return Err(Cause::TransactionsFull) };
     let tu = call.tu();
-    let (Call { caller, attempts, winner, .. }, side) = (&mut *call, asked.side);
-    let callee = winner.and_then(|at| attempts.get_mut(at)).map(|won| &mut won.leg);
+    let (found, side) = (call.callee(), asked.side);
+    let Call { caller, attempts, .. } = &mut *call;
+    let callee = found.and_then(|at| attempts.get_mut(at)).map(|found| &mut found.leg);
     let Some(callee) = callee else { return Err(Cause::NoDialog) };
     let (own, other) = if side == Side::Caller { (caller, callee) } else { (callee, caller) };
     let cseq = other.dialog.next_cseq();
@@ -304,7 +332,7 @@ fn send(
     let dialog = &other.dialog;
     let sent =
         layer.request(turn.now.mono, client, method.method(), other.hop, tu, context, |out| {
-            listener.write_request(name, &dialog.target, &branch, hops, out);
+            listener.write_request(name, dialog.request_uri(), &branch, hops, out);
             dialog.write(cseq, name, out);
             if method.refreshes_target() {
                 listener.write_contact(&other.user, out);
@@ -374,7 +402,7 @@ pub(super) fn carry(
     message: &Message<'_>,
     body: &mut Vec<u8>,
 ) -> Result<Carried, Cause> {
-    let Some(index) = call.winner else { return Err(Cause::NoDialog) };
+    let Some(index) = call.callee() else { return Err(Cause::NoDialog) };
     let places = call.places(core, index);
     let Call { anchor, caller, attempts, emergency, .. } = call;
     let Some(won) = attempts.get_mut(index) else { return Err(Cause::NoDialog) };
@@ -393,8 +421,13 @@ pub(super) fn carry(
     sdp::carry(core, message, crossing, body)
 }
 
-/// Whether a request names extensions that we do not have; for callers outside a dialog.
-pub(crate) fn has_unsupported(message: &Message<'_>) -> bool {
-    message.header(HeaderName::Require).is_some()
-        || message.header(HeaderName::ProxyRequire).is_some()
+/// Whether a request demands extensions that we do not have.
+pub(crate) fn asks_too_much(message: &Message<'_>) -> bool {
+    let demands = message.header(HeaderName::Require).is_some()
+        || message.header(HeaderName::ProxyRequire).is_some();
+    let mut unsupported = Vec::new();
+    if demands {
+        super::headers::write_unsupported(message, &mut unsupported);
+    }
+    !unsupported.is_empty()
 }

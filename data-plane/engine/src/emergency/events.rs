@@ -84,7 +84,7 @@ pub(crate) fn location_body(
 ) -> Option<Multipart> {
     call.emergency.as_ref()?;
     let plain =
-        sdp.is_empty() || invite.content().is_some_and(|kind| kind.is(b"application", b"sdp"));
+        sdp.is_empty() || invite.content().is_none_or(|kind| kind.is(b"application", b"sdp"));
     if !plain || sdp.is_empty() || invite.header(HeaderName::Geolocation).is_some() {
         return None;
     }

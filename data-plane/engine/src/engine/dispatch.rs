@@ -14,7 +14,7 @@ use crate::{
     b2bua::{
         answer,
         call::{Phase, call_of},
-        headers::ALLOW,
+        headers::{ALLOW, write_unsupported},
         invite::{self, Arrival},
         leg::Side,
         message::Incoming,
@@ -26,11 +26,11 @@ use crate::{
     core::{Turn, ctx},
     drops::DropReason,
     identity::CallKey,
-    ids::Handle,
+    ids::{Handle, TagText},
     port::{ListenerId, Local, Meta},
     sip::{
         reply::response_egress,
-        transaction::{ClientEvent, NewRequest, Room, ServerEvent},
+        transaction::{ClientEvent, NewRequest, Room, ServerEvent, ServerKey, TuKey},
     },
 };
 
@@ -167,7 +167,7 @@ impl Engine {
     fn orphan(&mut self, turn: &mut Turn<'_>, meta: &Meta, message: &Message<'_>) {
         let accepted = message.code().is_some_and(|code| code < 300);
         if accepted && message.cseq().method == Method::Invite {
-            release::turn_down_stranger(&mut self.core, turn, meta, message);
+            release::turn_down_stranger(&mut self.core, turn, meta, message, true);
         }
     }
 
@@ -188,7 +188,7 @@ impl Engine {
             ServerEvent::Retransmission | ServerEvent::Ack { .. } => Received::Taken,
             ServerEvent::AckFor2xx => self.ack(turn, message),
             ServerEvent::Cancel { invite, cancel } => {
-                self.cancel(turn, meta, message, invite.map(|(_, owner)| owner), cancel)
+                self.cancel(turn, meta, message, invite, cancel)
             }
             ServerEvent::Merged(new) => {
                 self.answer_alone(turn, meta, message, new, Answer::refusal(Cause::Loop))
@@ -256,10 +256,10 @@ impl Engine {
         turn: &mut Turn<'_>,
         meta: &Meta,
         message: &Message<'_>,
-        invite: Option<crate::sip::transaction::TuKey>,
+        invite: Option<(ServerKey, TuKey)>,
         cancel: NewRequest,
     ) -> Received {
-        let Some(owner) = invite else {
+        let Some((invite, owner)) = invite else {
             let Some(realm) = self.realm_of(meta).filter(|realm| self.knows(*realm, meta)) else {
                 return Received::Dropped(DropReason::UnknownSource);
             };
@@ -272,11 +272,15 @@ impl Engine {
                 Answer::refusal(Cause::NoDialog),
             );
         };
-        self.answer_alone(turn, meta, message, cancel, Answer::cancelling());
-        if let Some(key) = call_of(owner) {
+        let key = call_of(owner);
+        // The tag of the answers to the INVITE (RFC 3261 9.2).
+        let call = key.and_then(|key| self.calls.get(usize::try_from(key.slot).ok()?));
+        let tag = call.map(|call| call.caller.dialog.local_tag);
+        self.answer_alone(turn, meta, message, cancel, Answer::cancelling(tag));
+        if let Some(key) = key {
             self.with_call(turn, key, |core, call, turn| {
                 if call.phase != Phase::Ending {
-                    invite::cancelled(core, call, turn, message);
+                    invite::cancelled(core, call, turn, message, invite);
                 }
             });
         }
@@ -338,6 +342,7 @@ impl Engine {
             },
             Method::Options => match message.max_forwards() {
                 Some(0) => Answer::refusal(Cause::TooManyHops),
+                _ if within::asks_too_much(message) => Answer::refusal(Cause::BadExtension),
                 _ => Answer::options(),
             },
             Method::Bye | Method::Update | Method::Info | Method::Prack | Method::Notify => {
@@ -385,8 +390,15 @@ impl Engine {
         if let Some(cause) = answer.cause
             && method != Method::Invite
         {
-            let allow = [(HeaderName::Allow, ALLOW)];
-            let headers = if answer.allow { &allow[..] } else { &[] };
+            let mut unsupported = Vec::new();
+            let header = match cause {
+                Cause::BadExtension => {
+                    write_unsupported(message, &mut unsupported);
+                    Some((HeaderName::Unsupported, unsupported.as_slice()))
+                }
+                _ => answer.allow.then_some((HeaderName::Allow, ALLOW)),
+            };
+            let headers = header.as_slice();
             let _ = core.stateless.refuse(now, meta, message, cause, headers, ctx!(core, turn));
             return Received::Taken;
         }
@@ -403,12 +415,13 @@ impl Engine {
         if let Some(cause) = answer.cause {
             core.counters.refusal(cause);
         }
-        let tag = core.layer.identifiers().handle(Handle::NO_SLOT).tag();
+        let fresh = || core.layer.identifiers().handle(Handle::NO_SLOT).tag();
+        let tag = answer.tag.unwrap_or_else(fresh);
         let mut head = core.pool.take();
         write_head(message, meta.source, &tag, &mut head);
         let accept: &[u8] = if answer.options { OPTIONS_HEADERS } else { b"" };
         let response = Response {
-            routes: accept,
+            lines: accept,
             cause: answer.cause,
             allow: answer.allow,
             ..Response::own(answer.code, &head)
@@ -434,19 +447,28 @@ struct Answer {
     options: bool,
     /// It belongs to a call that exists.
     reserved: bool,
+    /// To tag; `None`: a new one.
+    tag: Option<TagText>,
 }
 
 impl Answer {
-    const fn cancelling() -> Self {
-        Self { code: 200, cause: None, allow: false, options: false, reserved: true }
+    const fn cancelling(tag: Option<TagText>) -> Self {
+        Self { code: 200, cause: None, allow: false, options: false, reserved: true, tag }
     }
 
     const fn options() -> Self {
-        Self { code: 200, cause: None, allow: true, options: true, reserved: false }
+        Self { code: 200, cause: None, allow: true, options: true, reserved: false, tag: None }
     }
 
     const fn refusal(cause: Cause) -> Self {
         let allow = matches!(cause, Cause::MethodNotAllowed | Cause::MethodUnknown);
-        Self { code: cause.status(), cause: Some(cause), allow, options: false, reserved: false }
+        Self {
+            code: cause.status(),
+            cause: Some(cause),
+            allow,
+            options: false,
+            reserved: false,
+            tag: None,
+        }
     }
 }

@@ -5,8 +5,11 @@
 mod call;
 mod cancel;
 mod common;
+mod early;
 mod emergency;
 mod failover;
+mod forks;
+mod hiding;
 mod identity;
 mod limits;
 mod refusal;

@@ -1,0 +1,98 @@
+//! One INVITE, several answers: forked provisionals, second 2xx, branches that differ in media.
+
+use crate::common::*;
+
+fn branch_of(callee: &Callee, tag: &str, at: &str) -> Callee {
+    Callee { at: at.to_owned(), tag: tag.to_owned(), ..callee.clone() }
+}
+
+#[track_caller]
+fn dialled(world: &mut World) -> (Caller, Callee) {
+    let caller = Caller::dial(world, "+12125551234");
+    world.expect(PBX, "SIP/2.0 100");
+    (caller, Callee::take(world, CARRIER_A))
+}
+
+#[track_caller]
+fn end(world: &mut World, caller: &mut Caller, callee: &Callee) {
+    caller.request(world, "BYE", "");
+    world.expect(PBX, "SIP/2.0 200");
+    let bye = world.expect(CARRIER_A, "BYE ");
+    assert_eq!(bye.to_tag(), callee.tag);
+    world.send(CARRIER_A, CORE, &bye.reply("200 OK", "", ""));
+    world.quiet();
+    world.all_gone();
+}
+
+/// RFC 3261 13.2.1: in one dialog the first description is the answer and any other is ignored. So
+/// a branch that describes other media than the caller has heard of is another dialog.
+#[test]
+fn branches_with_descriptions_of_their_own_are_dialogs_of_their_own() {
+    let mut world = World::new();
+    let (mut caller, callee) = dialled(&mut world);
+    let other = branch_of(&callee, "other", CARRIER_A);
+    callee.reply(&mut world, "180 Ringing", "");
+    let ringing = world.expect(PBX, "SIP/2.0 180");
+    callee.reply(&mut world, "183 Session Progress", &sdp_part("127.0.2.1", 50_000));
+    let first = world.expect(PBX, "SIP/2.0 183");
+    assert_eq!(first.to_tag(), ringing.to_tag(), "no description was seen before");
+    other.reply(&mut world, "183 Session Progress", &sdp_part("127.0.2.1", 50_100));
+    let second = world.expect(PBX, "SIP/2.0 183");
+    assert_ne!(second.to_tag(), first.to_tag());
+    callee.reply(&mut world, "180 Ringing", "");
+    assert_eq!(world.expect(PBX, "SIP/2.0 180").to_tag(), first.to_tag());
+    other.answer(&mut world);
+    assert_eq!(world.expect(CARRIER_A, "ACK ").to_tag(), "other");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    assert_eq!(ok.to_tag(), second.to_tag());
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    world.quiet();
+    end(&mut world, &mut caller, &other);
+}
+
+/// RFC 3261 13.2.2.4; the route set is the response's own.
+#[test]
+fn the_second_2xx_of_a_fork_is_acknowledged_each_time_and_hung_up_once() {
+    let mut world = World::new();
+    let (mut caller, callee) = dialled(&mut world);
+    callee.answer(&mut world);
+    world.expect(CARRIER_A, "ACK ");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    let late = branch_of(&callee, "late", "127.0.2.1:5070");
+    let body = format!("Record-Route: <sip:127.0.2.7:5080;lr>\n{}", sdp_part("127.0.2.1", 50_100));
+    for round in 0..3 {
+        late.reply(&mut world, "200 OK", &body);
+        let ack = world.expect("127.0.2.7:5080", "ACK sip:callee@127.0.2.1:5070 ");
+        assert_eq!(ack.to_tag(), "late");
+        assert_eq!(ack.header("Route"), "<sip:127.0.2.7:5080;lr>");
+        if round == 0 {
+            let bye = world.expect("127.0.2.7:5080", "BYE sip:callee@127.0.2.1:5070 ");
+            assert_eq!(bye.header("Route"), "<sip:127.0.2.7:5080;lr>");
+            assert_eq!((bye.to_tag().as_str(), bye.cseq()), ("late", ack.cseq() + 1));
+            world.send("127.0.2.7:5080", CORE, &bye.reply("200 OK", "", ""));
+        }
+        world.quiet();
+    }
+    end(&mut world, &mut caller, &callee);
+}
+
+/// RFC 6228: only who asked for it is told, and the caller's dialog is not that branch's alone.
+#[test]
+fn the_end_of_a_branch_is_not_told() {
+    let mut world = World::new();
+    let (mut caller, callee) = dialled(&mut world);
+    callee.reply(&mut world, "180 Ringing", "");
+    world.expect(PBX, "SIP/2.0 180");
+    callee.reply(&mut world, "199 Early Dialog Terminated", "");
+    world.quiet();
+    let other = branch_of(&callee, "other", CARRIER_A);
+    other.answer(&mut world);
+    assert_eq!(world.expect(CARRIER_A, "ACK ").to_tag(), "other");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    end(&mut world, &mut caller, &other);
+}
