@@ -9,6 +9,7 @@
 //! | [`collect`] | the link: nodes connect, take config, hand in records |
 //! | [`certs`] | certificates of the link |
 //! | [`e911`] | sites of the multi-site E911 routes |
+//! | [`karis`] | checks of Kari's Law settings |
 //! | [`soc2`] | SOC 2 controls, tests, report |
 //! | [`notify`] | emergency contacts and the queue of notifications |
 //! | [`reports`] | monthly reports |
@@ -24,6 +25,7 @@ pub mod e911;
 pub mod error;
 mod http;
 pub mod ident;
+pub mod karis;
 pub mod log;
 pub mod notify;
 pub mod publish;

@@ -95,7 +95,7 @@ pub(crate) struct DetectBody {
 }
 
 /// Why an edit of the sites was refused.
-enum EditFault {
+pub(super) enum EditFault {
     Config(ConfigFault),
     Api(ApiError),
 }
@@ -355,6 +355,7 @@ pub(crate) async fn pin(
     let ((), activated) = app
         .publisher
         .edit(actor, format!("extension assigned to site {site_id}"), move |document, _| {
+            let before = super::nomadic::brief(document, &name);
             document.pin_extension(&name, site_id).map_err(|fault| {
                 EditFault::Api(match fault {
                     PinError::NoSuchSite => ApiError::not_found("site"),
@@ -364,9 +365,14 @@ pub(crate) async fn pin(
                     }
                 })
             })?;
-            let event = event("e911.extension_site.set", Severity::Warning, &who, version)
+            let after = super::nomadic::brief(document, &name);
+            let site = document.site(site_id).map(|site| site.site_name.clone());
+            let event = event(super::nomadic::KIND_PINNED, Severity::Warning, &who, version)
                 .with("extension", name)
-                .with("site_id", site_id);
+                .with("site_id", site_id)
+                .with("site_name", site)
+                .with("old_location", before)
+                .with("new_location", after);
             Ok::<_, EditFault>(((), event))
         })
         .await?;

@@ -8,8 +8,10 @@ pub(crate) mod e911;
 mod emergency;
 pub mod error;
 mod health;
+mod karis;
 pub(crate) mod live;
 pub mod metrics;
+mod nomadic;
 pub mod openapi;
 mod reports;
 pub(crate) mod soc2;
@@ -82,7 +84,8 @@ pub fn router(
     https: bool,
 ) -> Router {
     let routes = Routes::default();
-    let routes = ui::routes(open_routes(evidence_routes(config_routes(routes))));
+    let routes = nomadic_routes(evidence_routes(config_routes(routes)));
+    let routes = ui::routes(open_routes(routes));
     let app = App(Arc::new(Shared {
         store,
         publisher,
@@ -176,6 +179,20 @@ fn config_routes(routes: Routes) -> Routes {
         .at(OPERATE, Method::POST, "/api/emergency/test", post(emergency::test))
 }
 
+/// Locations of extensions, under the older names.
+fn nomadic_routes(routes: Routes) -> Routes {
+    let of = "/api/framework/nomadic-e911/location/{extension}";
+    let update = "/api/framework/nomadic-e911/update-location/{extension}";
+    let history = "/api/framework/nomadic-e911/history";
+    let history_of = "/api/framework/nomadic-e911/history/{extension}";
+    routes
+        .at(READ, Method::GET, of, get(nomadic::location))
+        .at(READ, Method::GET, "/api/framework/nomadic-e911/locations", get(nomadic::locations))
+        .at(OPERATE, Method::POST, update, post(nomadic::update))
+        .at(READ, Method::GET, history, get(nomadic::history))
+        .at(READ, Method::GET, history_of, get(nomadic::history_of))
+}
+
 fn evidence_routes(routes: Routes) -> Routes {
     let soc2 = "/api/framework/compliance/soc2/control";
     routes
@@ -198,6 +215,7 @@ fn evidence_routes(routes: Routes) -> Routes {
         )
         .at(READ, Method::GET, "/api/framework/compliance/soc2/report", get(soc2::report))
         .at(ATTEST, Method::POST, "/api/framework/compliance/soc2/audit", post(soc2::add_audit))
+        .at(READ, Method::GET, "/api/compliance/karis-law", get(karis::verify))
         .at(AUDIT, Method::GET, "/api/reports/emergency", get(reports::emergency))
         .at(AUDIT, Method::GET, "/api/reports/sites", get(reports::sites))
 }

@@ -10,7 +10,8 @@ use utoipa::{
 };
 
 use super::{
-    audit, config, e911, emergency, error::ErrorBody, health, live, metrics, reports, soc2, tokens,
+    audit, config, e911, emergency, error::ErrorBody, health, karis, live, metrics, nomadic,
+    reports, soc2, tokens,
 };
 
 #[derive(OpenApi)]
@@ -34,6 +35,9 @@ use super::{
         emergency::contacts, emergency::add_contact, emergency::remove_contact,
         emergency::history, emergency::trigger, emergency::test,
         soc2::controls, soc2::save, soc2::history, soc2::report, soc2::add_audit,
+        nomadic::location, nomadic::locations, nomadic::update, nomadic::history,
+        nomadic::history_of,
+        karis::verify,
         reports::emergency, reports::sites,
     ),
     components(schemas(ErrorBody)),

@@ -52,9 +52,10 @@ pub(crate) async fn sites(
         None => None,
         Some(id) => {
             let id = u32::try_from(id).unwrap_or(u32::MAX);
-            let site = sites::load(&mut reader, id).await?;
-            Some(site.ok_or_else(|| ApiError::not_found("site"))?.site_name)
+            // A site that was removed since had calls all the same.
+            let site = sites::load_any(&mut reader, id).await?;
+            Some(site.ok_or_else(|| ApiError::not_found("site"))?)
         }
     };
-    Ok(Json(reports::emergency(&mut reader, &month, bounds, site.as_deref()).await?))
+    Ok(Json(reports::emergency(&mut reader, &month, bounds, site.as_ref()).await?))
 }

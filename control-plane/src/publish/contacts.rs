@@ -6,7 +6,8 @@ use crate::notify::{Contact, Method};
 
 /// `karis_law.notification_contacts` and `emergency_notification.contacts`, unless notification is
 /// switched off there. The ids stay the same from one version to the next.
-pub(super) fn from_features(features: &Features) -> Vec<Contact> {
+#[must_use]
+pub fn from_features(features: &Features) -> Vec<Contact> {
     let mut contacts = Vec::new();
     if let Some(law) = features.karis_law.as_ref().filter(|law| law.auto_notify) {
         for contact in &law.notification_contacts {

@@ -7,6 +7,7 @@
 mod contacts;
 mod redact;
 
+pub use contacts::from_features as contacts_of;
 pub use redact::redacted;
 
 use std::{sync::Arc, time::Duration};

@@ -1,22 +1,20 @@
-//! Monthly reports over the stored CDRs: emergency calls, and emergency calls by site
+//! Monthly reports over the stored records: emergency calls, and emergency calls by site
 //! (compliance-systems 7). Months are UTC; a month without calls is a report of zeros.
+
+mod build;
+mod events;
+
+pub use build::emergency;
+pub(crate) use events::Started;
 
 use std::collections::BTreeMap;
 
-use ravelin_contract::cdr::{Cdr, CdrKind};
 use serde::Serialize;
-use sqlx::{AnyConnection, Row};
 
-use crate::{
-    error::StoreError,
-    store::{
-        query::{self, Cursor, Filter, PAGE_MAX},
-        sql, unsigned,
-    },
-};
-
-/// Calls that are listed one by one; all are counted.
-const CALLS_LISTED_MAX: usize = 10_000;
+/// Calls and attempts that are listed one by one; all are counted.
+pub const CALLS_LISTED_MAX: usize = 10_000;
+/// Sites without a call that are listed; those with calls always are.
+pub const QUIET_SITES_MAX: u32 = 1_000;
 
 /// Quantiles of a duration, in milliseconds; null without a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -44,6 +42,21 @@ impl Spread {
     }
 }
 
+/// How an emergency call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CallOutcome {
+    Answered,
+    /// The caller hung up before an answer.
+    Abandoned,
+    /// Nobody answered, and the caller did not hang up.
+    NotDelivered,
+    /// Refused here: test mode, or a realm that may not start emergency calls.
+    Blocked,
+    /// It began, and its record has not come: it is up, or its node died.
+    NoRecord,
+}
+
 /// One emergency call.
 #[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
 pub struct CallLine {
@@ -53,14 +66,67 @@ pub struct CallLine {
     pub to: String,
     pub class: String,
     pub site: Option<String>,
+    pub outcome: CallOutcome,
+    /// Where the caller's location came from: `pinned`, `address`, `assigned`, `trunk_default`,
+    /// `config_default`, or `none`.
+    pub location_source: String,
+    /// Days between the last change of the site and the call; null when it changed since.
+    pub location_age_days: Option<u64>,
+    /// Callback number that the PSAP was given.
+    pub elin: Option<String>,
     /// Trunk that carried it, or was tried last.
     pub trunk: Option<String>,
     pub status: u16,
     /// INVITEs sent until it was answered or given up.
     pub attempts: u64,
+    /// From the caller's INVITE to the first INVITE out.
+    pub invite_out_ms: Option<u64>,
     pub ring_ms: Option<u64>,
     pub answer_ms: Option<u64>,
     pub duration_ms: u64,
+    /// A notification was queued.
+    pub notified: bool,
+}
+
+/// One INVITE to one trunk.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Hop {
+    pub call: String,
+    pub attempt: u16,
+    pub trunk: Option<String>,
+    pub target: Option<String>,
+    /// From the caller's INVITE, as all times here.
+    pub invite_out_ms: Option<u64>,
+    pub ring_ms: Option<u64>,
+    pub answer_ms: Option<u64>,
+    pub end_ms: u64,
+    pub status: u16,
+    pub cause: u16,
+    pub cause_text: String,
+}
+
+/// One site in the month.
+#[derive(Clone, Debug, Default, Serialize, utoipa::ToSchema)]
+pub struct SiteLine {
+    /// Null for callers who belonged to no site.
+    pub site_id: Option<u64>,
+    pub site_name: String,
+    pub calls: u64,
+    pub answered: u64,
+    pub not_delivered: u64,
+    pub failovers: u64,
+    pub location_known_percentage: Option<f64>,
+    /// Calls by the trunk that carried them, or was tried last.
+    pub trunks: BTreeMap<String, u64>,
+    /// Calls by callback number.
+    pub elins: BTreeMap<String, u64>,
+}
+
+/// One thing that the report looks at.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub struct Finding {
+    pub passed: bool,
+    pub text: String,
 }
 
 /// Emergency calls of one month.
@@ -68,157 +134,53 @@ pub struct CallLine {
 pub struct EmergencyReport {
     /// `YYYY-MM`, UTC.
     pub month: String,
+    /// First instant, and the first one after the month.
+    pub from: String,
+    pub to: String,
+    /// The site that was asked for; null for all.
+    pub site_id: Option<u64>,
+    pub site_name: Option<String>,
     pub total_calls: u64,
     pub answered: u64,
-    /// Calls that no trunk took.
+    /// The caller hung up before an answer.
+    pub abandoned: u64,
+    /// Nobody answered, and the caller did not hang up.
     pub not_delivered: u64,
+    /// Calls of the list whose record has not come.
+    pub no_record: u64,
+    /// Refused by the guard of test mode, over all sites.
+    pub blocked_in_test_mode: u64,
+    /// Refused because the realm may not start emergency calls, over all sites.
+    pub denied: u64,
+    /// From the caller's INVITE to the first INVITE out.
+    pub time_to_invite_out: Spread,
     /// From the caller's INVITE to the first 18x.
     pub time_to_ring: Spread,
     /// From the caller's INVITE to the 2xx.
     pub time_to_answer: Spread,
-    /// Calls whose site, and so whose location, was known; null without calls.
+    /// Calls with a dispatchable location; null without calls.
     pub location_known_percentage: Option<f64>,
+    /// Calls by where the location came from.
+    pub location_by_source: BTreeMap<String, u64>,
     /// Attempts after the first one of a call.
     pub failovers: u64,
     pub calls_by_trunk: BTreeMap<String, u64>,
     pub calls_by_site: BTreeMap<String, u64>,
+    /// Calls by callback number.
+    pub elins: BTreeMap<String, u64>,
     pub notifications: u64,
     pub deliveries: u64,
     /// Deliveries that were confirmed; null without deliveries.
     pub notification_success_percentage: Option<f64>,
+    /// What stands out. That all passed says nothing of compliance.
+    pub findings: Vec<Finding>,
+    pub sites: Vec<SiteLine>,
     pub calls: Vec<CallLine>,
+    /// Calls behind the ten thousand that are listed.
+    pub calls_omitted: u64,
+    pub hops: Vec<Hop>,
     /// What this report does not say.
     pub note: &'static str,
-}
-
-const NOTE: &str = "Counts of what Ravelin recorded. Validation of addresses, staffing of the \
-    notification point and carrier contracts are the operator's to show.";
-
-/// The report of the month that begins at `from_ms`; `site` keeps only calls from that site.
-///
-/// # Errors
-/// What the database says.
-pub async fn emergency(
-    connection: &mut AnyConnection,
-    month: &str,
-    (from_ms, to_ms): (u64, u64),
-    site: Option<&str>,
-) -> Result<EmergencyReport, StoreError> {
-    let mut report = EmergencyReport {
-        month: month.to_owned(),
-        total_calls: 0,
-        answered: 0,
-        not_delivered: 0,
-        time_to_ring: Spread::default(),
-        time_to_answer: Spread::default(),
-        location_known_percentage: None,
-        failovers: 0,
-        calls_by_trunk: BTreeMap::new(),
-        calls_by_site: BTreeMap::new(),
-        notifications: 0,
-        deliveries: 0,
-        notification_success_percentage: None,
-        calls: Vec::new(),
-        note: NOTE,
-    };
-    let (mut ring, mut answer, mut located) = (Vec::new(), Vec::new(), 0_u64);
-    let mut attempts: BTreeMap<String, u64> = BTreeMap::new();
-    let mut filter = Filter {
-        from_ms: Some(from_ms),
-        to_ms: Some(to_ms),
-        emergency: Some(true),
-        site: site.map(str::to_owned),
-        limit: PAGE_MAX,
-        ..Filter::default()
-    };
-    loop {
-        let page = query::cdrs(connection, &filter).await?;
-        for row in page.rows {
-            let cdr: Cdr = serde_json::from_value(row.entry)?;
-            if cdr.kind == CdrKind::Attempt {
-                *attempts.entry(cdr.call).or_default() += 1;
-                continue;
-            }
-            report.total_calls += 1;
-            report.answered += u64::from(cdr.answer_ms.is_some());
-            report.not_delivered += u64::from(cdr.status >= 300 && cdr.outbound_trunk.is_none());
-            ring.extend(cdr.ring_ms);
-            answer.extend(cdr.answer_ms);
-            located += u64::from(cdr.site.is_some());
-            if let Some(trunk) = &cdr.outbound_trunk {
-                *report.calls_by_trunk.entry(trunk.clone()).or_default() += 1;
-            }
-            let place = cdr.site.clone().unwrap_or_else(|| "unknown".to_owned());
-            *report.calls_by_site.entry(place).or_default() += 1;
-            if report.calls.len() < CALLS_LISTED_MAX {
-                report.calls.push(line(cdr));
-            }
-        }
-        let Some(next) = page.next.as_deref().and_then(Cursor::parse) else { break };
-        filter.cursor = Some(next);
-    }
-    for call in &mut report.calls {
-        call.attempts = attempts.get(&call.call).copied().unwrap_or(0);
-    }
-    report.failovers = attempts.values().map(|tries| tries.saturating_sub(1)).sum();
-    report.time_to_ring = Spread::of(ring);
-    report.time_to_answer = Spread::of(answer);
-    report.location_known_percentage = percentage(located, report.total_calls);
-    notifications(connection, from_ms, to_ms, &mut report).await?;
-    Ok(report)
-}
-
-fn line(cdr: Cdr) -> CallLine {
-    CallLine {
-        call: cdr.call,
-        started_at: crate::clock::rfc3339(cdr.start_unix_ms),
-        from: cdr.from,
-        to: cdr.to,
-        class: cdr.class,
-        site: cdr.site,
-        trunk: cdr.outbound_trunk,
-        status: cdr.status,
-        attempts: 0,
-        ring_ms: cdr.ring_ms,
-        answer_ms: cdr.answer_ms,
-        duration_ms: cdr.duration_ms,
-    }
-}
-
-async fn notifications(
-    connection: &mut AnyConnection,
-    from_ms: u64,
-    to_ms: u64,
-    report: &mut EmergencyReport,
-) -> Result<(), StoreError> {
-    let row = sqlx::query(
-        "SELECT COUNT(*) FROM emergency_notifications
-         WHERE trigger_type = '911_call' AND at_ms >= $1 AND at_ms < $2",
-    )
-    .bind(sql(from_ms))
-    .bind(sql(to_ms))
-    .fetch_one(&mut *connection)
-    .await?;
-    report.notifications = unsigned(row.try_get(0)?)?;
-    let mut confirmed = 0;
-    for row in sqlx::query(
-        "SELECT d.state, COUNT(*) FROM emergency_deliveries d
-         JOIN emergency_notifications n ON n.id = d.notification_id
-         WHERE n.trigger_type = '911_call' AND n.at_ms >= $1 AND n.at_ms < $2 GROUP BY d.state",
-    )
-    .bind(sql(from_ms))
-    .bind(sql(to_ms))
-    .fetch_all(connection)
-    .await?
-    {
-        let (state, count): (String, u64) = (row.try_get(0)?, unsigned(row.try_get(1)?)?);
-        report.deliveries += count;
-        if matches!(state.as_str(), "delivered" | "acknowledged") {
-            confirmed += count;
-        }
-    }
-    report.notification_success_percentage = percentage(confirmed, report.deliveries);
-    Ok(())
 }
 
 /// Percent with one decimal; nothing without a whole.

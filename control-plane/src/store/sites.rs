@@ -150,6 +150,24 @@ pub async fn load(connection: &mut AnyConnection, id: u32) -> Result<Option<Site
         .transpose()
 }
 
+/// One site by its number, also one that is no longer in force: reports look back.
+///
+/// # Errors
+/// What the database says.
+pub async fn load_any(
+    connection: &mut AnyConnection,
+    id: u32,
+) -> Result<Option<SiteView>, StoreError> {
+    let text = statement(COLUMNS, " WHERE id = $1");
+    sqlx::query(sqlx::AssertSqlSafe(text))
+        .bind(i64::from(id))
+        .fetch_optional(connection)
+        .await?
+        .as_ref()
+        .map(view)
+        .transpose()
+}
+
 /// Sites in force behind number `after`, by number.
 ///
 /// # Errors

@@ -144,3 +144,118 @@ async fn the_monthly_reports_say_what_was_recorded() {
     }
     plane.stop().await;
 }
+
+/// Every figure that section 7 asks for, from records as a node sends them.
+#[tokio::test]
+async fn reports_tell_response_times_locations_callbacks_and_every_attempt() {
+    let plane = Plane::start(&document("edge-1", "")).await;
+    plane.post("/api/e911/multi-site/config", site_body("Detroit", 10, "+13135551000")).await;
+    plane.post("/api/e911/multi-site/config", site_body("Chicago", 20, "+13125552000")).await;
+    let mut node = Node::connect(&plane.data(), "edge-1").await;
+    node.apply(ApplyResult::Active).await;
+    let at = |kind: &str, call: &str, mono_ms: u64, fields: &[(&str, serde_json::Value)]| {
+        let mut entry = event(kind, Some(call), fields);
+        if let Entry::Audit(event) = &mut entry {
+            event.unix_ms = 1_734_000_000_000 + mono_ms;
+            event.mono_ns = mono_ms * 1_000_000;
+        }
+        entry
+    };
+    let here = |site: u64, name: &str, rule: &str| {
+        [
+            ("site_id", json!(site)),
+            ("site", json!(name)),
+            ("site_rule", json!(rule)),
+            ("location", json!("1234 Industrial Blvd, Detroit, MI")),
+            ("callback", json!("+13135551000")),
+            ("extension", json!("1001")),
+        ]
+    };
+    let mut call = cdr("sos-1", 1);
+    (call.emergency, call.class) = (true, "emergency".to_owned());
+    call.site = Some("Detroit".to_owned());
+    call.outbound_trunk = Some("detroit_backup".to_owned());
+    let hop = |number: u16, trunk: &str, status: u16| {
+        let mut hop = call.clone();
+        (hop.kind, hop.attempt, hop.status) = (CdrKind::Attempt, number, status);
+        hop.outbound_trunk = Some(trunk.to_owned());
+        hop
+    };
+    let mut hung_up = call.clone();
+    hung_up.call = "sos-2".to_owned();
+    (hung_up.status, hung_up.answer_ms, hung_up.cause) = (487, None, 2);
+    let mut lost = call.clone();
+    (lost.call, lost.site) = ("sos-3".to_owned(), None);
+    (lost.status, lost.answer_ms, lost.ring_ms, lost.cause) = (503, None, None, 208);
+    let nowhere = [("location", json!("Location not registered")), ("extension", json!("1003"))];
+    node.store(&[
+        at("emergency.started", "sos-1", 1_000, &here(1, "Detroit", "address")),
+        at("emergency.attempt", "sos-1", 1_003, &[("attempt", json!(1))]),
+        at("emergency.notify", "sos-1", 1_003, &[]),
+        at("emergency.attempt", "sos-1", 3_003, &[("attempt", json!(2))]),
+        Entry::Cdr(hop(1, "detroit_emergency", 503)),
+        Entry::Cdr(hop(2, "detroit_backup", 200)),
+        Entry::Cdr(call.clone()),
+        at("emergency.started", "sos-2", 5_000, &here(1, "Detroit", "pinned")),
+        at("emergency.attempt", "sos-2", 5_001, &[("attempt", json!(1))]),
+        Entry::Cdr(hung_up),
+        at("emergency.started", "sos-3", 9_000, &nowhere),
+        Entry::Cdr(lost),
+        // Its node died: there is no record of the end.
+        at("emergency.started", "sos-4", 9_500, &here(2, "Chicago", "address")),
+        at("emergency.blocked", "test-1", 9_900, &[]),
+    ])
+    .await;
+    let report = plane.get("/api/reports/emergency?month=2024-12").await;
+    let expect = |key: &str, value: serde_json::Value| {
+        assert_eq!(report[key], value, "{key}: {report}");
+    };
+    expect("total_calls", json!(4));
+    expect("answered", json!(1));
+    expect("abandoned", json!(1));
+    expect("not_delivered", json!(1));
+    expect("no_record", json!(1));
+    expect("blocked_in_test_mode", json!(1));
+    let spread = json!({"count": 2, "p50_ms": 1, "p99_ms": 3, "max_ms": 3});
+    expect("time_to_invite_out", spread);
+    expect("location_known_percentage", json!(75.0));
+    expect("location_by_source", json!({"address": 2, "pinned": 1, "none": 1}));
+    expect("elins", json!({"+13135551000": 3}));
+    expect("failovers", json!(1));
+    expect("notifications", json!(1));
+    expect("from", json!("2024-12-01T00:00:00Z"));
+    expect("to", json!("2025-01-01T00:00:00Z"));
+    let calls: Vec<_> =
+        report["calls"].as_array().unwrap().iter().map(|one| one["outcome"].clone()).collect();
+    assert_eq!(calls.len(), 4);
+    for outcome in ["answered", "abandoned", "not_delivered", "no_record"] {
+        assert!(calls.contains(&json!(outcome)), "{outcome}: {calls:?}");
+    }
+    let hops = report["hops"].as_array().unwrap();
+    let sent: Vec<_> = hops.iter().map(|hop| (&hop["trunk"], &hop["invite_out_ms"])).collect();
+    assert_eq!(
+        sent,
+        [(&json!("detroit_emergency"), &json!(3)), (&json!("detroit_backup"), &json!(2003))]
+    );
+
+    let sites = plane.get("/api/reports/sites?month=2024-12").await;
+    let lines: Vec<_> = sites["sites"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|site| (site["site_name"].clone(), site["calls"].clone()))
+        .collect();
+    assert_eq!(
+        lines,
+        [(json!("Detroit"), json!(2)), (json!("Chicago"), json!(1)), (json!("unknown"), json!(1))]
+    );
+    let one = plane.get("/api/reports/sites?month=2024-12&site_id=1").await;
+    assert_eq!((&one["total_calls"], &one["notifications"]), (&json!(2), &json!(1)));
+    let other = plane.get("/api/reports/sites?month=2024-12&site_id=2").await;
+    assert_eq!((&other["total_calls"], &other["notifications"]), (&json!(1), &json!(0)));
+    // A site that was removed since still has its calls.
+    plane.call(Method::DELETE, "/api/e911/multi-site/config/1", None).await;
+    let gone = plane.get("/api/reports/sites?month=2024-12&site_id=1").await;
+    assert_eq!(gone["total_calls"], 2);
+    plane.stop().await;
+}
