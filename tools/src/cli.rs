@@ -77,6 +77,10 @@ pub(crate) enum Command {
     /// The messages of one call as a ladder
     #[command(after_help = "Example:\n  ravelin trace --call-id 6f1c0a@192.0.2.1")]
     Trace(TraceArgs),
+    /// Check the settings of Kari's Law and RAY BAUM'S Act
+    Verify(crate::compliance::args::VerifyArgs),
+    /// Monthly reports of emergency calls
+    Report(crate::compliance::args::ReportArgs),
     /// Place a demonstration call with audio, and a 911 call, through a running Ravelin
     #[command(
         after_help = "Example:\n  ravelin demo --config ravelin.yml\n\nThe built-in test agent plays the caller and the trunks of the config on their own addresses,\nwhich must be addresses of this machine."

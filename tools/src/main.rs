@@ -5,6 +5,7 @@
 mod agent;
 mod cli;
 mod client;
+mod compliance;
 mod exit;
 mod offline;
 mod print;
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
         Command::Trunks(args) => client::live::trunks(&args),
         Command::Trace(args) => client::live::trace(&args),
         Command::Stir(args) => stir::run(&args),
+        Command::Verify(args) => compliance::verify::run(&args),
+        Command::Report(args) => compliance::report::run(&args),
         Command::Demo(args) => agent::run(&args),
     };
     match result {

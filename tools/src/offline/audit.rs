@@ -109,7 +109,7 @@ fn csv(record: &Record) -> Result<String, String> {
 
 /// RFC 4180 quoting, where needed. A leading sign that a spreadsheet would run as a formula is
 /// kept as text by an apostrophe.
-fn quote(field: &str) -> String {
+pub(crate) fn quote(field: &str) -> String {
     let field = if field.starts_with(['=', '+', '-', '@']) {
         format!("'{field}")
     } else {
