@@ -121,6 +121,7 @@ impl Server {
             Arc::clone(&counters),
             signals,
             tls.is_some(),
+            data.root().to_path_buf(),
         );
         let address = match (listen, &control) {
             (Some(address), _) => address.to_string(),

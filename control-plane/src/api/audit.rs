@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -216,9 +216,7 @@ pub(crate) async fn verify(
     query: Query,
 ) -> Result<Json<Verified>, ApiError> {
     let query = query.only(&["node"])?;
-    let _permit = app.verify.try_acquire().map_err(|_| {
-        ApiError::new(StatusCode::TOO_MANY_REQUESTS, "another check runs; try again later")
-    })?;
+    let _permit = app.one_check()?;
     let mut reader = app.store.reader().acquire().await?;
     let chains = query::verify(&mut reader, query.text("node")).await?;
     Ok(Json(Verified { intact: chains.iter().all(|chain| chain.intact), chains }))

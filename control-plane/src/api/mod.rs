@@ -17,7 +17,7 @@ mod reports;
 pub(crate) mod soc2;
 mod tokens;
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{ops::Deref, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -28,7 +28,7 @@ use axum::{
     routing::{MethodRouter, delete, get, post, put},
 };
 use ravelin_policy::TestSignals;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use self::{
@@ -44,6 +44,9 @@ const BODY_MAX_BYTES: usize = 256 * 1024;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the check of all chains may take.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(600);
+/// Routes that go over the whole store.
+const LONG: [&str; 3] = ["/api/audit/verify", "/api/framework/compliance/soc2/drill", PACKAGE];
+const PACKAGE: &str = "/api/framework/compliance/soc2/package";
 /// Checks of chains at once.
 const VERIFY_MAX: usize = 1;
 
@@ -62,6 +65,8 @@ pub struct Shared {
     pub logins: ui::Logins,
     /// The API is served over TLS.
     pub https: bool,
+    /// The data directory.
+    pub(crate) data: PathBuf,
     pub(crate) table: Table,
     verify: Semaphore,
 }
@@ -82,6 +87,7 @@ pub fn router(
     counters: Arc<OwnCounters>,
     signals: TestSignals,
     https: bool,
+    data: PathBuf,
 ) -> Router {
     let routes = Routes::default();
     let routes = nomadic_routes(evidence_routes(config_routes(routes)));
@@ -94,6 +100,7 @@ pub fn router(
         signals,
         logins: ui::Logins::default(),
         https,
+        data,
         table: routes.table,
         verify: Semaphore::new(VERIFY_MAX),
     }));
@@ -215,6 +222,8 @@ fn evidence_routes(routes: Routes) -> Routes {
         )
         .at(READ, Method::GET, "/api/framework/compliance/soc2/report", get(soc2::report))
         .at(ATTEST, Method::POST, "/api/framework/compliance/soc2/audit", post(soc2::add_audit))
+        .at(ATTEST, Method::POST, "/api/framework/compliance/soc2/drill", post(soc2::drill))
+        .at(AUDIT, Method::GET, PACKAGE, get(soc2::package))
         .at(READ, Method::GET, "/api/compliance/karis-law", get(karis::verify))
         .at(AUDIT, Method::GET, "/api/reports/emergency", get(reports::emergency))
         .at(AUDIT, Method::GET, "/api/reports/sites", get(reports::sites))
@@ -229,8 +238,8 @@ fn open_routes(routes: Routes) -> Routes {
 
 /// Counts requests, and bounds the time that they take.
 async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
-    let patience =
-        if request.uri().path() == "/api/audit/verify" { VERIFY_TIMEOUT } else { REQUEST_TIMEOUT };
+    let long = LONG.contains(&request.uri().path());
+    let patience = if long { VERIFY_TIMEOUT } else { REQUEST_TIMEOUT };
     let response = match tokio::time::timeout(patience, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "this took too long").into_response(),
@@ -240,6 +249,16 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
 }
 
 impl Shared {
+    /// The right to go over the whole store, which one request has at a time.
+    ///
+    /// # Errors
+    /// 429 while another one does.
+    pub(crate) fn one_check(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        self.verify.try_acquire().map_err(|_| {
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "another check runs; try again later")
+        })
+    }
+
     /// Version of the config in force; 0 if there is none.
     #[must_use]
     pub fn version(&self) -> u64 {

@@ -35,6 +35,7 @@ use super::{
         emergency::contacts, emergency::add_contact, emergency::remove_contact,
         emergency::history, emergency::trigger, emergency::test,
         soc2::controls, soc2::save, soc2::history, soc2::report, soc2::add_audit,
+        soc2::drill, soc2::package,
         nomadic::location, nomadic::locations, nomadic::update, nomadic::history,
         nomadic::history_of,
         karis::verify,

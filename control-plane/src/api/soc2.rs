@@ -3,6 +3,8 @@
 use axum::{
     Extension, Json,
     extract::{Path, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
 };
 use ravelin_contract::audit::Severity;
 use serde::{Deserialize, Serialize};
@@ -15,8 +17,13 @@ use super::{
 };
 use crate::{
     clock,
-    soc2::{self, Category, Change, Control, ControlChange, ControlTest, Report, Status},
-    store::{EventExt, event},
+    soc2::{
+        self, Category, Change, Control, ControlChange, ControlTest, Evidence, Report, Status,
+        drill::{Drill, DrillOutcome, DrillTest},
+        package::{self, PackageFault, Period},
+        scrub,
+    },
+    store::{Backend, EventExt, event},
 };
 
 /// Longest text of one field.
@@ -41,9 +48,28 @@ pub(crate) struct ControlBody {
     implementation_status: Option<String>,
     /// Result of a test that was made now. Appended to the tests of the control.
     test_results: Option<String>,
+    /// What the test printed; stored with its digest, shown in the audit package.
+    evidence: Option<EvidenceBody>,
     tsc_reference: Option<String>,
     /// The revision that was read; refused if the control moved on since.
     revision: Option<u64>,
+}
+
+/// Evidence of a test.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EvidenceBody {
+    /// `application/json` or `text/plain`.
+    media_type: String,
+    /// At most 65,536 octets.
+    content: String,
+}
+
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Drills {
+    /// No test failed.
+    passed: bool,
+    tests: Vec<DrillTest>,
 }
 
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -124,6 +150,7 @@ impl ControlBody {
             description: None,
             implementation_status: Some(status),
             test_results: Some(results),
+            evidence: None,
             tsc_reference: None,
             revision: Some(revision),
         }
@@ -211,6 +238,32 @@ fn check(body: ControlBody) -> Result<(String, Change), ApiError> {
             error = fault(error, field, "must not contain control characters".to_owned());
         }
     }
+    let results = body.test_results.filter(|text| !text.trim().is_empty());
+    if let Some(evidence) = &body.evidence {
+        for (wrong, field, reason) in [
+            (results.is_none(), "evidence", "is only taken together with test_results"),
+            (
+                !soc2::MEDIA_TYPES.contains(&evidence.media_type.as_str()),
+                "evidence.media_type",
+                "must be application/json or text/plain",
+            ),
+            (
+                evidence.content.len() > soc2::EVIDENCE_MAX_BYTES
+                    || evidence.content.contains('\0'),
+                "evidence.content",
+                "must be at most 65536 octets without NUL",
+            ),
+            (
+                scrub::holds_secret(&evidence.content),
+                "evidence.content",
+                "holds an API token or a password; take it out",
+            ),
+        ] {
+            if wrong {
+                error = fault(error, field, reason.to_owned());
+            }
+        }
+    }
     if !sound {
         return Err(error);
     }
@@ -218,7 +271,11 @@ fn check(body: ControlBody) -> Result<(String, Change), ApiError> {
         control_category: category.flatten(),
         description: body.description,
         implementation_status: status.flatten(),
-        test_results: body.test_results.filter(|text| !text.trim().is_empty()),
+        test_results: results,
+        evidence: body.evidence.map(|evidence| Evidence {
+            media_type: evidence.media_type,
+            content: evidence.content,
+        }),
         tsc_reference: body.tsc_reference,
     };
     Ok((id, change))
@@ -244,7 +301,7 @@ pub(crate) async fn history(
     responses((status = 200, body = Report)))]
 pub(crate) async fn report(State(app): State<App>) -> Result<Json<Report>, ApiError> {
     let mut reader = app.store.reader().acquire().await?;
-    Ok(Json(soc2::report(&mut reader).await?))
+    Ok(Json(soc2::report(&mut reader, clock::unix_ms()).await?))
 }
 
 /// Record an audit that took place; the report then shows its date.
@@ -283,4 +340,59 @@ pub(crate) async fn add_audit(
     tx.audit(recorded).await?;
     tx.commit().await?;
     Ok(Json(Success { success: true }))
+}
+
+/// Run the tests of controls that need the inside: backup and restore, tampering on a copy, who
+/// may read what. Nothing but a copy is changed, and nothing is recorded: `ravelin soc2 test`
+/// records results.
+#[utoipa::path(post, path = "/api/framework/compliance/soc2/drill", tag = "soc2",
+    responses((status = 200, body = Drills), (status = 429, body = ErrorBody)))]
+pub(crate) async fn drill(State(app): State<App>) -> Result<Json<Drills>, ApiError> {
+    let _permit = app.one_check()?;
+    let active = app.publisher.active();
+    let drill = Drill {
+        store: &app.store,
+        data: &app.data,
+        active: active.as_deref(),
+        registry: &app.registry,
+        https: app.https,
+        now_ms: clock::unix_ms(),
+    };
+    let tests = drill.run().await;
+    let passed = tests.iter().all(|test| test.outcome != DrillOutcome::Failed);
+    Ok(Json(Drills { passed, tests }))
+}
+
+/// The audit package of a period: a tar archive that starts with its manifest. The same state gives
+/// the same octets.
+#[utoipa::path(get, path = "/api/framework/compliance/soc2/package", tag = "soc2",
+    params(("from" = String, Query, description = "first day, `YYYY-MM-DD`, UTC"),
+        ("to" = String, Query, description = "last day, which is part of the period")),
+    responses((status = 200, body = Vec<u8>, content_type = "application/x-tar"),
+        (status = 400, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(crate) async fn package(State(app): State<App>, query: Query) -> Result<Response, ApiError> {
+    let query = query.only(&["from", "to"])?;
+    let text = |name: &str| query.text(name).unwrap_or_default().to_owned();
+    let (from, to) = (text("from"), text("to"));
+    let period = Period::days(&from, &to)
+        .map_err(|(field, reason)| ApiError::bad_request("query").field(field, reason))?;
+    let _permit = app.one_check()?;
+    let mut reader = app.store.reader().begin().await?;
+    if app.store.backend() == Backend::Postgres {
+        sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            .execute(&mut *reader)
+            .await?;
+    }
+    let bytes = package::build(&mut reader, &period).await.map_err(|fault| match fault {
+        PackageFault::TooManyEvents(count) => {
+            let limit = package::EVENTS_MAX;
+            let text = format!("{count} audit events, at most {limit}; ask for a shorter period");
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text)
+        }
+        PackageFault::Archive(reason) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason),
+        PackageFault::Store(error) => error.into(),
+    })?;
+    let name = format!("attachment; filename=\"ravelin-soc2-{from}-{to}.tar\"");
+    let kind = "application/x-tar".to_owned();
+    Ok(([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)], bytes).into_response())
 }

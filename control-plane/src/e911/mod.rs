@@ -22,6 +22,9 @@ fn first() -> u16 {
     1
 }
 
+/// Country of a site that names none (the source documents have `USA`; ISO 3166 has `US`).
+const DEFAULT_COUNTRY: &str = "US";
+
 /// One site as it stands in the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Site {
@@ -127,6 +130,7 @@ fn site(site: &config::Site) -> Option<Site> {
         (_, _, Some(range)) => ends(range),
         _ => (String::new(), String::new()),
     };
+    let (start, end) = (canonical(start), canonical(end));
     let mut trunks: Vec<SiteTrunk> = site
         .emergency_trunks
         .iter()
@@ -152,12 +156,20 @@ fn site(site: &config::Site) -> Option<Site> {
         city: site.city.clone(),
         state: site.state.clone(),
         postal_code: site.postal_code.clone(),
-        country: site.country.clone(),
+        country: Some(site.country.clone().unwrap_or_else(|| DEFAULT_COUNTRY.to_owned())),
         building: site.building.clone(),
         floor: site.floor.clone(),
         room: site.room.clone(),
         not_a_place: site.not_a_place,
     })
+}
+
+/// An IPv4 address mapped into IPv6 is the IPv4 address: so the lookup table has it (M5).
+fn canonical(text: String) -> String {
+    match text.trim().parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().to_string(),
+        Err(_) => text,
+    }
 }
 
 /// First and last address of a prefix, or of `START-END`.

@@ -1,8 +1,15 @@
 //! SOC 2 controls: seeded once by migration, changed only by requests, with every test and every
 //! change kept (compliance-systems 5). Reading is a SELECT and nothing else (defect C1).
 
+pub mod drill;
+mod evidence;
+pub mod package;
+pub mod scrub;
+mod tar;
+
 use std::collections::BTreeMap;
 
+pub use evidence::{EVIDENCE_MAX_BYTES, Evidence, EvidenceRef, MEDIA_TYPES};
 use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, Row, any::AnyRow};
 
@@ -96,6 +103,8 @@ pub struct Change {
     pub description: Option<String>,
     pub implementation_status: Option<Status>,
     pub test_results: Option<String>,
+    /// What the test printed; only together with `test_results`.
+    pub evidence: Option<Evidence>,
     pub tsc_reference: Option<String>,
 }
 
@@ -107,6 +116,7 @@ pub struct ControlTest {
     pub outcome: String,
     pub tested_at: String,
     pub tester: String,
+    pub evidence: Vec<EvidenceRef>,
 }
 
 /// One change of one control.
@@ -270,7 +280,10 @@ pub async fn save(
     .execute(&mut *connection)
     .await?;
     if let Some(results) = change.test_results {
-        append_test(connection, id, &results, (now_ms, &now), actor).await?;
+        let test = append_test(connection, id, &results, (now_ms, &now), actor).await?;
+        if let Some(evidence) = change.evidence {
+            evidence::append(connection, test, id, &evidence).await?;
+        }
     }
     append_change(connection, before, &after, &now, actor).await?;
     Ok(after)
@@ -282,16 +295,17 @@ async fn append_test(
     results: &str,
     (now_ms, now): (u64, &str),
     actor: &str,
-) -> Result<(), StoreError> {
+) -> Result<i64, StoreError> {
     let row = sqlx::query("SELECT COALESCE(MAX(id), 0) FROM soc2_control_tests")
         .fetch_one(&mut *connection)
         .await?;
+    let number = row.try_get::<i64, _>(0)? + 1;
     sqlx::query(
         "INSERT INTO soc2_control_tests
              (id, control_id, results, outcome, tested_ms, tested_at, tester)
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
-    .bind(row.try_get::<i64, _>(0)? + 1)
+    .bind(number)
     .bind(id.to_owned())
     .bind(results.to_owned())
     .bind(outcome(results).to_owned())
@@ -300,7 +314,7 @@ async fn append_test(
     .bind(actor.to_owned())
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(number)
 }
 
 async fn append_change(
@@ -352,8 +366,9 @@ pub async fn history(
     connection: &mut AnyConnection,
     id: &str,
 ) -> Result<(Vec<ControlTest>, Vec<ControlChange>), StoreError> {
+    let evidence = evidence::of_control(connection, id).await?;
     let tests = sqlx::query(
-        "SELECT results, outcome, tested_at, tester FROM soc2_control_tests
+        "SELECT id, results, outcome, tested_at, tester FROM soc2_control_tests
          WHERE control_id = $1 ORDER BY id",
     )
     .bind(id.to_owned())
@@ -361,11 +376,17 @@ pub async fn history(
     .await?
     .iter()
     .map(|row| {
+        let test = unsigned(row.try_get(0)?)?;
         Ok(ControlTest {
-            results: row.try_get(0)?,
-            outcome: row.try_get(1)?,
-            tested_at: row.try_get(2)?,
-            tester: row.try_get(3)?,
+            results: row.try_get(1)?,
+            outcome: row.try_get(2)?,
+            tested_at: row.try_get(3)?,
+            tester: row.try_get(4)?,
+            evidence: evidence
+                .iter()
+                .filter(|piece| piece.test_id == test)
+                .map(|piece| piece.listed.clone())
+                .collect(),
         })
     })
     .collect::<Result<_, StoreError>>()?;
@@ -419,16 +440,16 @@ pub async fn insert_audit(
     Ok(())
 }
 
-/// The report.
+/// The report as of `at_ms`: which tests are current depends on it.
 ///
 /// # Errors
 /// What the database says.
-pub async fn report(connection: &mut AnyConnection) -> Result<Report, StoreError> {
+pub async fn report(connection: &mut AnyConnection, at_ms: u64) -> Result<Report, StoreError> {
     let controls = controls(connection, None).await?;
     let row =
         sqlx::query("SELECT MAX(audit_date) FROM soc2_audits").fetch_one(&mut *connection).await?;
     let last_audit_date: Option<String> = row.try_get(0)?;
-    let oldest = clock::unix_ms().saturating_sub(TEST_PERIOD_DAYS * 86_400_000);
+    let oldest = at_ms.saturating_sub(TEST_PERIOD_DAYS * 86_400_000);
     let mut report = Report {
         total_controls: 0,
         implemented: 0,

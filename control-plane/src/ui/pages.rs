@@ -405,7 +405,7 @@ async fn soc2_page(
     let page = Soc2Page {
         frame: Frame::new(person, "/soc2", message),
         controls: soc2::controls(&mut reader, None).await?,
-        report: soc2::report(&mut reader).await?,
+        report: soc2::report(&mut reader, clock::unix_ms()).await?,
         statuses: Status::ALL.map(Status::name),
         may_change: ATTEST.allows(person.caller.0.role),
     };

@@ -67,7 +67,7 @@ fn allowed(method: &Method, path: &str) -> &'static [&'static str] {
     if path.starts_with("/api/audit") || path.starts_with("/api/reports") {
         return AUDIT;
     }
-    if path.contains("/soc2/control/") {
+    if path.contains("/soc2/control/") || path.ends_with("/soc2/package") {
         return AUDIT;
     }
     if path.contains("/soc2/") && *method == Method::POST {

@@ -229,3 +229,18 @@ async fn sites_of_the_document_are_the_sites_of_the_api() {
     assert_eq!(back["configs"].as_array().unwrap().len(), 2);
     plane.stop().await;
 }
+
+/// M5, M13: what is shown of a range is what the lookup table has, and a site has a country.
+#[tokio::test]
+async fn a_mapped_range_is_shown_as_it_is_looked_up() {
+    let plane = Plane::start(&document("edge-1", "")).await;
+    let mut body = site_body("Detroit", 10, "+13135551000");
+    body["ip_range_start"] = json!("::ffff:192.168.10.0");
+    body["ip_range_end"] = json!("::ffff:192.168.10.255");
+    let (status, site) = plane.post(SITE, body).await;
+    assert_eq!(status, StatusCode::CREATED, "{site}");
+    assert_eq!(site["ip_range_start"], "192.168.10.0");
+    assert_eq!(site["prefixes"], json!(["192.168.10.0/24"]));
+    assert_eq!(site["country"], "US");
+    plane.stop().await;
+}

@@ -1,6 +1,7 @@
 //! The control plane through its real sockets: HTTP, the link's Unix socket and its TLS listener.
 
 mod access;
+mod audit_package;
 mod config;
 mod e911;
 mod emergency;
