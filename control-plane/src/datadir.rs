@@ -26,7 +26,9 @@ impl DataDir {
         make_dir(root, 0o750)?;
         let root = root.canonicalize().map_err(at(root))?;
         for (name, mode) in [("run", 0o700), ("certs", 0o700), ("snapshots", 0o750)] {
-            make_dir(&root.join(name), mode)?;
+            let folder = root.join(name);
+            make_dir(&folder, mode)?;
+            tighten(&folder, mode)?;
         }
         let path = root.join("run/control.lock");
         let lock = OpenOptions::new()
@@ -68,6 +70,16 @@ impl DataDir {
 
 fn make_dir(path: &Path, mode: u32) -> Result<(), ControlError> {
     DirBuilder::new().recursive(true).mode(mode).create(path).map_err(at(path))
+}
+
+/// A folder that somebody else made first (the edge, an installer) may be open to all: sockets and
+/// keys lie in these.
+fn tighten(path: &Path, mode: u32) -> Result<(), ControlError> {
+    let found = fs::metadata(path).map_err(at(path))?.permissions().mode();
+    if found & 0o777 & !mode == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(found & mode)).map_err(at(path))
 }
 
 fn at(path: &Path) -> impl FnOnce(io::Error) -> ControlError {

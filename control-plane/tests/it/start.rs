@@ -37,6 +37,23 @@ async fn first_start_makes_the_data_directory_and_one_private_token() {
     plane.stop().await;
 }
 
+/// The edge may have made a folder before, open to all: sockets and keys lie in these.
+#[tokio::test]
+async fn folders_that_were_open_to_all_are_closed() {
+    let dir = TempDir::new();
+    let data = dir.path().join("data");
+    let mode =
+        |path: &str| std::fs::metadata(data.join(path)).unwrap().permissions().mode() & 0o777;
+    for name in ["run", "certs"] {
+        std::fs::create_dir_all(data.join(name)).unwrap();
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(data.join(name), open).unwrap();
+    }
+    let plane = Plane::start_in(dir, None).await;
+    assert_eq!((mode("run"), mode("certs")), (0o700, 0o700));
+    plane.stop().await;
+}
+
 #[tokio::test]
 async fn a_second_control_plane_on_the_same_data_is_refused() {
     let plane = Plane::start(&document("edge-1", "")).await;

@@ -153,6 +153,14 @@ impl Plane {
     pub(crate) async fn restart(mut self) -> Self {
         self.server.take().unwrap().stop().await.unwrap();
         let file = self.dir.path().join("ravelin.yml");
+        // Another test that starts a process holds a copy of the lock between fork and exec.
+        let lock = self.data().join("run/control.lock");
+        let free = async {
+            while std::fs::File::open(&lock).unwrap().try_lock().is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, free).await.expect("the lock comes free");
         Self::start_in(self.dir, file.exists().then_some(file)).await
     }
 
