@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Verify(crate::compliance::args::VerifyArgs),
     /// Monthly reports of emergency calls
     Report(crate::compliance::args::ReportArgs),
+    /// Test SOC 2 controls and write the audit package
+    Soc2(crate::compliance::soc2::args::Soc2Args),
     /// Place a demonstration call with audio, and a 911 call, through a running Ravelin
     #[command(
         after_help = "Example:\n  ravelin demo --config ravelin.yml\n\nThe built-in test agent plays the caller and the trunks of the config on their own addresses,\nwhich must be addresses of this machine."

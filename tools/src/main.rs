@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Stir(args) => stir::run(&args),
         Command::Verify(args) => compliance::verify::run(&args),
         Command::Report(args) => compliance::report::run(&args),
+        Command::Soc2(args) => compliance::soc2::run(&args),
         Command::Demo(args) => agent::run(&args),
     };
     match result {

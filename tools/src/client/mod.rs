@@ -101,7 +101,7 @@ pub(crate) fn request(
     })
 }
 
-fn token(api: &ApiArgs) -> Result<String, Failure> {
+pub(crate) fn token(api: &ApiArgs) -> Result<String, Failure> {
     if let Some(token) = &api.token {
         return Ok(token.clone());
     }

@@ -4,6 +4,7 @@
 pub(crate) mod args;
 mod layout;
 pub(crate) mod report;
+pub(crate) mod soc2;
 pub(crate) mod verify;
 
 /// Text of a JSON value as a person reads it; `-` for null.

@@ -2,6 +2,7 @@
 //! loopback addresses in 127.4.0.0/16 and its own data directory.
 
 mod cli;
+mod compliance;
 mod demo;
 mod edge;
 mod failover;

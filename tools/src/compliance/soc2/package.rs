@@ -1,0 +1,123 @@
+//! `ravelin soc2 package`: fetches the audit package, checks it, writes it; or checks one on disk.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use ravelin_control::{ident, soc2::package};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{args::PackageArgs, probe::Probe};
+use crate::{
+    exit::{Failure, Outcome},
+    print,
+};
+
+pub(super) fn run(args: &PackageArgs) -> Result<Outcome, Failure> {
+    if let Some(file) = &args.verify {
+        let bytes = fs::read(file)
+            .map_err(|error| Failure::cannot_run(format!("{}: {error}", file.display())))?;
+        return show(file, &bytes, args.json);
+    }
+    let (Some(from), Some(to), Some(out)) = (&args.from, &args.to, &args.out) else {
+        return Err(Failure::cannot_run("give --from, --to and --out, or --verify FILE"));
+    };
+    // What is sent is a day or nothing: it goes into a path.
+    for (name, day) in [("--from", from), ("--to", to)] {
+        if day.len() != 10 || !day.bytes().all(|octet| octet.is_ascii_digit() || octet == b'-') {
+            return Err(Failure::cannot_run(format!("{name} {day:?} is no day; give YYYY-MM-DD")));
+        }
+    }
+    let probe = Probe::new(&args.api)?;
+    let path = format!("/api/framework/compliance/soc2/package?from={from}&to={to}");
+    let (status, bytes) = probe.bytes(&Method::GET, &path, Some(&probe.token), None)?;
+    if status != 200 {
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        let fields = body["fields"].as_object().into_iter().flatten();
+        let fields: String = fields
+            .map(|(name, reason)| format!("; {name} {}", reason.as_str().unwrap_or_default()))
+            .collect();
+        let text = body["error"].as_str().unwrap_or("no reason was given");
+        return Err(Failure::cannot_run(format!("{text}{fields} ({status})")));
+    }
+    write(out, &bytes)?;
+    show(out, &bytes, args.json)
+}
+
+/// Beside its place first: a package is there whole, or not at all. Only the owner may read it.
+fn write(out: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let mut name = out.as_os_str().to_owned();
+    name.push(".part");
+    let temporary = Path::new(&name);
+    let written = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(temporary, out)
+    };
+    written().map_err(|error| Failure::cannot_run(format!("{}: {error}", out.display())))
+}
+
+fn show(file: &Path, bytes: &[u8], as_json: bool) -> Result<Outcome, Failure> {
+    let name = file.display().to_string();
+    let sha256 = ident::sha256_hex(bytes);
+    match package::verify(bytes) {
+        Ok(manifest) => {
+            if as_json {
+                print::json(&json!({
+                    "file": name,
+                    "whole": true,
+                    "sha256": sha256,
+                    "size": bytes.len(),
+                    "from": manifest.from,
+                    "to": manifest.to,
+                    "controls": manifest.controls,
+                    "tests": manifest.tests,
+                    "evidence": manifest.evidence,
+                    "audit_events": manifest.audit_events,
+                    "chains_intact": manifest.chains_intact,
+                    "faults": [],
+                }))?;
+            } else {
+                print::line(&format!("{name}: whole, {} octets, sha256 {sha256}", bytes.len()))?;
+                print::line(&print::plain(&format!(
+                    "{} to {}: {} controls, {} tests, {} pieces of evidence, {} audit events",
+                    manifest.from,
+                    manifest.to,
+                    manifest.controls,
+                    manifest.tests,
+                    manifest.evidence,
+                    manifest.audit_events
+                )))?;
+                let chains = if manifest.chains_intact { "whole" } else { "BROKEN" };
+                print::line(&format!("chains of records: {chains}"))?;
+            }
+            Ok(Outcome::of(manifest.chains_intact))
+        }
+        Err(faults) => {
+            if as_json {
+                print::json(&json!({
+                    "file": name,
+                    "whole": false,
+                    "sha256": sha256,
+                    "size": bytes.len(),
+                    "faults": faults,
+                }))?;
+            } else {
+                for fault in &faults {
+                    print::line(&print::plain(&format!("{name}: {fault}")))?;
+                }
+            }
+            Err(Failure::not_passed(format!("{name} is not whole: {} faults", faults.len())))
+        }
+    }
+}
