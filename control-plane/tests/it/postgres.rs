@@ -9,7 +9,7 @@ use std::{
 
 use ravelin_contract::{chain::Entry, link::ApplyResult};
 use ravelin_control::ControlError;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::support::{
@@ -166,7 +166,8 @@ async fn the_control_plane_runs_on_postgresql() {
     let saved = plane
         .post(
             "/api/framework/compliance/soc2/control",
-            json!({"control_id": "CC6.1", "test_results": "Passed"}),
+            json!({"control_id": "CC6.1", "test_results": "Passed",
+                "evidence": {"media_type": "text/plain", "content": "seen"}}),
         )
         .await;
     assert_eq!(saved.0, StatusCode::OK, "{}", saved.1);
@@ -185,6 +186,26 @@ async fn the_control_plane_runs_on_postgresql() {
     let verified = plane.get("/api/audit/verify").await;
     assert_eq!(verified["intact"], true, "{verified}");
     plane.get("/api/reports/emergency?month=2024-12").await;
+    plane.get("/api/reports/sites?month=2024-12&site_id=1").await;
+    assert_eq!(plane.get("/api/compliance/karis-law").await["sites"], 1);
+    plane.get("/api/framework/nomadic-e911/history").await;
+    let soc2 = "/api/framework/compliance/soc2";
+    let (status, drill) = plane.call(Method::POST, &format!("{soc2}/drill"), None).await;
+    assert_eq!(status, StatusCode::OK, "{drill}");
+    for (id, outcome) in [("CC5.1", "passed"), ("PI1.2", "passed"), ("A1.2", "skipped")] {
+        let mut tests = drill["tests"].as_array().unwrap().iter();
+        let test = tests.find(|test| test["control_id"] == id).unwrap();
+        assert_eq!(test["outcome"], outcome, "{test}");
+    }
+    let package = async || {
+        let url = format!("{}{soc2}/package?from=2024-12-01&to=2099-12-31", plane.base);
+        let answer = plane.http.get(url).bearer_auth(&plane.admin).send().await.unwrap();
+        answer.bytes().await.unwrap()
+    };
+    let first = package().await;
+    let manifest = ravelin_control::soc2::package::verify(&first).unwrap();
+    assert_eq!((manifest.tests, manifest.evidence), (1, 1));
+    assert!(manifest.chains_intact && first == package().await);
     plane.get("/api/tokens").await;
     plane.get("/api/config/versions").await;
     plane.stop().await;
