@@ -122,6 +122,8 @@ pub struct Counters {
     pub unsigned_no_credential: u64,
     /// Faults of ours that ended one call (a panic, caught).
     pub faults_contained: u64,
+    /// Broken emergency requests that were mended and went on (EM-55).
+    pub emergency_repaired: u64,
     /// Calls that the end of the process ended.
     pub calls_stopped: u64,
     /// Verifications by outcome.
@@ -321,6 +323,11 @@ impl Counters {
                 "faults_contained_total",
                 "Internal faults that ended one call",
                 self.faults_contained,
+            ),
+            (
+                "emergency_repaired_total",
+                "Broken emergency requests that were mended and went on",
+                self.emergency_repaired,
             ),
             ("calls_stopped_total", "Calls that the end of the process ended", self.calls_stopped),
             ("transport_errors_total", "Requests that could not be sent", self.transport_errors),

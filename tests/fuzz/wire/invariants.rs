@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use ravelin_wire::sdp::{Description, Direction, Rewrite, StreamRewrite, rewrite};
 use ravelin_wire::sip::{
     Frame, Framing, HeaderName, Message, NameAddr, Params, StartLine, StreamFramer, Uri, Via,
-    WriteError, Writer, parse_date, salvage, split_commas, unquote, uri, write_date,
+    WriteError, Writer, parse_date, repair, salvage, split_commas, unquote, uri, write_date,
 };
 use ravelin_wire::{demux, rtcp, rtp, stun};
 
@@ -15,6 +15,7 @@ use ravelin_wire::{demux, rtcp, rtp, stun};
 /// that knows nothing of folds, white space and compact forms.
 pub(crate) fn sip_message(data: &[u8]) {
     let _ = demux::first_byte(data);
+    repaired(data);
     match Message::parse(data, Framing::Datagram) {
         Ok(message) => accepted(&message),
         Err(error) => {
@@ -30,6 +31,17 @@ pub(crate) fn sip_message(data: &[u8]) {
                 }
             }
         }
+    }
+}
+
+/// A repaired copy is a message that is safe to pass on, or is refused after all.
+fn repaired(data: &[u8]) {
+    let mut copy = Vec::new();
+    if !repair(data, &mut copy) {
+        assert!(copy.is_empty());
+        assert!(Message::parse(data, Framing::Datagram).is_err());
+    } else if let Ok(message) = Message::parse(&copy, Framing::Datagram) {
+        accepted(&message);
     }
 }
 

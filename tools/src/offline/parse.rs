@@ -72,7 +72,7 @@ pub(crate) fn run(args: &ParseArgs) -> Result<Outcome, Failure> {
 }
 
 fn text(line: &Line<'_>) -> String {
-    let mut text = format!("{} {}", line.file, line.verdict);
+    let mut text = format!("{} {}", print::plain(line.file), line.verdict);
     if let Some(kind) = &line.kind {
         text.push(' ');
         text.push_str(kind);

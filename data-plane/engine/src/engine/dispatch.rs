@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use ravelin_policy::{RealmId, TrunkId};
+use ravelin_policy::{Class, RealmId, TrunkId};
 use ravelin_wire::{
     demux,
     limits::MESSAGE_MAX_BYTES,
-    sip::{Framing, HeaderName, Message, Method, ParseError, StartLine, salvage},
+    sip::{Framing, HeaderName, Message, Method, NameAddr, ParseError, StartLine, repair, salvage},
 };
 
 use super::{Engine, Received};
@@ -65,8 +65,43 @@ impl Engine {
                 StartLine::Response { .. } => self.response(turn, meta, &message),
                 StartLine::Request { .. } => self.request(turn, meta, &message, (listener, realm)),
             },
-            Err(error) => self.broken(turn, meta, realm, bytes, error),
+            Err(error) => self
+                .repaired(turn, meta, (listener, realm), bytes, framing)
+                .unwrap_or_else(|| self.broken(turn, meta, realm, bytes, error)),
         }
+    }
+
+    /// A broken request of an emergency call goes on without its faults where that can be (EM-55).
+    fn repaired(
+        &mut self,
+        turn: &mut Turn<'_>,
+        meta: &Meta,
+        (listener, realm): (ListenerId, RealmId),
+        bytes: &[u8],
+        framing: Framing,
+    ) -> Option<Received> {
+        let uri = bytes.split(|c| *c == b' ').nth(1)?;
+        let class = self.core.loadout.snapshot.classify(realm, uri);
+        if !matches!(class, Class::Emergency(_)) {
+            // In a dialog the Request-URI is ours; the To tag says which call it is for.
+            let saved = salvage(bytes)?;
+            let to = NameAddr::parse(saved.to?)?;
+            let handle = Handle::from_tag(to.tag()?)?;
+            let owner = self.owners.of_request(to.tag(), saved.call_id?);
+            if owner != self.core.shard {
+                return Some(Received::Elsewhere(owner));
+            }
+            let call = self.calls.get(usize::try_from(handle.slot).ok()?)?;
+            call.emergency.as_ref()?;
+        }
+        let mut copy = Vec::new();
+        repair(bytes, &mut copy).then_some(())?;
+        let message = Message::parse(&copy, framing).ok()?;
+        let received = self.request(turn, meta, &message, (listener, realm));
+        if !matches!(received, Received::Elsewhere(_)) {
+            self.core.counters.emergency_repaired += 1;
+        }
+        Some(received)
     }
 
     /// A message that breaks the grammar: answered if it is a request of somebody we know.

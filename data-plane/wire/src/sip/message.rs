@@ -281,7 +281,7 @@ impl<'a> Message<'a> {
 
 /// What the header lines say, while they are gathered.
 #[derive(Default)]
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     seen: u128,
     call_id: Option<&'a [u8]>,
     cseq: Option<CSeq<'a>>,
@@ -302,7 +302,7 @@ struct Fields<'a> {
 const _: () = assert!(HeaderName::ALL.len() < 128);
 
 impl<'a> Fields<'a> {
-    fn take(
+    pub(crate) fn take(
         &mut self,
         entry: &Entry,
         value: &'a [u8],
@@ -518,7 +518,7 @@ pub(crate) fn looks_like_request(bytes: &[u8]) -> bool {
 }
 
 /// The Request-URI goes to `target`, where it stays.
-fn parse_start<'a>(
+pub(crate) fn parse_start<'a>(
     line: &'a [u8],
     target: &mut Option<Uri<'a>>,
 ) -> Result<StartLine<'a>, ErrorKind> {

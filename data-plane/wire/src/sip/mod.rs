@@ -14,6 +14,7 @@ mod lines;
 mod message;
 mod name;
 mod params;
+mod repair;
 mod salvage;
 mod stream;
 pub mod uri;
@@ -32,6 +33,7 @@ pub use fields::{
 pub use message::{Framing, Header, Message, StartLine};
 pub use name::{HeaderName, Method};
 pub use params::{Params, unquote};
+pub use repair::repair;
 pub use salvage::{Salvage, salvage};
 pub use stream::{Frame, FramingError, StreamFramer};
 pub use uri::{Host, Scheme, Uri};
