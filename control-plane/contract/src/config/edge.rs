@@ -112,7 +112,8 @@ pub struct EdgeLimits {
     /// A stream connection without traffic is closed after this time, 5s-24h. Default 10m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_idle: Option<DurationText>,
-    /// Largest SIP message accepted on a stream, 4KiB-65535B. Default 65535.
+    /// Largest SIP message that is taken, 4KiB-65535B; a longer request gets 513. Emergency calls
+    /// are not bound by it. Default 65535.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_bytes: Option<SizeText>,
 }

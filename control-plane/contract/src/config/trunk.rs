@@ -181,7 +181,8 @@ pub struct Trust {
     /// customers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asserted_identity: Option<bool>,
-    /// Geolocation. Default false.
+    /// Geolocation of an emergency call: the caller's value goes out alone. Otherwise that of the
+    /// caller's site is added behind it. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<bool>,
 }

@@ -190,18 +190,22 @@ fn gates(
     arrival: &Arrival<'_>,
     passage: Passage<'_>,
 ) -> Result<Permits, Cause> {
-    gate_message(arrival, passage)?;
+    gate_message(core, arrival, passage)?;
     gate_drain(core, passage)?;
     gate_room(core, calls, passage)?;
     let node = gate_node(core, turn, passage)?;
     Ok(Permits { node: Some(node), trunk: gate_trunk(core, turn, arrival, passage)? })
 }
 
-fn gate_message(arrival: &Arrival<'_>, passage: Passage<'_>) -> Result<(), Cause> {
+fn gate_message(core: &Core, arrival: &Arrival<'_>, passage: Passage<'_>) -> Result<(), Cause> {
     if passage.is_some() {
         return Ok(());
     }
     let invite = arrival.invite;
+    let bound = core.loadout.snapshot.limits.message_bytes;
+    if u32::try_from(invite.raw().len()).unwrap_or(u32::MAX) > bound {
+        return Err(Cause::TooLarge);
+    }
     if invite.max_forwards() == Some(0) {
         return Err(Cause::TooManyHops);
     }

@@ -72,8 +72,9 @@ pub(crate) fn write_callback(number: &str, host: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b";user=phone>");
 }
 
-/// Our own location object beside the SDP, for a caller that sent none (EM-29, EM-30). `None`:
-/// there is no location, or the caller's own goes out.
+/// Our own location object beside the SDP, for a caller that sent none, or that is not trusted to
+/// know where it is: ours is the last value then (EM-22, EM-25, EM-29, EM-30). `None`: there is no
+/// location, or the caller's own goes out alone; so does a body that has parts already.
 pub(crate) fn location_body(
     call: &Call,
     invite: &Message<'_>,
@@ -85,7 +86,12 @@ pub(crate) fn location_body(
     call.emergency.as_ref()?;
     let plain =
         sdp.is_empty() || invite.content().is_none_or(|kind| kind.is(b"application", b"sdp"));
-    if !plain || sdp.is_empty() || invite.header(HeaderName::Geolocation).is_some() {
+    let trusted = call
+        .inbound
+        .and_then(|id| call.loadout.snapshot.trunk(id))
+        .is_some_and(|trunk| trunk.trust.location);
+    let theirs = trusted && invite.header(HeaderName::Geolocation).is_some();
+    if !plain || sdp.is_empty() || theirs {
         return None;
     }
     let (address, method) = address_of(call)?;

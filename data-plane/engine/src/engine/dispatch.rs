@@ -61,6 +61,9 @@ impl Engine {
             return Received::Dropped(DropReason::UnknownProtocol);
         };
         match Message::parse(bytes, framing) {
+            Ok(message) if self.is_too_large(&message) => {
+                self.too_large(turn, meta, realm, &message)
+            }
             Ok(message) => match message.start() {
                 StartLine::Response { .. } => self.response(turn, meta, &message),
                 StartLine::Request { .. } => self.request(turn, meta, &message, (listener, realm)),
@@ -102,6 +105,34 @@ impl Engine {
             self.core.counters.emergency_repaired += 1;
         }
         Some(received)
+    }
+
+    /// Whether a message is longer than the operator takes. An initial INVITE has a gate for that,
+    /// which emergency calls pass.
+    fn is_too_large(&self, message: &Message<'_>) -> bool {
+        let bound = self.core.loadout.snapshot.limits.message_bytes;
+        u32::try_from(message.raw().len()).unwrap_or(u32::MAX) > bound
+            && (message.method() != Some(Method::Invite) || message.to().tag().is_some())
+    }
+
+    /// Answered if it is a request of somebody we know (RFC 3261 21.5.7), else dropped.
+    fn too_large(
+        &mut self,
+        turn: &mut Turn<'_>,
+        meta: &Meta,
+        realm: RealmId,
+        message: &Message<'_>,
+    ) -> Received {
+        if message.method().is_none_or(|method| method == Method::Ack) {
+            return Received::Dropped(DropReason::Oversized);
+        }
+        if !self.knows(realm, meta) {
+            return Received::Dropped(DropReason::UnknownSource);
+        }
+        let (core, now) = (&mut self.core, turn.now.mono);
+        // What happened to it is counted there.
+        let _ = core.stateless.refuse(now, meta, message, Cause::TooLarge, &[], ctx!(core, turn));
+        Received::Taken
     }
 
     /// A message that breaks the grammar: answered if it is a request of somebody we know.

@@ -353,6 +353,29 @@ fn the_callers_own_location_is_passed_octet_for_octet() {
     world.all_gone();
 }
 
+/// EM-22, EM-25, EM-30: whose location is believed is the trunk's setting; ours comes last.
+#[test]
+fn a_location_of_a_peer_that_is_not_trusted_gets_ours_behind_it() {
+    let trusting = CONFIG.replace(
+        "    numbers: [\"+1313555*\"]\n",
+        "    numbers: [\"+1313555*\"]\n    trust: { location: true }\n",
+    );
+    for (config, ours) in [(CONFIG, true), (&trusting, false)] {
+        let mut world = World::with(config, Limits::default());
+        let body = sdp_part("127.0.1.1", 40_000);
+        let more = format!("Geolocation: <https://l.example/1>\n{body}");
+        let caller = Caller::invite(&mut world, PBX, ACCESS, "sip:911@127.0.0.10", &more);
+        let invite = world.expect(PSAP_1, "INVITE ");
+        let values = invite.headers("Geolocation");
+        assert_eq!(values[0], "<https://l.example/1>");
+        assert_eq!(values.len() == 2 && values[1].starts_with("<cid:"), ours, "{values:?}");
+        assert_eq!(invite.body().contains("application/pidf+xml"), ours);
+        caller.cancel(&mut world);
+        world.forget_inbox();
+        world.all_gone();
+    }
+}
+
 /// EM-60: the caller of an emergency call cannot put the PSAP on hold.
 #[test]
 fn a_hold_by_the_caller_is_refused_and_not_carried() {

@@ -209,3 +209,49 @@ fn a_message_outside_a_call_is_passed_on_and_answered() {
     world.forget_inbox();
     world.all_gone();
 }
+
+/// `edge.limits.message_bytes`, over UDP and streams alike; 911 is not bound by it.
+#[test]
+fn a_message_beyond_the_operators_bound_gets_513_and_an_emergency_call_passes() {
+    let config =
+        CONFIG.replace("  cores: [0]\n", "  cores: [0]\n  limits: { message_bytes: 4KiB }\n");
+    let sdp = sdp_part("127.0.1.1", 40_000);
+    let padding = format!("X-Long: {}\n", "x".repeat(4_100));
+    let uri = "sip:+12125551234@127.0.0.10";
+    for stream in [false, true] {
+        let mut world = World::with(&config, ravelin_engine::limits::Limits::default());
+        let mut send = |message: &str| {
+            if stream {
+                world.send_stream(PBX, ACCESS_TCP, message);
+            } else {
+                world.send(PBX, ACCESS, message);
+            }
+            world.last
+        };
+        send(&request("INVITE", uri, &format!("{padding}{sdp}")));
+        send(&request("OPTIONS", uri, &padding));
+        let ack = send(&request("ACK", uri, &padding));
+        assert_eq!(ack, Received::Dropped(DropReason::Oversized));
+        let answer = request("OPTIONS", uri, &padding);
+        let answer = answer.replace(&format!("OPTIONS {uri} SIP/2.0"), "SIP/2.0 200 OK");
+        assert_eq!(send(&answer), Received::Dropped(DropReason::Oversized));
+        for _ in 0..2 {
+            let refused = world.expect(PBX, "SIP/2.0 513");
+            assert_eq!(refused.header("Reason"), Cause::TooLarge.reason_header());
+        }
+        assert_eq!(world.engine.counters().refusals(Cause::TooLarge), 2);
+        assert_eq!(world.call_cdr().cause, Cause::TooLarge.number());
+        world.send("127.0.77.1:5060", ACCESS, &request("INFO", uri, &padding));
+        assert_eq!(world.last, Received::Dropped(DropReason::UnknownSource));
+        world.quiet();
+        // Just within the bound.
+        world.send(PBX, ACCESS, &request("OPTIONS", uri, &format!("X: {}\n", "x".repeat(3_600))));
+        world.expect(PBX, "SIP/2.0 200");
+        Caller::invite(&mut world, PBX, ACCESS, "sip:911@127.0.0.10", &format!("{padding}{sdp}"));
+        world.expect(PSAP_1, "INVITE ");
+        world.dead = vec![addr(PBX), addr(PSAP_1), addr(PSAP_2), addr(PSAP_GLOBAL)];
+        world.forget_inbox();
+        world.pass(65_000);
+        world.all_gone();
+    }
+}

@@ -4,7 +4,11 @@ use ravelin_contract::config::{
     Config, ContactMethod, Mode, NotificationMethod, SiteAddress, SmsProvider,
 };
 
-use super::{Faults, sites::country, text};
+use super::{
+    Faults,
+    sites::{country, location_required},
+    text,
+};
 use crate::{Address, AttestationLevel, Stir, numbers::is_e164};
 
 pub(super) fn stir(config: &Config, faults: &mut Faults) -> Stir {
@@ -31,6 +35,16 @@ pub(super) fn stir(config: &Config, faults: &mut Faults) -> Stir {
         && !is_e164(tn)
     {
         faults.error(at("originating_tn"), format!("`{tn}` is not an E.164 number"));
+    }
+    for (key, set) in [
+        ("originating_tn", raw.originating_tn.is_some()),
+        ("verification_service_url", raw.verification_service_url.is_some()),
+    ] {
+        if set {
+            let reason = "has no effect: the caller's own number is signed, and verification is \
+                          done here";
+            faults.warn(at(key), reason);
+        }
     }
     if let Some(code) = &raw.service_provider_code
         && (code.is_empty() || code.len() > 16 || !code.bytes().all(|b| b.is_ascii_alphanumeric()))
@@ -101,6 +115,11 @@ pub(super) fn check(config: &Config, mode: Mode, faults: &mut Faults) {
     notification(config, faults);
     sms(config, faults);
     control(config, faults);
+    let law = config.features.karis_law.is_some();
+    if law && location_required(config) && default_location(config).is_none() {
+        let reason = "missing: a 911 caller who belongs to no site has no location";
+        faults.warn("features.e911.site_address", reason);
+    }
     let address = config.features.e911.as_ref().and_then(|e911| e911.site_address.as_ref());
     if let Some(code) = address.and_then(|address| address.country.as_deref()) {
         let path = "features.e911.site_address.country";

@@ -83,7 +83,7 @@ pub(super) fn build(
             is_a_place: !raw.not_a_place,
             address: address(&at("country"), raw, faults),
         });
-        warn_if_not_dispatchable(index, raw, faults);
+        warn_if_not_dispatchable(index, raw, location_required(config), faults);
     }
     sites
 }
@@ -178,7 +178,12 @@ pub(super) fn country(text: &str) -> Result<String, String> {
     Err(format!("`{text}` is not a two-letter country code (ISO 3166), for example US"))
 }
 
-fn warn_if_not_dispatchable(index: usize, raw: &config::Site, faults: &mut Faults) {
+/// `karis_law.require_location`: whether a site without a location is a mistake.
+pub(super) fn location_required(config: &config::Config) -> bool {
+    config.features.karis_law.as_ref().is_none_or(|law| law.require_location)
+}
+
+fn warn_if_not_dispatchable(index: usize, raw: &config::Site, required: bool, faults: &mut Faults) {
     if raw.not_a_place {
         return;
     }
@@ -190,7 +195,7 @@ fn warn_if_not_dispatchable(index: usize, raw: &config::Site, faults: &mut Fault
     .into_iter()
     .filter_map(|(key, missing)| missing.then_some(key))
     .collect();
-    if !missing.is_empty() {
+    if required && !missing.is_empty() {
         let reason = format!(
             "site `{}` has no dispatchable location: {} missing",
             raw.site_name,

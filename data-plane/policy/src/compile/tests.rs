@@ -468,6 +468,30 @@ sites:
         assert!(paths.contains(&path), "{path} not in {paths:?}");
     }
     assert!(warnings.iter().all(|w| w.line.is_some() || w.path.starts_with("features")));
+    // Whether a location is missed is `require_location`'s to say.
+    for (required, missed) in [(true, true), (false, false)] {
+        let law = format!("features: {{ karis_law: {{ require_location: {required} }} }}\n");
+        let warnings = compile(&document(&format!("{rest}{law}")), 1).unwrap().warnings;
+        for path in ["sites[0].street_address", "features.e911.site_address"] {
+            assert_eq!(warnings.iter().any(|w| w.path == path), missed, "{path} {required}");
+        }
+    }
+}
+
+/// Keys of the source documents that stand for something that Ravelin does otherwise.
+#[test]
+fn keys_without_effect_are_warned_about() {
+    let with = LOOPBACK.replace(
+        "    service_provider_code: \"1234\"\n",
+        "    service_provider_code: \"1234\"\n    originating_tn: \"+13135550100\"\n    \
+         verification_service_url: \"https://v.example/\"\n",
+    );
+    let warnings = compile(&with, 1).unwrap().warnings;
+    for key in ["originating_tn", "verification_service_url"] {
+        let path = format!("features.stir_shaken.{key}");
+        let warned = warnings.iter().find(|warning| warning.path == path);
+        assert!(warned.is_some_and(|w| w.line.is_some() && w.reason.contains("no effect")));
+    }
 }
 
 /// EM-67: the right to emergency calls is a field of the realm.
