@@ -7,7 +7,10 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,7 +31,7 @@ use crate::{
     spool::{Sizes, Spool, SpoolOptions},
     start,
     telemetry::{
-        self, event, log, pulse,
+        self, event, expiry, log, pulse,
         report::{ProcessCounters, Sources},
     },
 };
@@ -53,7 +56,6 @@ enum Event {
 pub fn run(options: EdgeOptions) -> Result<(), String> {
     let _lock = prepare_data(&options.data)?;
     let target = options.control.as_deref().map(Target::parse).transpose()?;
-    raise_open_files();
     let events = unbounded();
     forward_signals(events.0.clone())?;
 
@@ -220,6 +222,7 @@ impl Edge {
         telemetry::set_active_snapshot(document.version);
         let started = start::shards(&loadout, &cores, &self.spool, random_seed()?)?;
         pulse::watch(started.pulses, Arc::clone(&self.process), self.spool.clone())
+            .and_then(|()| expiry::watch(Arc::clone(&self.process), self.spool.clone()))
             .map_err(|error| error.to_string())?;
         for (number, host) in started.hosts.into_iter().enumerate() {
             let sender = sender.clone();
@@ -256,6 +259,17 @@ impl Edge {
         }
         *lock(&self.driver) = (started.driver.clone(), started.reason.clone());
         *lock(&self.shards) = Some(started.shards);
+        self.process.media_pairs_missing.store(started.media.pairs_missing, Ordering::Relaxed);
+        if started.media.pairs_missing > 0 {
+            self.spool.event(
+                event("edge.media_ports_short", Severity::Alarm)
+                    .field("pairs_wanted", started.media.pairs_wanted)
+                    .field("pairs_missing", started.media.pairs_missing)
+                    .field("open_files_needed", started.media.needed)
+                    .field("open_files_limit", started.media.limit)
+                    .into_event(),
+            );
+        }
         let mode = documents::mode_name(loadout.snapshot.mode);
         self.spool.event(
             event("edge.started", Severity::Info)
@@ -345,14 +359,6 @@ fn prepare_data(data: &Path) -> Result<File, String> {
     file.set_len(0).map_err(fail)?;
     writeln!(file, "{}", std::process::id()).map_err(fail)?;
     Ok(file)
-}
-
-/// Media ports are sockets: one open file each.
-fn raise_open_files() {
-    let nofile = rlimit::Resource::NOFILE;
-    if let Err(error) = nofile.get().and_then(|(_, hard)| nofile.set(hard, hard)) {
-        log("warning", "edge", &format!("the limit on open files cannot be raised: {error}"));
-    }
 }
 
 fn forward_signals(sender: Sender<Event>) -> Result<(), String> {

@@ -6,6 +6,8 @@
 //! | [`settings`] | file or last good snapshot -> compiled settings and credentials |
 //! | `start` | settings -> sockets, engines, threads |
 //! | `shard` | one turn of one shard: the glue |
+//! | `open_files` | how many sockets the process may open, and what it does with fewer |
+//! | `retire` | config versions that no call holds leave the shards |
 //! | `mailbox` | questions and snapshots for running shards |
 //! | [`link`] | the stream to the control plane |
 //! | [`spool`] | audit events and CDRs, chained and durable |
@@ -17,6 +19,8 @@ mod crypto;
 mod edge;
 pub mod link;
 pub mod mailbox;
+mod open_files;
+mod retire;
 pub mod settings;
 mod shard;
 pub mod snapshots;

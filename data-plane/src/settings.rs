@@ -175,8 +175,9 @@ pub fn credentials(stir: &Stir, data: &Path, now_unix: u64) -> Credentials {
             builder.chain_pem(url, chain);
         }
     }
-    // No revocation list was given, so none can be unusable.
-    let (trust, _) = builder.build(now_unix);
+    let (trust, refused) = builder.build(now_unix);
+    // A list that cannot be used revokes nothing: the operator must know.
+    faults.extend(refused.iter().map(|error| fault("crl", error.to_string())));
     Credentials { trust: Arc::new(trust), signer, faults }
 }
 

@@ -30,6 +30,7 @@ use ravelin_io::{
 use crate::{
     crypto::Crypto,
     mailbox::{Left, Message, ShardReport},
+    retire::Retired,
     spool::Feed,
     telemetry::{log, pulse::Pulse},
 };
@@ -67,6 +68,8 @@ pub(crate) struct Shard {
     pub(crate) notices: Vec<(Option<ShardId>, Notice)>,
     pub(crate) records: Vec<Entry>,
     pub(crate) turns: Histogram<u64>,
+    /// Where old config versions go.
+    pub(crate) retired: Retired,
     /// The process ends: calls that are still to be ended.
     pub(crate) ending: Option<usize>,
 }
@@ -90,6 +93,7 @@ impl ShardLoop for Shard {
         self.send(now);
         self.engine.take_records(now, &mut self.records);
         self.feed.push_all(&mut self.records);
+        self.retired.turn(now.mono, &mut self.engine);
         self.cross.flush();
 
         let lasted = clock::monotonic().since(now.mono);

@@ -25,6 +25,8 @@ use ravelin_policy::{Driver as MediaDriver, Snapshot, Transport};
 use crate::{
     crypto::{Crypto, Helpers},
     mailbox::{MAILBOX_MESSAGES, Mailbox, Message, Shards},
+    open_files::{self, MediaFiles},
+    retire::{Janitor, Retired},
     shard::Shard,
     spool::{Feed, SpoolHandle},
     telemetry::{log, pulse::Pulse},
@@ -44,6 +46,8 @@ pub(crate) struct Started {
     pub(crate) driver: String,
     /// Why it is not a better one; empty if there is none.
     pub(crate) reason: String,
+    /// Media ports that the process may open.
+    pub(crate) media: MediaFiles,
 }
 
 /// What a shard's thread tells when it has opened its sockets.
@@ -62,6 +66,7 @@ struct Plan {
     pulse: Arc<Pulse>,
     helpers: Arc<Helpers>,
     choice: Choice,
+    retired: Retired,
     opened: mpsc::Sender<Opened>,
 }
 
@@ -87,6 +92,8 @@ pub(crate) fn shards(
         probe::take_alone(transport, listener.bind)
             .map_err(|error| name_listener(&listener.id, &listener.bind, &error).to_string())?;
     }
+    let media = open_files::media(snapshot, count)?;
+    let janitor = Janitor::start().map_err(|error| error.to_string())?;
     let helpers = Helpers::start(cores.len().min(4)).map_err(|error| error.to_string())?;
     let helpers = Arc::new(helpers);
     let started_unix_ms = clock::now().unix_ms;
@@ -96,6 +103,7 @@ pub(crate) fn shards(
         pulses: Vec::new(),
         driver: String::new(),
         reason: String::new(),
+        media,
     };
     let mut mailboxes = Vec::new();
     let meshes = cross::mesh(cores.len(), CROSS_SLOTS);
@@ -107,7 +115,7 @@ pub(crate) fn shards(
                 shard: ShardId(shard),
                 shards: count,
                 node: snapshot.node.clone(),
-                limits: limits(snapshot, count),
+                limits: Limits { media_pairs: media.pairs_per_shard, ..limits(snapshot, count) },
                 seed,
                 started_unix_ms,
             },
@@ -117,6 +125,7 @@ pub(crate) fn shards(
             pulse: Arc::clone(&pulse),
             helpers: Arc::clone(&helpers),
             choice: choice(snapshot),
+            retired: janitor.shard(),
             opened: opened_sender,
         };
         let options = HostOptions::new(format!("shard-{shard}"), Some(core));
@@ -221,6 +230,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         notices: Vec::new(),
         records: Vec::new(),
         turns: Shard::turn_histogram(),
+        retired: plan.retired,
         ending: None,
     })
 }
@@ -251,7 +261,7 @@ fn open_media(
     let text =
         format!("{} media ports cannot be opened, the first is {address}: {error}", failed.len());
     if failed.len() > MEDIA_FAILURES_MAX {
-        let advice = "free them, change edge.media, or raise the limit on open files";
+        let advice = "free them or change edge.media";
         return Err(io::Error::new(error.kind(), format!("{text}; {advice}")));
     }
     log("warning", "start", &text);

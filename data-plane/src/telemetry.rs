@@ -1,5 +1,6 @@
 //! What the edge tells of itself: the two clocks, log lines, audit events of the process.
 
+pub(crate) mod expiry;
 pub(crate) mod pulse;
 pub(crate) mod report;
 

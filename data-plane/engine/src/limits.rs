@@ -108,6 +108,9 @@ pub struct Limits {
     pub media_quarantine: Duration,
     pub media_quarantine_least: Duration,
     pub media_reserve_percent: u32,
+    /// Port pairs that the shard may open over all ranges. With fewer than the ranges have, each
+    /// range gives its share.
+    pub media_pairs: u32,
     pub stateless_per_second: u32,
     pub stateless_burst: u32,
     pub attempt_no_response: Duration,
@@ -137,6 +140,7 @@ impl Default for Limits {
             media_quarantine: MEDIA_QUARANTINE,
             media_quarantine_least: MEDIA_QUARANTINE_LEAST,
             media_reserve_percent: MEDIA_RESERVE_PERCENT,
+            media_pairs: u32::MAX,
             stateless_per_second: STATELESS_REPLIES_PER_SECOND,
             stateless_burst: STATELESS_REPLIES_BURST,
             attempt_no_response: ATTEMPT_NO_RESPONSE,

@@ -108,9 +108,13 @@ impl Edge {
         let now_unix = telemetry::unix_ms() / 1_000;
         let credentials = settings::credentials(&snapshot.stir, &self.options.data, now_unix);
         for fault in &credentials.faults {
-            let text = format!("{}: {}; calls go out unsigned", fault.path, fault.reason);
-            log("alarm", "stir", &text);
+            log("alarm", "stir", &format!("{}: {}", fault.path, fault.reason));
         }
+        if snapshot.stir.signing && credentials.signer.is_none() {
+            log("alarm", "stir", "there is no usable certificate: calls go out unsigned");
+        }
+        let not_after = credentials.signer.as_ref().map_or(0, |signer| signer.not_after());
+        self.process.certificate_not_after.store(not_after, Ordering::Relaxed);
         credentials.alarms().for_each(|alarm| self.spool.event(alarm));
         self.process.stir_faults.store(credentials.faults.len() as u64, Ordering::Relaxed);
         let loadout = Loadout::new(Arc::new(snapshot), &self.registry);

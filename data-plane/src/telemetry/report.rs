@@ -37,6 +37,10 @@ pub(crate) struct ProcessCounters {
     pub(crate) snapshot_version: AtomicU64,
     pub(crate) test_mode: AtomicBool,
     pub(crate) stir_faults: AtomicU64,
+    /// End of the signing certificate's validity, seconds since 1970-01-01; 0 without one.
+    pub(crate) certificate_not_after: AtomicU64,
+    /// Media port pairs of the config that could not be opened.
+    pub(crate) media_pairs_missing: AtomicU64,
 }
 
 impl Sources {
@@ -149,6 +153,18 @@ impl Sources {
                 "Certificates and keys that cannot be used",
                 Gauge,
                 load(&process.stir_faults),
+            ),
+            (
+                "stir_certificate_not_after_seconds",
+                "End of the signing certificate's validity, UTC; 0 without one",
+                Gauge,
+                load(&process.certificate_not_after),
+            ),
+            (
+                "media_pairs_missing",
+                "Media port pairs of the config that are not open",
+                Gauge,
+                load(&process.media_pairs_missing),
             ),
             ("process_resident_bytes", "Resident memory", Gauge, resident_bytes()),
         ] {

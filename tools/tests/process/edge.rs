@@ -4,7 +4,10 @@ use std::{fs, net::UdpSocket, path::Path, process::Command, time::Duration};
 
 use ravelin_contract::chain::Entry;
 
-use crate::support::{Process, Scratch, address, chain, config, kinds, ravelin, run, text};
+use crate::{
+    peer::{Peer, connect},
+    support::{Process, Scratch, address, chain, config, kinds, ravelin, run, text},
+};
 
 fn edge(config: &Path, data: &Path) -> Command {
     let mut command = ravelin();
@@ -231,4 +234,65 @@ fn a_full_disk_stops_no_call_and_is_told_when_there_is_room_again() {
     for kind in ["edge.started", "config.activated", "audit.write_failed", "edge.stopped"] {
         assert!(kinds.contains(&kind.to_owned()), "{kind} is missing: {kinds:?}");
     }
+}
+
+/// 100 pairs want 200 files and more; the process may open 400 of all kinds.
+#[test]
+fn a_low_limit_on_open_files_leaves_ports_out_says_so_and_carries_calls() {
+    const PLACE: u8 = 23;
+    let scratch = Scratch::new();
+    let file = scratch.write("ravelin.yml", &config(PLACE));
+    let limited = |files: u32| {
+        // Who may raise the limit would do so.
+        let root = fs::metadata("/proc/self")
+            .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+        let less = if root { "setpriv --bounding-set=-sys_resource" } else { "" };
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files} && exec {less} \"$0\" \"$@\"")]);
+        let edge = edge(&file, &scratch.data());
+        command.arg(edge.get_program()).args(edge.get_args());
+        for (variable, _) in edge.get_envs() {
+            command.env_remove(variable);
+        }
+        command
+    };
+    let output = run(&mut limited(200));
+    let error = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{error}");
+    assert!(error.lines().last().unwrap_or_default().contains("LimitNOFILE="), "{error}");
+
+    let mut process = Process::start(&mut limited(400));
+    process.wait_for_line("edge: ready", 1);
+    let log = process.log();
+    assert!(log.contains("of 100 media port pairs are left out"), "{log}");
+    let mut caller = Peer::new(address(PLACE, 1, 7, 0), address(PLACE, 0, 10, 5060));
+    let mut carrier = Peer::new(address(PLACE, 2, 1, 5060), address(PLACE, 0, 20, 5060));
+    connect(&mut caller, &mut carrier, "call", "+12125550001");
+    process.signal("TERM");
+    process.signal("TERM");
+    process.wait();
+    let kinds = kinds(&chain(&scratch.data()));
+    assert!(kinds.contains(&"edge.media_ports_short".to_owned()), "{kinds:?}");
+}
+
+/// ST-56.
+#[test]
+fn a_certificate_that_ends_within_days_is_an_alarm_and_calls_are_signed() {
+    let scratch = Scratch::new();
+    let file = scratch.write("ravelin.yml", &config(24));
+    let made = run(ravelin()
+        .args(["stir", "cert", "new", "--spc", "1234", "--days", "5", "--out"])
+        .arg(scratch.data().join("certs")));
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let mut process = start(&file, &scratch.data());
+    process.wait_for_line("the signing certificate ends at", 1);
+    assert!(!process.log().contains("unsigned"), "{}", process.log());
+    process.stop();
+    let told = chain(&scratch.data()).into_iter().find_map(|entry| match entry {
+        Entry::Audit(event) if event.kind == "stir.certificate_expires" => Some(event),
+        _ => None,
+    });
+    let told = told.expect("an event");
+    assert_eq!(told.severity, ravelin_contract::audit::Severity::Alarm);
+    assert!(told.fields["days_left"].as_u64().is_some_and(|days| days <= 5), "{told:?}");
 }

@@ -206,6 +206,7 @@ impl Engine {
     pub fn samples(&self, into: &mut Vec<Sample>) {
         self.core.counters.samples(into);
         let tables = self.tables();
+        let core_retired = self.core.retired.len();
         for (name, help, value) in [
             ("calls", "Calls", tables.calls),
             ("legs", "Legs of calls", tables.legs),
@@ -217,6 +218,7 @@ impl Engine {
             ("media_ports_quarantined", "Media ports that rest", tables.ports_quarantined),
             ("permits", "Trunk permits held by calls", tables.permits),
             ("records_waiting", "Records not yet taken by the shard", tables.records),
+            ("config_versions_held", "Old config versions that calls hold", core_retired),
         ] {
             into.push(gauge(name, help, None, value as u64));
         }

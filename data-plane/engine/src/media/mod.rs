@@ -125,9 +125,17 @@ impl MediaTable {
             limits,
             streams: 0,
         };
+        let ports = |range: &MediaRange| {
+            pool::ports_of_shard(range.first_port, range.last_port, shard, shards)
+        };
+        let wanted: usize = ranges.iter().map(|range| ports(range).count()).sum();
+        let bound = limits.media_pairs as usize;
         for range in ranges {
             let first = table.endpoints.len();
-            for port in pool::ports_of_shard(range.first_port, range.last_port, shard, shards) {
+            let all = ports(range).count();
+            // What may be opened is shared out; no realm goes without.
+            let share = if wanted > bound { (all * bound / wanted).max(1) } else { all };
+            for port in ports(range).take(share) {
                 table.specs.push(MediaPortSpec { addr: SocketAddr::new(range.address, port) });
                 table.specs.push(MediaPortSpec { addr: SocketAddr::new(range.address, port | 1) });
                 table.opened.push(0);

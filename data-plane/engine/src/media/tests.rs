@@ -489,3 +489,27 @@ proptest! {
         }
     }
 }
+
+/// Fewer sockets than ports: every range has its share, and what is drawn was opened.
+#[test]
+fn a_bound_on_pairs_is_shared_out_over_the_ranges() {
+    let range = |realm, first_port, last_port| MediaRange {
+        realm: RealmId(realm),
+        address: "127.0.0.1".parse().unwrap(),
+        advertise: "127.0.0.1".parse().unwrap(),
+        first_port,
+        last_port,
+        driver: ravelin_policy::Driver::Auto,
+    };
+    let ranges = [range(0, 20_000, 20_799), range(1, 30_000, 30_199), range(2, 40_000, 40_001)];
+    for (bound, pairs) in [(u32::MAX, [400, 100, 1]), (501, [400, 100, 1]), (100, [79, 19, 1])] {
+        let limits = Limits { media_pairs: bound, ..Limits::default() };
+        let table = MediaTable::new(&ranges, ShardId(0), 1, limits, &Seed([3; 32]));
+        let of = |first: u16, last: u16| {
+            let specs = table.specs().iter();
+            specs.filter(|spec| (first..=last).contains(&spec.addr.port())).count() / 2
+        };
+        assert_eq!([of(20_000, 20_799), of(30_000, 30_199), of(40_000, 40_001)], pairs);
+        assert_eq!(table.specs().len(), 2 * pairs.iter().sum::<usize>());
+    }
+}
