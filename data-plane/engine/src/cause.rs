@@ -140,6 +140,9 @@ causes! {
     /// The node's `cps` limit, over all shards.
     NodeCps = 307, 503, "node_cps", "Node is at its limit of calls per second";
 
+    /// An emergency call needed what this call held (EM-64).
+    Preempted = 308, 503, "preempted", "Gave way to an emergency call";
+
     /// The far side did not answer in time.
     FarSideTimeout = 401, 408, "far_side_timeout", "Far side did not answer";
     /// The request could not be delivered.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::{
     b2bua::compose::ListenerText,
     counters::Counters,
+    emergency::Starved,
     engine::EngineConfig,
     identity::Jobs,
     ids::Seed,
@@ -57,6 +58,8 @@ pub(crate) struct Core {
     pub records: Records,
     pub jobs: Jobs,
     pub pool: Pool,
+    /// Emergency calls that found no room, to be given some at the end of what is being done.
+    pub starved: Vec<Starved>,
     /// No new ordinary calls.
     pub draining: bool,
     /// No new calls at all: the process ends.
@@ -83,6 +86,7 @@ impl Core {
             records: Records::default(),
             jobs: Jobs::default(),
             pool: Pool::default(),
+            starved: Vec::new(),
             draining: false,
             stopping: false,
         }

@@ -124,6 +124,8 @@ pub struct Counters {
     pub faults_contained: u64,
     /// Broken emergency requests that were mended and went on (EM-55).
     pub emergency_repaired: u64,
+    /// Ordinary calls that gave way to an emergency call (EM-64).
+    pub calls_preempted: u64,
     /// Calls that the end of the process ended.
     pub calls_stopped: u64,
     /// Verifications by outcome.
@@ -328,6 +330,11 @@ impl Counters {
                 "emergency_repaired_total",
                 "Broken emergency requests that were mended and went on",
                 self.emergency_repaired,
+            ),
+            (
+                "calls_preempted_total",
+                "Ordinary calls that gave way to an emergency call",
+                self.calls_preempted,
             ),
             ("calls_stopped_total", "Calls that the end of the process ended", self.calls_stopped),
             ("transport_errors_total", "Requests that could not be sent", self.transport_errors),

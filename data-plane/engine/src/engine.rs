@@ -8,6 +8,7 @@
 //! to and is counted; the shard goes on (design 8).
 
 mod dispatch;
+mod preempt;
 mod shutdown;
 mod status;
 #[cfg(test)]
@@ -298,6 +299,7 @@ impl Engine {
                 self.start(&mut turn);
             }
             work(self, &mut turn);
+            self.relieve(&mut turn);
         }));
         if done.is_err() {
             self.core.counters.faults_contained += 1;

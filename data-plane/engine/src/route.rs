@@ -38,6 +38,11 @@ impl Plan {
         Some(way)
     }
 
+    /// The last way once more: it was not the way that failed.
+    pub(crate) fn step_back(&mut self) {
+        self.next = self.next.saturating_sub(1);
+    }
+
     pub(crate) fn has_more(&self) -> bool {
         self.next < self.ways.len()
     }

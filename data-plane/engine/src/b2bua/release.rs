@@ -364,6 +364,9 @@ pub(crate) fn send_ack(
     core.counters.request_sent(MethodLabel::Ack);
 }
 
+const RESERVED_RESOURCES_PREEMPTED: &[u8] =
+    b"preemption;cause=2;text=\"Reserved Resources Preempted\"";
+
 /// Sends a BYE in a transaction of its own. `passed` is the BYE of the other side, with the hosts
 /// of that side.
 pub(crate) fn send_bye(
@@ -390,7 +393,13 @@ pub(crate) fn send_bye(
                 let hide = Hide { hosts, by: &leg.own_host, call_id: dialog.call_id() };
                 write_passed(message, hide, out);
             }
-            None => write_line(b"Reason", cause.reason_header().as_bytes(), out),
+            None => {
+                write_line(b"Reason", cause.reason_header().as_bytes(), out);
+                if cause == Cause::Preempted {
+                    // RFC 4411 5.
+                    write_line(b"Reason", RESERVED_RESOURCES_PREEMPTED, out);
+                }
+            }
         }
         write_no_body(out);
         Ok(())

@@ -127,6 +127,14 @@ fn untyped(
     Ok(described.then(|| ContentType::parse(b"application/sdp")).flatten())
 }
 
+/// Media streams that an offer asks for; 1 if there is none.
+pub(crate) fn streams(message: &Message<'_>) -> usize {
+    let kind = message.content();
+    kind.and_then(|kind| kind.find_part(message.body(), b"application", b"sdp"))
+        .and_then(|part| sdp::Description::parse(part.body).ok())
+        .map_or(1, |offer| offer.medias().len().clamp(1, STREAMS_PER_CALL_MAX))
+}
+
 fn rewrite(
     core: &mut Core,
     message: &Message<'_>,

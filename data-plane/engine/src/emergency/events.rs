@@ -281,6 +281,19 @@ pub(crate) fn restart(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     crate::b2bua::attempt::advance(core, call, turn, None);
 }
 
+/// An ordinary call ended so that an emergency call has room (EM-64).
+pub(crate) fn gave_way(core: &mut Core, victim: &Call, turn: &Turn<'_>, resource: Cause) {
+    let snapshot = &victim.loadout.snapshot;
+    let (now, shard) = (turn.now, core.shard.0);
+    let kind = "emergency.preempted";
+    let event = EventBuilder::new(kind, Severity::Alarm, now, snapshot.version, shard)
+        .call(victim.id_text())
+        .field("answered", victim.answer_at.is_some())
+        .field("age_ms", elapsed_ms(victim.started.mono, now.mono))
+        .field("resource", resource.label());
+    core.records.audit(event.done(), true);
+}
+
 /// The process ends and takes the call with it, though neither party hung up (EM-61). The operator
 /// must know.
 pub(crate) fn cut_off(core: &mut Core, call: &Call, turn: &Turn<'_>) {

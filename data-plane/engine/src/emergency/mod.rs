@@ -9,12 +9,27 @@ mod events;
 pub mod pidf;
 pub(crate) mod walk;
 
+use ravelin_policy::RealmId;
 use smallvec::SmallVec;
+
+use crate::{cause::Cause, identity::CallKey};
 
 pub(crate) use events::{
     answered, attempt_failed, attempted, blocked, callback, chain_exhausted, cut_off, decide,
-    denied, ended, location, location_body, psap, restart, started, unacknowledged, write_callback,
+    denied, ended, gave_way, location, location_body, psap, restart, started, unacknowledged,
+    write_callback,
 };
+
+/// An emergency call that found no room, and what it needs (EM-64).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Starved {
+    pub key: CallKey,
+    /// [`Cause::MediaPortsFull`] or [`Cause::TransactionsFull`].
+    pub cause: Cause,
+    /// Where the caller and the callee need ports.
+    pub realms: [RealmId; 2],
+    pub streams: usize,
+}
 
 /// What a gate is handed: the token, or nothing for an ordinary call.
 pub type Passage<'a> = Option<&'a EmergencyRoute>;

@@ -284,6 +284,13 @@ impl MediaTable {
         self.pools.iter().map(|pool| pool.free() * 2).sum()
     }
 
+    /// Port pairs of `realm` that an emergency call may take now, those at rest included.
+    #[must_use]
+    pub fn drawable(&self, realm: RealmId) -> usize {
+        let pools = self.pools.iter().filter(|pool| pool.realm() == realm);
+        pools.map(|pool| pool.free() + pool.quarantined()).sum()
+    }
+
     /// Whether this shard has any port for `realm`.
     #[must_use]
     pub fn serves(&self, realm: RealmId) -> bool {

@@ -308,6 +308,12 @@ impl World {
         assert!(self.inbox.is_empty(), "unexpected: {:#?}", self.inbox);
     }
 
+    /// What waits at an address, oldest first.
+    pub fn inbox_of(&self, at: &str) -> Vec<&str> {
+        let at = addr(at);
+        self.inbox.iter().filter(|sent| sent.to == at).map(|sent| sent.text.as_str()).collect()
+    }
+
     pub fn forget_inbox(&mut self) {
         self.inbox.clear();
     }

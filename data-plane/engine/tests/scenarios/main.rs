@@ -12,6 +12,7 @@ mod forks;
 mod hiding;
 mod identity;
 mod limits;
+mod preempt;
 mod refusal;
 mod stop;
 mod within;

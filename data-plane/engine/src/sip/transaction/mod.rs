@@ -253,6 +253,14 @@ impl Layer {
         self.buffers.in_use()
     }
 
+    /// Whether one more transaction of each kind finds room.
+    #[must_use]
+    pub fn has_room(&self, room: Room) -> bool {
+        let reserve = self.limits.transactions_reserve;
+        self.clients.len() < room.of(self.limits.client_transactions, reserve)
+            && self.servers.len() < room.of(self.limits.server_transactions, reserve)
+    }
+
     /// Nonces, tags and Call-IDs come from the same generator as branches.
     pub fn identifiers(&mut self) -> &mut Generator {
         &mut self.identifiers
