@@ -26,6 +26,7 @@ use crate::{
     clock,
     datadir::DataDir,
     error::{ControlError, StoreError},
+    log,
 };
 
 /// Readers beside the one writer.
@@ -150,11 +151,7 @@ impl WriteTx {
     /// # Errors
     /// What the database says; the change must then be given up.
     pub async fn audit(&mut self, event: AuditEvent) -> Result<(), StoreError> {
-        if let Some(serde_json::Value::String(text)) = event.fields.get("text") {
-            tracing::info!(target: "audit", kind = %event.kind, "{text}");
-        } else {
-            tracing::info!(target: "audit", kind = %event.kind, actor = event.actor.as_deref(), "audit");
-        }
+        log::audit(&event);
         let head = records::head(&mut self.tx, OWN_NODE).await?;
         let (epoch, breaks, mut head) =
             head.map_or((1, 0, Head::START), |head| (head.epoch, head.breaks, head.head));
