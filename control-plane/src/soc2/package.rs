@@ -380,31 +380,7 @@ async fn chains(
     let mut all = Vec::new();
     for chain in query::verify(connection, None).await? {
         intact &= chain.intact;
-        let rows = sqlx::query(
-            "SELECT seq, line FROM audit_events
-                 WHERE node = $1 AND epoch = $2 AND at_ms >= $3 AND at_ms < $4
-             UNION ALL SELECT seq, line FROM cdrs
-                 WHERE node = $1 AND epoch = $2 AND start_ms >= $3 AND start_ms < $4
-             ORDER BY 1",
-        )
-        .bind(chain.node.clone())
-        .bind(sql(chain.epoch))
-        .bind(sql(period.from_ms))
-        .bind(sql(period.to_ms))
-        .fetch_all(&mut *connection)
-        .await?;
-        let ends = match (rows.first(), rows.last()) {
-            (Some(first), Some(last)) => {
-                let record: Value = serde_json::from_str(&last.try_get::<String, _>(1)?)?;
-                json!({
-                    "records": rows.len(),
-                    "first_seq": first.try_get::<i64, _>(0)?,
-                    "last_seq": last.try_get::<i64, _>(0)?,
-                    "last_hash": record["hash"],
-                })
-            }
-            _ => Value::Null,
-        };
+        let ends = ends(connection, &chain.node, chain.epoch, period).await?;
         all.push(json!({
             "node": chain.node,
             "epoch": chain.epoch,
@@ -417,6 +393,49 @@ async fn chains(
     let result = json!({ "intact": intact, "chains": all });
     put(files, "audit_chain.json", &result)?;
     Ok(intact)
+}
+
+/// Where a chain stood in the period: its first and last record, and the digest of the last one.
+async fn ends(
+    connection: &mut AnyConnection,
+    node: &str,
+    epoch: u64,
+    period: &Period,
+) -> Result<Value, PackageFault> {
+    let row = sqlx::query(
+        "SELECT COUNT(*), COALESCE(MIN(seq), 0), COALESCE(MAX(seq), 0) FROM (
+             SELECT seq FROM audit_events
+                 WHERE node = $1 AND epoch = $2 AND at_ms >= $3 AND at_ms < $4
+             UNION ALL SELECT seq FROM cdrs
+                 WHERE node = $1 AND epoch = $2 AND start_ms >= $3 AND start_ms < $4) found",
+    )
+    .bind(node.to_owned())
+    .bind(sql(epoch))
+    .bind(sql(period.from_ms))
+    .bind(sql(period.to_ms))
+    .fetch_one(&mut *connection)
+    .await?;
+    let (records, first, last): (i64, i64, i64) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    if records == 0 {
+        return Ok(Value::Null);
+    }
+    let row = sqlx::query(
+        "SELECT line FROM audit_events WHERE node = $1 AND epoch = $2 AND seq = $3
+         UNION ALL SELECT line FROM cdrs WHERE node = $1 AND epoch = $2 AND seq = $3",
+    )
+    .bind(node.to_owned())
+    .bind(sql(epoch))
+    .bind(last)
+    .fetch_one(connection)
+    .await?;
+    let record: Value = serde_json::from_str(&row.try_get::<String, _>(0)?)?;
+    Ok(json!({
+        "records": records,
+        "first_seq": first,
+        "last_seq": last,
+        "last_hash": record["hash"],
+    }))
 }
 
 /// Checks that an archive holds what its manifest says, and nothing else.

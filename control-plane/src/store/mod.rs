@@ -122,8 +122,12 @@ impl Store {
         let name = file
             .to_str()
             .ok_or_else(|| StoreError::Corrupt("the path of a backup is not UTF-8".to_owned()))?;
-        let _turn = self.turn.lock().await;
-        sqlx::query("VACUUM INTO $1").bind(name.to_owned()).execute(&self.writer).await?;
+        // A connection of its own, which the pool replaces: the copy reads one instant while the
+        // writer goes on, and a reader may not write anywhere.
+        let mut connection = self.readers.acquire().await?.detach();
+        sqlx::raw_sql("PRAGMA query_only = OFF;").execute(&mut connection).await?;
+        sqlx::query("VACUUM INTO $1").bind(name.to_owned()).execute(&mut connection).await?;
+        connection.close().await?;
         Ok(())
     }
 

@@ -204,7 +204,11 @@ fn audit_package(planes: &Planes) {
         (&false.into(), 1)
     );
     assert_eq!(verify(&path("three.tar")).status.code(), Some(2));
-    assert_eq!(planes.ask("soc2 package --from 2026-01-01").status.code(), Some(2));
+    let year =
+        planes.json(&format!("soc2 package --to {day} --out {}", path("y.tar").display()), 0);
+    assert_eq!(year["to"], day.as_str());
+    assert!(year["from"].as_str().unwrap() < day.as_str());
+    assert_eq!(planes.ask("soc2 package --from 2026-01-32").status.code(), Some(2));
     let late = planes.ask("soc2 package --from 2026-02-01 --to 2026-01-01 --out x.tar");
     assert_eq!(late.status.code(), Some(2), "{}", text(&late.stderr));
 }

@@ -50,14 +50,14 @@ pub(crate) struct TestArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct PackageArgs {
-    /// First day of the period, UTC
-    #[arg(long, value_name = "YYYY-MM-DD", required_unless_present = "verify")]
+    /// First day of the period, UTC; a year before the last one without it
+    #[arg(long, value_name = "YYYY-MM-DD")]
     pub(crate) from: Option<String>,
-    /// Last day of the period, which belongs to it
-    #[arg(long, value_name = "YYYY-MM-DD", required_unless_present = "verify")]
+    /// Last day of the period, which belongs to it; today without it
+    #[arg(long, value_name = "YYYY-MM-DD")]
     pub(crate) to: Option<String>,
-    /// File to write; one that exists is replaced
-    #[arg(long, value_name = "FILE", required_unless_present = "verify")]
+    /// File to write, one that exists is replaced; ravelin-soc2-FROM-TO.tar here without it
+    #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
     /// Check that this package holds what its manifest says, and nothing else
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "out"])]

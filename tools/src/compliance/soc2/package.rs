@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use ravelin_control::{ident, soc2::package};
+use ravelin_control::{clock, ident, soc2::package};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -17,21 +17,17 @@ use crate::{
     print,
 };
 
+/// Length of the period when no first day is given.
+const YEAR_MS: u64 = 364 * 86_400_000;
+
 pub(super) fn run(args: &PackageArgs) -> Result<Outcome, Failure> {
     if let Some(file) = &args.verify {
         let bytes = fs::read(file)
             .map_err(|error| Failure::cannot_run(format!("{}: {error}", file.display())))?;
         return show(file, &bytes, args.json);
     }
-    let (Some(from), Some(to), Some(out)) = (&args.from, &args.to, &args.out) else {
-        return Err(Failure::cannot_run("give --from, --to and --out, or --verify FILE"));
-    };
-    // What is sent is a day or nothing: it goes into a path.
-    for (name, day) in [("--from", from), ("--to", to)] {
-        if day.len() != 10 || !day.bytes().all(|octet| octet.is_ascii_digit() || octet == b'-') {
-            return Err(Failure::cannot_run(format!("{name} {day:?} is no day; give YYYY-MM-DD")));
-        }
-    }
+    let (from, to) = period(args)?;
+    let out = args.out.clone().unwrap_or_else(|| format!("ravelin-soc2-{from}-{to}.tar").into());
     let probe = Probe::new(&args.api)?;
     let path = format!("/api/framework/compliance/soc2/package?from={from}&to={to}");
     let (status, bytes) = probe.bytes(&Method::GET, &path, Some(&probe.token), None)?;
@@ -44,8 +40,24 @@ pub(super) fn run(args: &PackageArgs) -> Result<Outcome, Failure> {
         let text = body["error"].as_str().unwrap_or("no reason was given");
         return Err(Failure::cannot_run(format!("{text}{fields} ({status})")));
     }
-    write(out, &bytes)?;
-    show(out, &bytes, args.json)
+    write(&out, &bytes)?;
+    show(&out, &bytes, args.json)
+}
+
+/// First and last day. What is sent is a day or nothing: it goes into a path.
+fn period(args: &PackageArgs) -> Result<(String, String), Failure> {
+    for (name, day) in [("--from", &args.from), ("--to", &args.to)] {
+        let Some(day) = day else { continue };
+        let digits = day.bytes().all(|octet| octet.is_ascii_digit() || octet == b'-');
+        if day.len() != 10 || !digits || clock::parse_ms(day).is_none() {
+            return Err(Failure::cannot_run(format!("{name} {day:?} is no day; give YYYY-MM-DD")));
+        }
+    }
+    let to_ms = args.to.as_deref().and_then(clock::parse_ms).unwrap_or_else(clock::unix_ms);
+    let day = |ms: u64| clock::rfc3339(ms).chars().take(10).collect::<String>();
+    let to = day(to_ms);
+    let from = args.from.clone().unwrap_or_else(|| day(to_ms.saturating_sub(YEAR_MS)));
+    Ok((from, to))
 }
 
 /// Beside its place first: a package is there whole, or not at all. Only the owner may read it.
