@@ -75,7 +75,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  ravelin trunks")]
     Trunks(LiveArgs),
     /// The messages of one call as a ladder
-    #[command(after_help = "Example:\n  ravelin trace --call-id 6f1c0a@192.0.2.1")]
+    #[command(
+        after_help = "Examples:\n  ravelin trace --call-id 6f1c0a@192.0.2.1\n  ravelin trace --call-id 6f1c0a@192.0.2.1 --pcap call.pcap   # needs edge.limits.capture_bytes"
+    )]
     Trace(TraceArgs),
     /// Check the settings of Kari's Law and RAY BAUM'S Act
     Verify(crate::compliance::args::VerifyArgs),
@@ -329,6 +331,9 @@ pub(crate) struct TraceArgs {
     /// One JSON object per message
     #[arg(long)]
     pub(crate) json: bool,
+    /// Write the messages to this file instead, as a capture; edge.limits.capture_bytes keeps them
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    pub(crate) pcap: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -69,6 +69,24 @@ pub struct Ladder {
     pub steps: Vec<LadderStep>,
     /// Steps that were not kept because the ladder was full.
     pub omitted: u64,
+    /// The messages themselves, where `edge.limits.capture_bytes` keeps them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packets: Vec<LadderPacket>,
+    /// Messages that found no room.
+    #[serde(default)]
+    pub packets_omitted: u64,
+}
+
+/// One SIP message as it came or went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LadderPacket {
+    pub unix_ms: u64,
+    pub from: std::net::SocketAddr,
+    pub to: std::net::SocketAddr,
+    /// True if it travelled in a stream.
+    pub stream: bool,
+    /// Its octets, two hexadecimal digits each.
+    pub hex: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -60,6 +60,8 @@ pub(crate) struct Core {
     pub pool: Pool,
     /// Emergency calls that found no room, to be given some at the end of what is being done.
     pub starved: Vec<Starved>,
+    /// Octets that captures of calls hold.
+    pub captured: usize,
     /// No new ordinary calls.
     pub draining: bool,
     /// No new calls at all: the process ends.
@@ -87,6 +89,7 @@ impl Core {
             jobs: Jobs::default(),
             pool: Pool::default(),
             starved: Vec::new(),
+            captured: 0,
             draining: false,
             stopping: false,
         }

@@ -7,6 +7,7 @@
 //! A fault of ours (a panic) while one message or timer is handled ends the call that it belonged
 //! to and is counted; the shard goes on (design 8).
 
+mod capture;
 mod dispatch;
 mod preempt;
 mod shutdown;
@@ -93,6 +94,8 @@ pub struct Engine {
     running: bool,
     /// The call that is being worked on, for when a fault ends it.
     current: Option<usize>,
+    /// The call that was worked on last, if one was.
+    worked: Option<usize>,
     unreachable: Vec<TuEvent>,
 }
 
@@ -111,6 +114,7 @@ impl Engine {
             generation: 0,
             running: false,
             current: None,
+            worked: None,
             unreachable: Vec::new(),
         }
     }
@@ -136,9 +140,11 @@ impl Engine {
             };
         }
         let mut received = Received::Taken;
+        let before = out.len();
         self.contain(now, out, |engine, turn| {
             received = engine.signalling(turn, &meta, bytes);
         });
+        self.capture(now, Some((&meta, bytes)), before, out);
         if let Received::Dropped(reason) = received {
             self.core.counters.drop(reason);
         }
@@ -151,7 +157,9 @@ impl Engine {
         self.core.media.sweep(now.mono);
         for _ in 0..TIMERS_PER_TURN {
             let Some(timer) = self.core.wheel.pop_expired(now.mono) else { return };
+            let before = out.len();
             self.contain(now, out, |engine, turn| engine.fire(turn, timer));
+            self.capture(now, None, before, out);
         }
     }
 
@@ -221,18 +229,22 @@ impl Engine {
     /// Feeds results back; INVITEs that waited for them leave.
     pub fn identity_done(&mut self, now: Now, results: JobResults, out: &mut TxQueue) {
         for (key, verdict) in results.verified {
+            let before = out.len();
             self.contain(now, out, |engine, turn| {
                 engine.with_call(turn, key, |core, call, turn| {
                     invite::verified(core, call, turn, &verdict);
                 });
             });
+            self.capture(now, None, before, out);
         }
         for (key, attempt, value) in results.signed {
+            let before = out.len();
             self.contain(now, out, |engine, turn| {
                 engine.with_call(turn, key, |core, call, turn| {
                     attempt::signed(core, call, turn, attempt, value.as_deref());
                 });
             });
+            self.capture(now, None, before, out);
         }
     }
 
@@ -305,7 +317,7 @@ impl Engine {
             self.core.counters.faults_contained += 1;
             self.end_after_fault(&mut turn);
         }
-        self.current = None;
+        self.worked = self.current.take();
     }
 
     fn start(&mut self, turn: &mut Turn<'_>) {
@@ -320,6 +332,7 @@ impl Engine {
         else {
             return;
         };
+        self.uncapture(&call);
         let core = &mut self.core;
         // What broke once may break again: then the call goes without a word.
         let farewell = catch_unwind(AssertUnwindSafe(|| {
@@ -358,6 +371,7 @@ impl Engine {
 
     fn remove(&mut self, turn: &mut Turn<'_>, slot: usize) {
         let Some(mut call) = self.calls.try_remove(slot) else { return };
+        self.uncapture(&call);
         if call.given_up {
             release::bury(&mut self.core, &mut call, turn);
         } else {

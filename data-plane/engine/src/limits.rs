@@ -65,6 +65,10 @@ pub const CALL_DURATION_MAX: Duration = Duration::from_secs(12 * 3600);
 /// Requests of one call that wait for the other party at a time; the next gets 500.
 pub const RELAYS_PER_CALL_MAX: usize = 8;
 
+/// Octets of messages that all calls of a shard keep for `ravelin trace --pcap`. Beyond that, new ones
+/// are not kept, and the trace says how many.
+pub const CAPTURED_BYTES_MAX: usize = 64 << 20;
+
 /// Media streams (m-lines) that one call may have. An offer with more gets 488.
 pub const STREAMS_PER_CALL_MAX: usize = 8;
 /// Port pairs of one pool kept for emergency calls, in percent.

@@ -53,8 +53,10 @@ pub struct Limits {
     pub connections: u32,
     /// Idle time after which a stream connection is closed.
     pub connection_idle: Duration,
-    /// Largest SIP message accepted on a stream, octets.
+    /// Largest SIP message that is taken, octets; emergency calls apart.
     pub message_bytes: u32,
+    /// Octets of messages kept of each ordinary call; 0: none.
+    pub capture_bytes: u32,
 }
 
 /// A network that we face.

@@ -1,5 +1,6 @@
 //! `ravelin calls`, `trunks`, `trace`, `audit verify --url`: what the control plane knows now.
 
+use ravelin_contract::view::Ladder;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -52,6 +53,9 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<Outcome, Failure> {
         )));
     }
     let answer = answer.good()?;
+    if let Some(file) = &args.pcap {
+        return write_pcap(file, answer.body);
+    }
     for step in answer.body["steps"].as_array().into_iter().flatten() {
         if args.json {
             print::json(step)?;
@@ -69,6 +73,27 @@ pub(crate) fn trace(args: &TraceArgs) -> Result<Outcome, Failure> {
     if omitted > 0 && !args.json {
         print::line(&format!("{omitted} more messages were not kept"))?;
     }
+    Ok(Outcome::Passed)
+}
+
+/// Writes the messages that the node kept of the call.
+fn write_pcap(file: &std::path::Path, body: Value) -> Result<Outcome, Failure> {
+    let ladder: Ladder = serde_json::from_value(body)
+        .map_err(|error| Failure::cannot_run(format!("the answer is no ladder: {error}")))?;
+    if ladder.packets.is_empty() {
+        return Err(Failure::not_passed(
+            "no message of this call was kept: set edge.limits.capture_bytes before it begins; \
+             emergency calls are never kept",
+        ));
+    }
+    let pcap = super::pcap::file(&ladder.packets).map_err(Failure::cannot_run)?;
+    std::fs::write(file, pcap)
+        .map_err(|error| Failure::cannot_run(format!("{}: {error}", file.display())))?;
+    let omitted = match ladder.packets_omitted {
+        0 => String::new(),
+        count => format!("; {count} more found no room"),
+    };
+    print::line(&format!("{}: {} messages{omitted}", file.display(), ladder.packets.len()))?;
     Ok(Outcome::Passed)
 }
 

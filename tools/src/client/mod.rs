@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 pub(crate) mod live;
+mod pcap;
 
 use std::time::Duration;
 

@@ -4,7 +4,10 @@ use std::{fs, path::Path, process::Output, time::Instant};
 
 use serde_json::Value;
 
-use crate::support::{PATIENCE, Process, Scratch, config, ravelin, run, signal, text};
+use crate::{
+    peer::{Peer, connect},
+    support::{PATIENCE, Process, Scratch, address, config, ravelin, run, signal, text},
+};
 
 fn demo(config: &Path) -> (Output, Vec<Value>) {
     let output = run(ravelin().args(["demo", "--seconds", "1", "--json", "--config"]).arg(config));
@@ -85,4 +88,59 @@ fn a_demonstration_without_ravelin_does_not_pass() {
     let (output, calls) = demo(&file);
     assert_eq!(output.status.code(), Some(1), "{calls:?} {}", text(&output.stderr));
     assert_eq!(calls[0]["verdict"], "failed");
+}
+
+/// `ravelin trace`: a call is found by the Call-ID of a leg; its messages are there if the config
+/// asked for them.
+#[test]
+fn a_trace_shows_the_ladder_and_writes_the_messages_it_was_told_to_keep() {
+    const PLACE: u8 = 1;
+    let scratch = Scratch::new();
+    let keeping =
+        config(PLACE).replacen("edge:\n", "edge:\n  limits: { capture_bytes: 64KiB }\n", 1);
+    let file = scratch.write("ravelin.yml", &keeping);
+    let data = scratch.data();
+    let mut command = ravelin();
+    let mut up =
+        Process::start(command.arg("up").arg("--config").arg(&file).arg("--data").arg(&data));
+    up.wait_for_line("ravelin: up.", 1);
+    let mut caller = Peer::new(address(PLACE, 1, 7, 0), address(PLACE, 0, 10, 5060));
+    let mut carrier = Peer::new(address(PLACE, 2, 1, 5060), address(PLACE, 0, 20, 5060));
+    connect(&mut caller, &mut carrier, "traced", "+12125550001");
+    let mut psap = Peer::new(address(PLACE, 9, 1, 5060), address(PLACE, 0, 20, 5060));
+    connect(&mut caller, &mut psap, "sos", "911");
+
+    let url = keeping.lines().find_map(|line| line.trim().strip_prefix("listen: ")).unwrap();
+    let url = format!("http://{}", url.split_whitespace().next().unwrap());
+    let call_id = |name: &str| format!("{name}@{}", caller.address());
+    let trace = |name: &str, more: &[&std::ffi::OsStr]| {
+        let mut command = ravelin();
+        command.args(["trace", "--url", &url, "--call-id", &call_id(name), "--data"]).arg(&data);
+        run(command.args(more))
+    };
+    let ladder = trace("traced", &[]);
+    assert_eq!(ladder.status.code(), Some(0), "{}", text(&ladder.stderr));
+    let ladder = text(&ladder.stdout);
+    assert!(ladder.contains("200 (INVITE)") && ladder.contains("carrier-a"), "{ladder}");
+
+    let capture = scratch.path().join("call.pcap");
+    let written = trace("traced", &["--pcap".as_ref(), capture.as_ref()]);
+    assert_eq!(written.status.code(), Some(0), "{}", text(&written.stderr));
+    let bytes = fs::read(&capture).unwrap();
+    assert_eq!(bytes[..4], [0xd4, 0xc3, 0xb2, 0xa1]);
+    let bytes = text(&bytes);
+    for part in ["INVITE sip:+12125550001@", "SIP/2.0 100 ", "SIP/2.0 200 OK", "ACK sip:"] {
+        // Once from one leg, once to the other, but for the 100 of ours.
+        let count = bytes.matches(part).count();
+        assert!(count == 2 || count == 1 && part.contains("100"), "{part}: {count}");
+    }
+    assert!(bytes.contains(&format!("Call-ID: {}", call_id("traced"))));
+    // Who dialled 911 is nobody's capture (EM-41).
+    let refused = trace("sos", &["--pcap".as_ref(), capture.as_ref()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(text(&refused.stderr).contains("emergency calls are never kept"));
+    up.signal("TERM");
+    up.wait_for_line("taking no new calls", 1);
+    up.signal("TERM");
+    assert!(up.wait().success(), "{}", up.log());
 }

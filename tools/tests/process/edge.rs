@@ -279,7 +279,7 @@ fn a_low_limit_on_open_files_leaves_ports_out_says_so_and_carries_calls() {
 #[test]
 fn a_certificate_that_ends_within_days_is_an_alarm_and_calls_are_signed() {
     let scratch = Scratch::new();
-    let file = scratch.write("ravelin.yml", &config(24));
+    let file = scratch.write("ravelin.yml", &config(0));
     let made = run(ravelin()
         .args(["stir", "cert", "new", "--spc", "1234", "--days", "5", "--out"])
         .arg(scratch.data().join("certs")));

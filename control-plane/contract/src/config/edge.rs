@@ -116,4 +116,9 @@ pub struct EdgeLimits {
     /// are not bound by it. Default 65535.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message_bytes: Option<SizeText>,
+    /// Octets of SIP messages that are kept of each ordinary call while it lasts, for
+    /// `ravelin trace --pcap`, 0-256KiB. They hold what the parties said of themselves. Default 0:
+    /// nothing is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture_bytes: Option<SizeText>,
 }

@@ -9,6 +9,7 @@ use ravelin_wire::sip::{Framing, Message};
 use smallvec::SmallVec;
 
 use super::{
+    capture::Capture,
     dialog::{PeerTag, replace_tag},
     ladder::{Peer, Steps},
     leg::{Goodbye, Leg, Relay, Side},
@@ -197,6 +198,8 @@ pub(crate) struct Call {
     pub answer_at: Option<Instant>,
     pub end: Option<End>,
     pub steps: Steps,
+    /// Its messages, if they are kept.
+    pub capture: Option<Box<Capture>>,
     /// Its time to linger is over.
     pub given_up: bool,
 }

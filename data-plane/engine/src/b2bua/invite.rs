@@ -162,6 +162,7 @@ pub(crate) fn receive(
         answer_at: None,
         end: None,
         steps: Steps::default(),
+        capture: None,
         given_up: false,
     }));
     call.note_received(turn.now.mono, Peer::Caller, arrival.invite);

@@ -83,7 +83,7 @@ impl Steps {
                 },
             })
             .collect();
-        Ladder { call, steps, omitted: self.omitted }
+        Ladder { call, steps, omitted: self.omitted, ..Ladder::default() }
     }
 }
 

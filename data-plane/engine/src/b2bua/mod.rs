@@ -32,6 +32,7 @@
 pub(crate) mod answer;
 pub(crate) mod attempt;
 pub(crate) mod call;
+pub(crate) mod capture;
 pub(crate) mod cdr;
 pub(crate) mod compose;
 pub(crate) mod dialog;

@@ -30,6 +30,7 @@ impl Engine {
     /// Gives room to the emergency calls that found none.
     pub(super) fn relieve(&mut self, turn: &mut Turn<'_>) {
         let mut victims = 0;
+        let hungry = !self.core.starved.is_empty();
         while let Some(starved) = self.core.starved.pop() {
             let Some(slot) = self.victim(&starved).filter(|_| victims < VICTIMS_MAX) else {
                 // Nobody has what is missing: the chain begins again while the caller holds.
@@ -43,6 +44,10 @@ impl Engine {
             victims += 1;
             self.give_way(turn, slot, starved.cause);
             self.with_call(turn, starved.key, attempt::again);
+        }
+        if hungry {
+            // What went out is of several calls, an emergency call among them: kept of none.
+            self.current = None;
         }
     }
 

@@ -142,14 +142,18 @@ impl Engine {
         }
     }
 
-    /// The messages of the call with this id; `None` if it is not a call of this shard.
+    /// The messages of the call with this id, or with this Call-ID on either leg; `None` if it is not
+    /// a call of this shard.
     #[must_use]
     pub fn ladder(&self, id: &str) -> Option<Ladder> {
-        if id.len() != CALL_ID_LEN {
-            return None;
-        }
-        let slot = usize::from_str_radix(id.get(14..22)?, 16).ok()?;
-        let call = self.calls.get(slot).filter(|call| call.id == id.as_bytes())?;
+        let call = self.call_with_id(id).or_else(|| {
+            let known = |call: &Call| {
+                let mut legs =
+                    call.attempts.iter().map(|attempt| &attempt.leg).chain([&call.caller]);
+                legs.any(|leg| leg.dialog.call_id() == id.as_bytes())
+            };
+            self.calls.iter().find(|(_, call)| known(call)).map(|(_, call)| &**call)
+        })?;
         let callee = |number: u16| {
             call.attempts
                 .iter()
@@ -157,7 +161,19 @@ impl Engine {
                 .and_then(|attempt| call.loadout.snapshot.trunk(attempt.trunk))
                 .map_or_else(|| "callee".to_owned(), |trunk| trunk.id.clone())
         };
-        Some(call.steps.render(call.id_text(), callee))
+        let mut ladder = call.steps.render(call.id_text(), callee);
+        if let Some(capture) = &call.capture {
+            (ladder.packets, ladder.packets_omitted) = capture.render();
+        }
+        Some(ladder)
+    }
+
+    fn call_with_id(&self, id: &str) -> Option<&Call> {
+        if id.len() != CALL_ID_LEN {
+            return None;
+        }
+        let slot = usize::from_str_radix(id.get(14..22)?, 16).ok()?;
+        self.calls.get(slot).map(|call| &**call).filter(|call| call.id == id.as_bytes())
     }
 
     /// The trunks as this node sees them: calls and refusals are those of all shards.
@@ -218,6 +234,7 @@ impl Engine {
             ("media_ports_quarantined", "Media ports that rest", tables.ports_quarantined),
             ("permits", "Trunk permits held by calls", tables.permits),
             ("records_waiting", "Records not yet taken by the shard", tables.records),
+            ("captured_bytes", "Octets of messages kept for traces", self.core.captured),
             ("config_versions_held", "Old config versions that calls hold", core_retired),
         ] {
             into.push(gauge(name, help, None, value as u64));

@@ -192,3 +192,45 @@ fn permits_return_however_a_call_ends() {
     }
     assert!(world.engine.trunks().iter().all(|trunk| trunk.calls == 0));
 }
+
+/// `edge.limits.capture_bytes`: the first messages of a call, octet for octet, and no more of them
+/// than that; nothing of an emergency call (EM-41), nothing when the call is gone.
+#[test]
+fn messages_are_kept_where_the_config_says_so_and_as_long_as_their_call() {
+    let config =
+        CONFIG.replace("  cores: [0]\n", "  cores: [0]\n  limits: { capture_bytes: 3KiB }\n");
+    let held = |world: &World| {
+        let mut samples = Vec::new();
+        world.engine.samples(&mut samples);
+        samples.iter().find(|sample| sample.name == "captured_bytes").map(|sample| sample.value)
+    };
+    let mut world = World::with(&config, Limits::default());
+    let (mut caller, callee) = connected(&mut world);
+    let ladder = world.engine.ladder(&caller.call_id).expect("found by the caller's Call-ID");
+    let first = &ladder.packets[0];
+    let octets: String = finish(&caller.invite).bytes().map(|o| format!("{o:02x}")).collect();
+    assert_eq!((first.from, first.to), (addr(PBX), addr("127.0.0.10:5060")));
+    assert_eq!(first.hex, octets);
+    let (trying, onward) = (&ladder.packets[1], &ladder.packets[2]);
+    assert_eq!((trying.from, trying.to), (first.to, first.from));
+    assert_eq!((onward.from, onward.to), (addr("127.0.0.20:5060"), addr(CARRIER_A)));
+    let kept: usize = ladder.packets.iter().map(|packet| packet.hex.len() / 2).sum();
+    assert!(kept <= 3_072 && ladder.packets_omitted > 0, "{kept} {}", ladder.packets_omitted);
+    assert_eq!(held(&world), Some(kept as f64));
+    let other = world.engine.ladder(callee.invite.header("Call-ID")).expect("by the callee's");
+    assert_eq!(other.call, ladder.call);
+
+    let sos = Caller::dial(&mut world, "911");
+    world.expect(PSAP_1, "INVITE ");
+    assert!(world.engine.ladder(&sos.call_id).is_some_and(|ladder| ladder.packets.is_empty()));
+    sos.cancel(&mut world);
+    caller.request(&mut world, "BYE", "");
+    world.forget_inbox();
+    world.all_gone();
+    assert_eq!(held(&world), Some(0.0));
+
+    let mut world = World::new();
+    let (caller, _) = connected(&mut world);
+    let ladder = world.engine.ladder(&caller.call_id).expect("a ladder");
+    assert!(ladder.packets.is_empty() && ladder.packets_omitted == 0);
+}

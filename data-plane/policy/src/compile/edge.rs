@@ -16,6 +16,7 @@ const MEDIA_PORT_MIN: u16 = 1024;
 const CALLS_DEFAULT: u32 = 20_000;
 const CONNECTIONS_DEFAULT: u32 = 4_096;
 const CONNECTION_IDLE_DEFAULT: Duration = Duration::from_secs(600);
+const CAPTURE_BYTES_MAX: u64 = 256 * 1024;
 const MESSAGE_BYTES_DEFAULT: u32 = 65_535;
 
 pub(super) fn cores(config: &Config, faults: &mut Faults) {
@@ -218,6 +219,11 @@ pub(super) fn limits(config: &Config, faults: &mut Faults) -> Limits {
             u32::try_from(octets).unwrap_or(MESSAGE_BYTES_DEFAULT)
         }
     };
+    let capture_bytes = raw.capture_bytes.as_ref().map_or(0, |text| {
+        let octets = faults.check(at("capture_bytes"), text.parse()).unwrap_or(0);
+        let octets = faults.in_range(&at("capture_bytes"), octets, 0..=CAPTURE_BYTES_MAX);
+        u32::try_from(octets).unwrap_or(0)
+    });
     Limits {
         calls: faults.in_range(&at("calls"), raw.calls.unwrap_or(CALLS_DEFAULT), 1..=1_000_000),
         cps: raw.cps.map(|cps| faults.in_range(&at("cps"), cps, 1..=100_000)),
@@ -228,6 +234,7 @@ pub(super) fn limits(config: &Config, faults: &mut Faults) -> Limits {
         ),
         connection_idle: idle,
         message_bytes,
+        capture_bytes,
     }
 }
 
