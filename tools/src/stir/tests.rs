@@ -116,6 +116,27 @@ fn from_certificate_to_verdict() {
     assert_eq!(verify("--ca @/good.sip @/good.sip"), 2);
 }
 
+/// Several files without URL: the signer's certificate may be in any, its issuer in another.
+#[test]
+fn a_chain_may_be_in_several_files() {
+    let folder = Folder::new("several");
+    let other = Folder::new("several-other");
+    certificates(&folder);
+    certificates(&other);
+    folder.write("good.sip", &invite("+13135551000", Some(&identity(&folder))));
+    let chain = fs::read_to_string(folder.0.join("sp.pem")).unwrap();
+    let leaf = chain.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap();
+    folder.write("leaf.pem", leaf);
+    folder.write("other.pem", &fs::read_to_string(other.0.join("sp.pem")).unwrap());
+    let verify = |certs: &str| {
+        folder.stir(&format!("verify --at {NOW} --ca @/sti-ca.pem {certs} @/good.sip"))
+    };
+    assert_eq!(verify("--cert @/leaf.pem --cert @/other.pem"), 0);
+    assert_eq!(verify("--cert @/other.pem --cert @/leaf.pem"), 0);
+    assert_eq!(verify("--cert @/sti-ca.pem --cert @/leaf.pem"), 0);
+    assert_eq!(verify("--cert @/other.pem --cert @/sti-ca.pem"), 1);
+}
+
 #[test]
 fn certificates_are_checked_and_renewed() {
     let folder = Folder::new("renewed");

@@ -83,7 +83,8 @@ pub(crate) struct VerifyArgs {
     files: Vec<PathBuf>,
     #[command(flatten)]
     trust: TrustArgs,
-    /// Certificate chain to use in place of fetching, for every URL or for one (repeatable)
+    /// Certificate chain to use in place of fetching, for every URL or for one (repeatable; of
+    /// several files without URL, any may be the signer's and the others complete its chain)
     #[arg(long, value_name = "[URL=]FILE")]
     cert: Vec<String>,
     /// Oldest iat accepted, seconds
@@ -150,22 +151,13 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
     if args.trust.ca.is_empty() {
         eprintln!("ravelin: no --ca, so no certificate is trusted");
     }
-    let mut builder = args.trust.builder()?;
-    for cert in &args.cert {
-        let (url, path) = split_cert(cert);
-        let body = read(&path)?;
-        match url {
-            Some(url) => builder.chain_pem(url, &body),
-            None => builder.chain_for_any_url(&body),
-        }
-    }
-    let trust = args.trust.build(builder);
+    let trusts = args.trusts()?;
     let profile = args.profile();
     let mut passed = true;
     let mut failure = None;
     for path in &args.files {
         let name = path.to_string_lossy();
-        let verdict = read(path).and_then(|bytes| args.judge(&trust, &profile, &name, &bytes));
+        let verdict = read(path).and_then(|bytes| args.judge(&trusts, &profile, &name, &bytes));
         match verdict {
             Ok(verdict) => {
                 passed &= verdict.outcome() == outcome::Outcome::Passed;
@@ -185,6 +177,47 @@ pub(crate) fn run(args: &VerifyArgs) -> Result<Outcome, Failure> {
 }
 
 impl VerifyArgs {
+    /// What tokens are judged by: one table, or one for each file that may be the signer's.
+    fn trusts(&self) -> Result<Vec<Trust>, Failure> {
+        let (mut named, mut plain) = (Vec::new(), Vec::new());
+        for cert in &self.cert {
+            let (url, path) = split_cert(cert);
+            match url {
+                Some(url) => named.push((url, read(&path)?)),
+                None => plain.push(read(&path)?),
+            }
+        }
+        let build = |any: Option<&[u8]>| {
+            let mut builder = self.trust.builder()?;
+            for (url, body) in &named {
+                builder.chain_pem(url, body);
+            }
+            if let Some(body) = any {
+                builder.chain_for_any_url(body);
+            }
+            Ok(self.trust.build(builder))
+        };
+        match plain.as_slice() {
+            [] => Ok(vec![build(None)?]),
+            [one] => Ok(vec![build(Some(one))?]),
+            several => (0..several.len())
+                .map(|first| {
+                    let mut bodies = several.to_vec();
+                    bodies.swap(0, first);
+                    // DER holds one certificate and cannot be joined to anything.
+                    let is_der = |body: &Vec<u8>| body.first() == Some(&0x30);
+                    let own = bodies.first().is_some_and(is_der);
+                    let mut at = 0;
+                    bodies.retain(|body| {
+                        at += 1;
+                        at == 1 || !own && !is_der(body)
+                    });
+                    build(Some(&bodies.join(&b'\n')))
+                })
+                .collect(),
+        }
+    }
+
     fn profile(&self) -> Profile {
         Profile {
             window_past_s: self.window,
@@ -205,7 +238,7 @@ impl VerifyArgs {
 
     fn judge(
         &self,
-        trust: &Trust,
+        trusts: &[Trust],
         profile: &Profile,
         name: &str,
         bytes: &[u8],
@@ -224,19 +257,25 @@ impl VerifyArgs {
             eprintln!("ravelin: {name}: the data plane refuses this message: {reason}");
         }
         let identities: Vec<&[u8]> = request.identities.iter().map(Vec::as_slice).collect();
-        Ok(verify(
-            trust,
-            &VerifyRequest {
-                identities: &identities,
-                orig: &request.orig,
-                to: &request.to,
-                request_uri: &request.request_uri,
-                date: request.date,
-                media_keys: request.media_keys.as_ref(),
-                now_unix: self.trust.now_unix(),
-                profile,
-            },
-        ))
+        let request = VerifyRequest {
+            identities: &identities,
+            orig: &request.orig,
+            to: &request.to,
+            request_uri: &request.request_uri,
+            date: request.date,
+            media_keys: request.media_keys.as_ref(),
+            now_unix: self.trust.now_unix(),
+            profile,
+        };
+        // Of several certificates the one that fits speaks, else the first that is one at all.
+        let rank = |verdict: &Verdict| match verdict.outcome() {
+            outcome::Outcome::Passed => 0,
+            outcome::Outcome::BadCred => 2,
+            _ => 1,
+        };
+        let verdicts = trusts.iter().map(|trust| verify(trust, &request));
+        let best = verdicts.min_by_key(rank);
+        Ok(best.unwrap_or_else(|| Verdict::of(outcome::Reason::CertificateUnavailable)))
     }
 }
 
