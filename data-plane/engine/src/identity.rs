@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use ravelin_policy::AttestationLevel;
+use ravelin_policy::{AttestationLevel, Snapshot, TrunkId};
 use ravelin_stir::{
     batch::{SignBatch, sign_batch, verify_batch},
     passport::MediaKeys,
     sign::{Attest, SignRequest},
-    tn::{Parties, Party, UserIsTn, parties},
+    tn::{NumberPlan, Parties, Party, UserIsTn, parties_in, party_in},
     verify::{Profile, Verdict, VerifyRequest},
 };
 use ravelin_wire::{
@@ -70,9 +70,10 @@ impl VerifyJob {
         loadout: &Arc<Loadout>,
         invite: &Message<'_>,
         caller: &[u8],
+        plan: &NumberPlan<'_>,
         now_unix: u64,
     ) -> Self {
-        let uris = |uri: &[u8]| parties(uri, UserIsTn::IfItLooksSo);
+        let uris = |uri: &[u8]| parties_in(uri, UserIsTn::IfItLooksSo, plan);
         Self {
             call,
             loadout: Arc::clone(loadout),
@@ -219,16 +220,26 @@ impl Unsigned {
     }
 }
 
-/// What a SHAKEN token for one outgoing INVITE says. `dest` is the To URI as it leaves.
+/// How numbers without `+` of a trunk are completed, in signing and in verifying (ST-14).
+pub(crate) fn number_plan(snapshot: &Snapshot, trunk: Option<TrunkId>) -> NumberPlan<'static> {
+    match trunk.and_then(|id| snapshot.trunk(id)).map(|trunk| trunk.number_plan) {
+        Some(ravelin_policy::NumberPlan::Nanp) => NumberPlan::NANP,
+        Some(ravelin_policy::NumberPlan::E164) => NumberPlan::E164,
+        None => NumberPlan::CANONICAL,
+    }
+}
+
+/// What a SHAKEN token for one outgoing INVITE says. `dest` is the To URI as it leaves. Each party
+/// is named in the plan of its trunk.
 pub(crate) fn sign_request(
     level: AttestationLevel,
-    caller: &[u8],
-    dest: &[u8],
+    (caller, callers): (&[u8], NumberPlan<'_>),
+    (dest, callees): (&[u8], NumberPlan<'_>),
     now_unix: u64,
     random: [u8; 16],
 ) -> Option<SignRequest> {
-    let orig = ravelin_stir::tn::party(caller, UserIsTn::IfItLooksSo)?;
-    let dest: Party = ravelin_stir::tn::party(dest, UserIsTn::IfItLooksSo)?;
+    let orig = party_in(caller, UserIsTn::IfItLooksSo, &callers)?;
+    let dest: Party = party_in(dest, UserIsTn::IfItLooksSo, &callees)?;
     Some(SignRequest {
         attest: match level {
             AttestationLevel::A => Attest::A,

@@ -140,7 +140,12 @@ pub struct NumberPlan<'a> {
     pub international_prefix: &'a str,
     /// Digits of a complete national number without prefixes, shortest and longest: (10, 10).
     pub national_digits: (u8, u8),
+    /// Lowest first digit of a national number without prefixes.
+    pub national_first: u8,
 }
+
+/// What follows an international prefix; less of it is a short code that looks like one (`000`).
+const INTERNATIONAL_DIGITS_MIN: usize = 7;
 
 impl NumberPlan<'_> {
     /// North American numbering plan.
@@ -149,7 +154,21 @@ impl NumberPlan<'_> {
         national_prefix: "1",
         international_prefix: "011",
         national_digits: (10, 10),
+        national_first: b'2',
     };
+
+    /// Numbers come with their country code; `00` in front of it is dropped.
+    pub const E164: NumberPlan<'static> = NumberPlan {
+        country: "",
+        national_prefix: "",
+        international_prefix: "00",
+        national_digits: (1, 0),
+        national_first: b'0',
+    };
+
+    /// Numbers come with their country code and nothing else.
+    pub const CANONICAL: NumberPlan<'static> =
+        NumberPlan { international_prefix: "", ..Self::E164 };
 
     /// As [`canonicalise`], and national numbers get the country code. Numbers with a leading `+`,
     /// short codes, emergency numbers and numbers with `#` or `*` stay as dialled.
@@ -167,10 +186,14 @@ impl NumberPlan<'_> {
         }
         let digits = tn.as_bytes();
         let (shortest, longest) = self.national_digits;
-        let fits =
-            |rest: &[u8]| rest.len() >= usize::from(shortest) && rest.len() <= usize::from(longest);
+        let fits = |rest: &[u8]| {
+            rest.len() >= usize::from(shortest)
+                && rest.len() <= usize::from(longest)
+                && rest.first().is_some_and(|first| *first >= self.national_first)
+        };
         if !self.international_prefix.is_empty()
             && let Some(rest) = digits.strip_prefix(self.international_prefix.as_bytes())
+            && rest.len() >= INTERNATIONAL_DIGITS_MIN
             && !fits(digits)
         {
             return Tn::exact(rest);
@@ -233,12 +256,18 @@ pub enum UserIsTn {
 /// parameters. Empty if it is no URI that a PASSporT can name.
 #[must_use]
 pub fn parties(uri: &[u8], rule: UserIsTn) -> Parties {
+    parties_in(uri, rule, &NumberPlan::CANONICAL)
+}
+
+/// As [`parties`], with national numbers completed as `plan` has it (ST-14).
+#[must_use]
+pub fn parties_in(uri: &[u8], rule: UserIsTn, plan: &NumberPlan<'_>) -> Parties {
     let mut found = Parties::new();
     let Some(parts) = UriParts::split(uri) else { return found };
     let number = match parts.scheme {
-        Scheme::Tel => canonicalise(parts.user.unwrap_or_default()).ok(),
+        Scheme::Tel => plan.canonicalise(parts.user.unwrap_or_default()).ok(),
         Scheme::Sip | Scheme::Sips if rule == UserIsTn::IfItLooksSo || parts.user_phone() => {
-            parts.user.and_then(|user| canonicalise(user).ok())
+            parts.user.and_then(|user| plan.canonicalise(user).ok())
         }
         _ => None,
     };
@@ -254,7 +283,13 @@ pub fn parties(uri: &[u8], rule: UserIsTn) -> Parties {
 /// The one identity to sign for a URI: its number, else its URI form (ST-16).
 #[must_use]
 pub fn party(uri: &[u8], rule: UserIsTn) -> Option<Party> {
-    parties(uri, rule).into_iter().next()
+    party_in(uri, rule, &NumberPlan::CANONICAL)
+}
+
+/// As [`party`], with a national number completed as `plan` has it (ST-14).
+#[must_use]
+pub fn party_in(uri: &[u8], rule: UserIsTn, plan: &NumberPlan<'_>) -> Option<Party> {
+    parties_in(uri, rule, plan).into_iter().next()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -73,6 +73,20 @@ fn number_plan() {
     assert_eq!(complete("911"), "911");
     assert_eq!(complete("*67"), "*67");
     assert_eq!(complete("5000"), "5000");
+    assert_eq!(complete("(215) 555-1212"), "12155551212");
+    assert_eq!(complete("0155551212"), "0155551212", "no area code starts like this");
+    assert_eq!(complete("01133"), "01133");
+    let e164 = |user: &str| NumberPlan::E164.canonicalise(user.as_bytes()).unwrap().to_string();
+    assert_eq!(e164("00442079460000"), "442079460000");
+    assert_eq!(e164("2155551212"), "2155551212");
+    assert_eq!(e164("000"), "000");
+    let party = |uri: &str, plan: &NumberPlan<'_>| {
+        party_in(uri.as_bytes(), UserIsTn::IfItLooksSo, plan).unwrap().to_string()
+    };
+    assert_eq!(party("sip:2155551212@h;user=phone", &NumberPlan::NANP), "12155551212");
+    assert_eq!(party("tel:+2155551212", &NumberPlan::NANP), "2155551212");
+    assert_eq!(party("tel:2155551212", &NumberPlan::CANONICAL), "2155551212");
+    assert_eq!(party("sip:911@h", &NumberPlan::NANP), "911");
 }
 
 proptest! {

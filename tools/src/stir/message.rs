@@ -4,7 +4,7 @@
 
 use ravelin_stir::{
     passport::MediaKeys,
-    tn::{Parties, UserIsTn, parties},
+    tn::{NumberPlan, Parties, UserIsTn, parties_in},
 };
 use ravelin_wire::{
     sdp::fingerprints,
@@ -28,6 +28,8 @@ pub(super) struct Request {
 #[derive(Clone, Copy)]
 pub(super) struct Rules {
     pub(super) user_is_tn: UserIsTn,
+    /// How numbers without `+` are completed.
+    pub(super) plan: NumberPlan<'static>,
     /// P-Asserted-Identity comes before From (ST-17).
     pub(super) asserted: bool,
 }
@@ -85,7 +87,7 @@ impl Request {
         let asserted: Vec<Vec<u8>> =
             addresses.asserted.iter().filter_map(|value| uri_of(value)).collect();
         let orig = if rules.asserted && !asserted.is_empty() { asserted } else { addresses.from };
-        let parties = |uri: &[u8]| parties(uri, rules.user_is_tn);
+        let parties = |uri: &[u8]| parties_in(uri, rules.user_is_tn, &rules.plan);
         Self {
             identities,
             orig: orig.iter().flat_map(|uri| parties(uri)).collect(),

@@ -12,6 +12,7 @@ mod verify;
 use std::{fs, path::Path};
 
 use clap::{Args, Subcommand};
+use ravelin_stir::tn::NumberPlan;
 
 use crate::exit::{Failure, Outcome};
 
@@ -37,6 +38,22 @@ enum StirCommand {
     Verify(verify::VerifyArgs),
     /// Make, renew and check certificates
     Cert(cert::CertArgs),
+}
+
+/// How numbers without `+` in a message are completed (ST-14): `number_plan` of a trunk.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum PlanArg {
+    Nanp,
+    E164,
+}
+
+impl PlanArg {
+    const fn plan(self) -> NumberPlan<'static> {
+        match self {
+            Self::Nanp => NumberPlan::NANP,
+            Self::E164 => NumberPlan::E164,
+        }
+    }
 }
 
 pub(crate) fn run(args: &StirArgs) -> Result<Outcome, Failure> {

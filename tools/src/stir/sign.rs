@@ -5,12 +5,12 @@ use std::{fs::File, io::Read as _, path::PathBuf};
 use clap::Args;
 use ravelin_stir::{
     sign::{Attest, SignRequest, Signer, uuid_v4},
-    tn::{Party, UserIsTn, canonicalise, party},
+    tn::{NumberPlan, Party, UserIsTn, canonicalise, party, party_in},
 };
 use ravelin_wire::sip::{Framing, HeaderName, Message, NameAddr, parse_date, write_date};
 use serde::Serialize;
 
-use super::{read, time};
+use super::{PlanArg, read, time};
 use crate::{
     exit::{Failure, Outcome},
     print,
@@ -59,6 +59,9 @@ pub(crate) struct SignArgs {
     /// Sign this SIP request (P-Asserted-Identity or From, To) and print it with the header added
     #[arg(long, value_name = "FILE")]
     message: Option<PathBuf>,
+    /// How numbers of the message without + are completed, as number_plan of a trunk
+    #[arg(long, value_enum, default_value = "nanp")]
+    plan: PlanArg,
     /// One JSON object: {"identity": ...}
     #[arg(long)]
     json: bool,
@@ -88,7 +91,10 @@ pub(crate) fn run(args: &SignArgs) -> Result<Outcome, Failure> {
         None => None,
     };
     let (orig, dest) = match &message {
-        Some(message) => (calling(message)?, vec![called(message)?]),
+        Some(message) => {
+            let plan = args.plan.plan();
+            (calling(message, &plan)?, vec![called(message, &plan)?])
+        }
         None => {
             let orig = args.orig.as_deref().unwrap_or_default();
             let dest = args.dest.iter().map(|dest| identity(dest)).collect::<Result<_, _>>()?;
@@ -147,12 +153,12 @@ fn identity(text: &str) -> Result<Party, Failure> {
 }
 
 /// P-Asserted-Identity, else From (ST-17); a number before a URI.
-fn calling(message: &Message<'_>) -> Result<Party, Failure> {
+fn calling(message: &Message<'_>, plan: &NumberPlan<'_>) -> Result<Party, Failure> {
     let asserted = message
         .values(HeaderName::PAssertedIdentity)
         .filter_map(NameAddr::parse)
-        .filter_map(|address| party(address.uri, UserIsTn::IfItLooksSo));
-    let from = party(message.from().uri, UserIsTn::IfItLooksSo);
+        .filter_map(|address| party_in(address.uri, UserIsTn::IfItLooksSo, plan));
+    let from = party_in(message.from().uri, UserIsTn::IfItLooksSo, plan);
     let mut found: Vec<Party> = asserted.chain(from).collect();
     found.sort_by_key(|party| matches!(party, Party::Uri(_)));
     found
@@ -161,8 +167,8 @@ fn calling(message: &Message<'_>) -> Result<Party, Failure> {
         .ok_or_else(|| Failure::cannot_run("the message has no calling party that can be signed"))
 }
 
-fn called(message: &Message<'_>) -> Result<Party, Failure> {
-    party(message.to().uri, UserIsTn::IfItLooksSo)
+fn called(message: &Message<'_>, plan: &NumberPlan<'_>) -> Result<Party, Failure> {
+    party_in(message.to().uri, UserIsTn::IfItLooksSo, plan)
         .ok_or_else(|| Failure::cannot_run("the message's To cannot be signed"))
 }
 

@@ -97,6 +97,7 @@ fn from_certificate_to_verdict() {
     folder.write("other.sip", &invite("+13135551001", Some(&value)));
     folder.write("none.sip", &invite("+13135551000", None));
     folder.write("capture.sip", &invite("+13135551000", Some(&value)).replace("\r\n", "\n"));
+    folder.write("national.sip", &invite("3135551000", Some(&value)));
     folder.write("noise.sip", "hello");
     let verify = |rest: &str| folder.stir(&format!("verify --at {NOW} {rest}"));
     let trusted = format!("--ca @/sti-ca.pem --cert {X5U}=@/sp.pem");
@@ -106,6 +107,9 @@ fn from_certificate_to_verdict() {
     for refused in ["@/other.sip", "@/none.sip", "@/good.sip @/other.sip"] {
         assert_eq!(verify(&format!("{trusted} {refused}")), 1, "{refused}");
     }
+    // ST-14: a number without + is of the trunk's plan.
+    assert_eq!(verify(&format!("{trusted} @/national.sip")), 0);
+    assert_eq!(verify(&format!("{trusted} --plan e164 @/national.sip")), 1);
     // Nothing is trusted, nothing is fetched, and time passes.
     assert_eq!(verify("--cert @/sp.pem @/good.sip"), 1);
     assert_eq!(verify("--ca @/sti-ca.pem @/good.sip"), 1);

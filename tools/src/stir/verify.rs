@@ -12,7 +12,7 @@ use ravelin_stir::{
 };
 use serde::Serialize;
 
-use super::{message, read, time};
+use super::{PlanArg, message, read, time};
 use crate::{
     exit::{Failure, Outcome},
     print,
@@ -108,6 +108,9 @@ pub(crate) struct VerifyArgs {
     /// Take the user part of a SIP URI as a number only with user=phone
     #[arg(long)]
     user_phone: bool,
+    /// How numbers of the message without + are completed, as number_plan of a trunk
+    #[arg(long, value_enum, default_value = "nanp")]
+    plan: PlanArg,
     /// Refuse SHAKEN tokens without the ppt parameter
     #[arg(long)]
     require_ppt: bool,
@@ -249,6 +252,7 @@ impl VerifyArgs {
             } else {
                 UserIsTn::IfItLooksSo
             },
+            plan: self.plan.plan(),
             asserted: !self.ignore_pai,
         };
         let request = message::read(bytes, rules)

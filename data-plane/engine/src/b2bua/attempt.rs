@@ -24,7 +24,7 @@ use crate::{
     core::{Core, Turn, ctx},
     counters::MethodLabel,
     emergency::{self, Starved, walk},
-    identity::{SignJob, Unsigned, caller_uri, sign_request},
+    identity::{SignJob, Unsigned, caller_uri, number_plan, sign_request},
     media::Side,
     route::{self, Way},
     sip::transaction::{Ctx, Room},
@@ -294,6 +294,8 @@ fn wants_signature(
     let psap = emergency::psap(&loadout.snapshot, call.emergency.as_ref());
     let dest: &[u8] = if psap.is_some() { b"urn:service:sos" } else { invite.to().uri };
     let random = core.random_16();
+    let caller = (caller, number_plan(&loadout.snapshot, inbound));
+    let dest = (dest, number_plan(&loadout.snapshot, Some(attempt.trunk)));
     let Some(request) = sign_request(level, caller, dest, turn.now.unix_ms / 1000, random) else {
         attempt.identity_out = Unsigned::NoNumber.as_str();
         return false;

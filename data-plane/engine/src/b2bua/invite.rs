@@ -29,7 +29,7 @@ use crate::{
     core::{Core, Turn, ctx},
     drops::DropReason,
     emergency::{self, Passage},
-    identity::{CallKey, VerifyJob, caller_uri},
+    identity::{CallKey, VerifyJob, caller_uri, number_plan},
     port::{Egress, ListenerId, Local, Meta},
     route::{self, Plan},
     sip::{
@@ -335,7 +335,8 @@ fn verify_or_route(
     let _ = trusted;
     call.phase = Phase::Verifying;
     let now = turn.now.unix_ms / 1000;
-    core.jobs.verify(VerifyJob::new(call.key, &loadout, arrival.invite, caller, now));
+    let plan = number_plan(&loadout.snapshot, call.inbound);
+    core.jobs.verify(VerifyJob::new(call.key, &loadout, arrival.invite, caller, &plan, now));
 }
 
 /// The verdict on the caller's Identity is there.

@@ -96,6 +96,25 @@ fn a_signed_call_verifies() {
     world.all_gone();
 }
 
+/// ST-14: a national number is signed in full, and verified in full, whoever wrote it how.
+#[test]
+fn national_numbers_are_completed_before_signing_and_verifying() {
+    for (dialled, comes_back) in [("2125551234", "+12125551234"), ("+12125551234", "2125551234")] {
+        let mut world = world_with_credential("{ sign: true, verify: true, on_failure: reject }");
+        let caller = Caller::dial(&mut world, dialled);
+        let signed = world.expect(CARRIER_A, "INVITE ").header("Identity").to_owned();
+        caller.cancel(&mut world);
+        world.forget_inbox();
+        let more = format!("Identity: {signed}\n{}", sdp_part("127.0.2.1", 50_000));
+        let uri = format!("sip:{comes_back}@127.0.0.20");
+        let back = Caller::invite(&mut world, CARRIER_A, CORE, &uri, &more);
+        world.expect(PBX, "INVITE ");
+        back.cancel(&mut world);
+        world.forget_inbox();
+        world.all_gone();
+    }
+}
+
 /// ST-74: an emergency call on a trunk that signs leaves in the same turn, signed for sos.
 #[test]
 fn an_emergency_call_is_signed_without_waiting() {
