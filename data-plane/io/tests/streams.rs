@@ -435,10 +435,10 @@ over_both_drivers! {
             assert_eq!(read_exactly(&mut other, 2), b"ok");
             events = rig.turn(Duration::ZERO);
         }
-        // The one that found no room, then those that were queued, then the end.
-        assert_eq!(events[0], Event::Failed(token, ErrorKind::StorageFull));
-        assert_eq!(events.last(), Some(&Event::Closed(flow)));
-        let queued = &events[1..events.len() - 1];
+        // Those that were queued, in order, then the end, then the one that found no room.
+        let [queued @ .., closed, last] = &events[..] else { panic!("{events:?}") };
+        assert_eq!(*last, Event::Failed(token, ErrorKind::StorageFull));
+        assert_eq!(*closed, Event::Closed(flow));
         assert!((1..=3).contains(&queued.len()), "{events:?}");
         assert!(queued.iter().all(|event| matches!(event, Event::Failed(..))));
         assert_eq!(rig.closed_by(CloseReason::QueueFull), 1);
@@ -462,7 +462,7 @@ over_both_drivers! {
         assert_eq!(rig.streams.open_count(), 1);
         rig.send(on(flow), 11, b"small");
         assert_eq!(rig.streams.open_count(), 0);
-        let expected: Vec<_> = [11].into_iter().chain(1..=10).collect();
+        let expected: Vec<_> = (1..=11).collect();
         let failed: Vec<_> = rig.settle().into_iter().filter_map(|event| match event {
             Event::Failed(token, _) => Some(token),
             _ => None,
@@ -593,7 +593,7 @@ over_both_drivers! {
         let Event::Message(meta, bytes) = &events[1] else { panic!("{events:?}") };
         assert_eq!(bytes, broken);
         let flow = flow_of(*meta);
-        rig.send(on(flow), 1, b"SIP/2.0 400 Bad Request\r\n\r\n");
+        rig.send(on(flow), 0, b"SIP/2.0 400 Bad Request\r\n\r\n");
         // Nothing more is read, whatever comes.
         peer.write_all(&message(2, 0)).unwrap();
         assert_eq!(rig.settle(), []);
@@ -610,8 +610,11 @@ over_both_drivers! {
         peer.shutdown(Shutdown::Write).unwrap();
         let (flow, _) = rig.message();
         rig.settle();
-        rig.send(on(flow), 1, b"answer");
+        rig.send(on(flow), 0, b"answer");
         assert_eq!(read_exactly(&mut peer, 6), b"answer");
+        // A request, which has a token, would wait there for an answer that cannot come.
+        rig.send(on(flow), 1, b"request");
+        assert_eq!(rig.settle(), [Event::Failed(1, ErrorKind::NotConnected)]);
         // A request takes a connection of its own.
         rig.send(to(source), 2, b"request");
         let events = rig.until(|_, events| events.len() >= 2);
