@@ -1,6 +1,10 @@
 //! What several benches need; the benches themselves are in `benches/`, the runs against other
-//! products in `peers/`. Nothing here is measured.
+//! products in `peers/`. It takes no times but those that [`rig::Rig`] hands back.
 #![forbid(unsafe_code)]
+
+pub mod messages;
+pub mod rig;
+pub mod work;
 
 use ravelin_stir::{
     cert::{TnAuthList, TnEntry, tn_auth_list},
