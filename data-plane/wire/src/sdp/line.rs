@@ -1,9 +1,9 @@
 //! Lines of a description and the ones with a grammar of their own.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use super::SdpError;
-use crate::sip::decimal;
+use crate::sip::{chars, decimal, uri::parse_ipv4};
 
 /// One `kind=value` line.
 #[derive(Clone, Copy, Debug)]
@@ -49,14 +49,18 @@ impl<'a> Lines<'a> {
             let mut ends = ends.map(|end| end == b"\n" || end == b"\r\n");
             return if ends.all(|ok| ok) { Ok(None) } else { Err(SdpError::Line) };
         }
-        let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
-        let text = rest.get(..length).unwrap_or_default();
-        let text = text.strip_suffix(b"\r").unwrap_or(text);
-        if memchr::memchr2(b'\r', 0, text).is_some() {
-            return Err(SdpError::Line);
-        }
+        // CRLF, LF, or the end of all, before which a CR may stand; any other CR, and NUL, are
+        // refused.
+        let length = chars::line_len(rest);
+        let (text, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        let end_length = match behind {
+            [] => 0,
+            [b'\n', ..] | [b'\r'] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => return Err(SdpError::Line),
+        };
         let start = self.at;
-        self.at = (start + length + 1).min(self.bytes.len());
+        self.at = start + length + end_length;
         match text {
             [kind, b'=', value @ ..] if kind.is_ascii_lowercase() => {
                 Ok(Some(Line { kind: *kind, value, text, start, end: self.at }))
@@ -256,10 +260,9 @@ impl<'a> Connection<'a> {
 
 /// An address of the family that `kind` names, or `Some(None)` for a name.
 fn parse_address(kind: &[u8], text: &[u8]) -> Option<Option<IpAddr>> {
-    let s = std::str::from_utf8(text).ok()?;
     let address = match kind {
-        b"IP4" => s.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
-        b"IP6" => s.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+        b"IP4" => parse_ipv4(text).map(IpAddr::V4),
+        b"IP6" => std::str::from_utf8(text).ok()?.parse().ok().map(IpAddr::V6),
         _ => return None,
     };
     if address.is_some() {

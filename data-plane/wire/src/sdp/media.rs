@@ -36,6 +36,7 @@ pub struct Media<'a> {
     pub(crate) tail: &'a [u8],
     /// The lines after m=.
     pub(crate) section: &'a [u8],
+    pub(crate) connection: Option<Connection<'a>>,
 }
 
 impl<'a> Media<'a> {
@@ -48,6 +49,7 @@ impl<'a> Media<'a> {
         formats_text: &[],
         tail: &[],
         section: &[],
+        connection: None,
     };
 
     /// Parses the value of an m= line (RFC 8866 5.14).
@@ -75,7 +77,7 @@ impl<'a> Media<'a> {
             b"image" => MediaKind::Image,
             _ => MediaKind::Other,
         };
-        Some(Self { kind, kind_text, port, port_count, proto, formats_text, tail, section: &[] })
+        Some(Self { kind, kind_text, port, port_count, proto, formats_text, tail, ..Self::EMPTY })
     }
 
     /// The formats, in order of preference.
@@ -92,10 +94,8 @@ impl<'a> Media<'a> {
 
     /// The first connection of its own.
     #[must_use]
-    pub fn connection(&self) -> Option<Connection<'a>> {
-        Lines::new(self.section)
-            .find(|line| line.kind == b'c')
-            .and_then(|line| Connection::parse(line.value))
+    pub const fn connection(&self) -> Option<Connection<'a>> {
+        self.connection
     }
 
     /// Its attributes, in order.

@@ -72,6 +72,7 @@ pub fn fingerprints(body: &[u8]) -> impl Iterator<Item = &[u8]> {
 pub struct Description<'a> {
     origin: Origin<'a>,
     session: &'a [u8],
+    connection: Option<Connection<'a>>,
     medias: [Media<'a>; SDP_MEDIA_MAX_COUNT],
     count: usize,
 }
@@ -85,8 +86,23 @@ impl<'a> Description<'a> {
         if bytes.len() > SDP_MAX_BYTES {
             return Err(SdpError::TooLarge);
         }
-        let mut medias = [Media::EMPTY; SDP_MEDIA_MAX_COUNT];
-        let mut count = 0;
+        // Filled where it stays: moving it costs as much as reading a small one.
+        let mut description = Self::EMPTY;
+        description.read(bytes)?;
+        Ok(description)
+    }
+
+    const EMPTY: Self = Self {
+        origin: Origin { username: &[], id: &[], version: &[], address: &[] },
+        session: &[],
+        connection: None,
+        medias: [Media::EMPTY; SDP_MEDIA_MAX_COUNT],
+        count: 0,
+    };
+
+    fn read(&mut self, bytes: &'a [u8]) -> Result<(), SdpError> {
+        let Self { medias, .. } = self;
+        let mut count = 0_usize;
         let mut origin = None;
         let mut session_end = bytes.len();
         // Start of the lines of the media description being read.
@@ -109,14 +125,19 @@ impl<'a> Description<'a> {
                     }
                 }
                 b'c' => {
-                    Connection::parse(line.value).ok_or(SdpError::Connection)?;
+                    let connection = Connection::parse(line.value).ok_or(SdpError::Connection)?;
+                    // The first of each level holds.
+                    match count.checked_sub(1).and_then(|last| medias.get_mut(last)) {
+                        Some(media) => media.connection.get_or_insert(connection),
+                        None => self.connection.get_or_insert(connection),
+                    };
                 }
                 b'a' if line.is_rtcp() => {
                     let value = line.attribute().and_then(|a| a.value);
                     value.and_then(RtcpAttribute::parse).ok_or(SdpError::Rtcp)?;
                 }
                 b'm' => {
-                    close_section(bytes, &mut medias, count, section_at, line.start);
+                    close_section(bytes, medias, count, section_at, line.start);
                     if count == 0 {
                         session_end = line.start;
                     }
@@ -128,13 +149,14 @@ impl<'a> Description<'a> {
                 _ => {}
             }
         }
-        close_section(bytes, &mut medias, count, section_at, bytes.len());
+        close_section(bytes, medias, count, section_at, bytes.len());
         if seen == 0 {
             return Err(SdpError::Version);
         }
-        let origin = origin.ok_or(SdpError::Origin)?;
-        let session = bytes.get(..session_end).unwrap_or_default();
-        Ok(Self { origin, session, medias, count })
+        self.origin = origin.ok_or(SdpError::Origin)?;
+        self.session = bytes.get(..session_end).unwrap_or_default();
+        self.count = count;
+        Ok(())
     }
 
     /// The o= line.
@@ -157,8 +179,8 @@ impl<'a> Description<'a> {
 
     /// Session-level connection.
     #[must_use]
-    pub fn connection(&self) -> Option<Connection<'a>> {
-        self.line(b'c').and_then(Connection::parse)
+    pub const fn connection(&self) -> Option<Connection<'a>> {
+        self.connection
     }
 
     /// Session-level attributes, in order.

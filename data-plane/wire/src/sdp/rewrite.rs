@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use super::line::{Connection, Direction, Line, Lines};
 use super::{Description, Media, SdpError};
-use crate::{names, sip::push_decimal};
+use crate::{
+    names,
+    sip::{push_decimal, push_ip},
+};
 
 /// What to put into a description.
 #[derive(Clone, Copy, Debug)]
@@ -282,7 +285,7 @@ fn keep(out: &mut Vec<u8>, line: &Line<'_>, with: &Rewrite<'_>, names: &Names<'_
     if matches!(line.kind, b'a' | b'i') {
         while let Some(found) = names::find(line.text, from, names.all()) {
             out.extend_from_slice(line.text.get(from..found.start).unwrap_or_default());
-            ip(out, with.address);
+            push_ip(out, with.address);
             from = found.end;
         }
     }
@@ -312,12 +315,7 @@ fn rtcp_line(out: &mut Vec<u8>, port: u16, ours: IpAddr) {
 fn address(out: &mut Vec<u8>, address: IpAddr, before: &[u8]) {
     out.extend_from_slice(before);
     out.extend_from_slice(if address.is_ipv4() { b"IN IP4 " } else { b"IN IP6 " });
-    ip(out, address);
-}
-
-fn ip(out: &mut Vec<u8>, address: IpAddr) {
-    // Writing to a Vec cannot fail.
-    let _ = std::io::Write::write_fmt(out, format_args!("{address}"));
+    push_ip(out, address);
 }
 
 fn end(out: &mut Vec<u8>) {

@@ -21,14 +21,18 @@ impl<'a> NameAddr<'a> {
     /// parameter, and the URI may hold neither `,` nor `?` (RFC 3261 20).
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
-        let mut parsed = None;
+        let mut parsed = Self::EMPTY;
         Self::parse_to(value, &mut parsed)?;
-        parsed
+        Some(parsed)
     }
+
+    /// Not parsed yet.
+    pub(crate) const EMPTY: Self =
+        Self { display: &[], uri: &[], params: Params::unchecked(&[]), tag: None };
 
     /// As [`NameAddr::parse`], written where it is to stay: a message parses many, and handing them
     /// over by value costs more than reading them. `None` leaves `slot` in either state.
-    pub(crate) fn parse_to(value: &'a [u8], slot: &mut Option<Self>) -> Option<()> {
+    pub(crate) fn parse_to(value: &'a [u8], slot: &mut Self) -> Option<()> {
         let value = trim(value);
         let (display, uri, rest) = match *value.first()? {
             b'"' => {
@@ -40,7 +44,7 @@ impl<'a> NameAddr<'a> {
                 let (uri, rest) = bracketed(value)?;
                 (&[][..], uri, rest)
             }
-            _ => match memchr::memchr(b'<', value) {
+            _ => match chars::find(value, b'<') {
                 // A `<` further on belongs to a quoted parameter when the start is a URI.
                 Some(at) if is_display(split(value, at).0) => {
                     let (display, rest) = split(value, at);
@@ -48,7 +52,7 @@ impl<'a> NameAddr<'a> {
                     (trim(display), uri, rest)
                 }
                 _ => {
-                    let end = memchr::memchr(b';', value).unwrap_or(value.len());
+                    let end = chars::find(value, b';').unwrap_or(value.len());
                     let (uri, rest) = split(value, end);
                     let uri = trim(uri);
                     if uri.iter().any(|c| matches!(c, b',' | b'?')) {
@@ -67,7 +71,7 @@ impl<'a> NameAddr<'a> {
             }
             Some(())
         })?;
-        *slot = Some(Self { display, uri, params, tag });
+        *slot = Self { display, uri, params, tag };
         Some(())
     }
 
@@ -103,7 +107,7 @@ impl<'a> NameAddr<'a> {
 /// `<uri>` at the start of `s`, and what follows.
 fn bracketed(s: &[u8]) -> Option<(&[u8], &[u8])> {
     let s = s.strip_prefix(b"<")?;
-    let (uri, rest) = split(s, memchr::memchr(b'>', s)?);
+    let (uri, rest) = split(s, chars::find(s, b'>')?);
     Some((uri, rest.get(1..)?))
 }
 

@@ -1,5 +1,7 @@
 //! Small header values: numbers, CSeq, RAck, Reason, timers, token lists.
 
+use std::net::IpAddr;
+
 use super::chars::{self, TOKEN, is_lws, quoted_len, split, trim, trim_start};
 use super::name::Method;
 use super::params::Params;
@@ -46,6 +48,22 @@ pub(crate) fn push_decimal(out: &mut Vec<u8>, mut n: u64) {
         }
     }
     out.extend_from_slice(digits.get(at..).unwrap_or_default());
+}
+
+/// Appends an address as text; IPv6 without brackets.
+pub(crate) fn push_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (at, octet) in ip.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                push_decimal(out, u64::from(octet));
+            }
+        }
+        // Writing to a Vec cannot fail.
+        IpAddr::V6(ip) => drop(std::io::Write::write_fmt(out, format_args!("{ip}"))),
+    }
 }
 
 /// CSeq (RFC 3261 20.16).

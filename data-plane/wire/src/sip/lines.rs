@@ -34,6 +34,32 @@ impl Entry {
         message.get(usize::from(self.value_start)..usize::from(self.value_end)).unwrap_or_default()
     }
 
+    /// As [`Self::fill`], for the line `at..end` (its CRLF not included) of which [`scan_plain`] has
+    /// seen that it holds nothing but visible ASCII and blanks. `None`: in doubt.
+    #[inline]
+    fn fill_plain(&mut self, message: &[u8], at: usize, end: usize) -> Option<()> {
+        let rest = message.get(at..)?;
+        let name_len = chars::find(rest, b':')?;
+        let Some(name) = HeaderName::at_start(rest, name_len) else {
+            // Not a known name: whether it is one at all is for the other to say.
+            return self.fill(message.get(at..end + 2)?, at).ok();
+        };
+        let value_at = at + name_len + 1;
+        // Fails when the colon is not of this line.
+        let value = message.get(value_at..end)?;
+        let value = match value {
+            [b' ', value @ ..] => chars::trim_start(value),
+            value => value,
+        };
+        let value_start = end - value.len();
+        self.name = name;
+        self.name_len = u8::try_from(name_len).ok()?;
+        self.name_start = u16::try_from(at).ok()?;
+        self.value_start = u16::try_from(value_start).ok()?;
+        self.value_end = u16::try_from(value_start + trim(value).len()).ok()?;
+        Some(())
+    }
+
     /// Takes name, colon and value of one logical line that starts at offset `at`. White space
     /// before the colon is legal (RFC 3261 7.3.1, RFC 4475 3.1.1.1); what we write has none.
     #[inline]
@@ -83,6 +109,12 @@ impl Index {
         self.entries.get(..self.count).unwrap_or_default()
     }
 
+    /// Entry number `at`.
+    #[inline]
+    pub(crate) fn entry(&self, at: usize) -> Option<Entry> {
+        self.entries().get(at).copied()
+    }
+
     /// The next unused entry. Filled in place: handed over by value it would be written in pieces
     /// and read back whole, which stalls.
     #[inline]
@@ -107,6 +139,88 @@ pub(crate) fn start_line(message: &[u8]) -> Result<(&[u8], usize), ErrorKind> {
 /// returns the offset of the body. Checks the octets of the whole head, start line included.
 /// `message` is at most [`crate::limits::MESSAGE_MAX_BYTES`] long.
 pub(crate) fn scan(message: &[u8], start: usize, index: &mut Index) -> Result<usize, ErrorKind> {
+    if let Some(body_at) = scan_plain(message, start, index) {
+        return Ok(body_at);
+    }
+    index.count = 0;
+    scan_any(message, start, index)
+}
+
+/// As [`scan_any`], for the usual head: every line ends in CRLF, none is folded, and apart from the
+/// line ends there is only visible ASCII and blanks. One pass finds the line ends and that there is
+/// nothing else. `None`: something is unusual or wrong; the other says what.
+fn scan_plain(message: &[u8], start: usize, index: &mut Index) -> Option<usize> {
+    let mut specials = Specials::new(message);
+    let first_end = specials.line_end(message)?;
+    if first_end + 2 != start || message.get(start) == Some(&b' ') {
+        return None;
+    }
+    let mut at = start;
+    loop {
+        let end = specials.line_end(message)?;
+        let next = end + 2;
+        if end == at {
+            return Some(next);
+        }
+        // A fold begins with a blank, or with a tab, which is no line end.
+        if next - at > HEADER_LINE_MAX_BYTES || message.get(next) == Some(&b' ') {
+            return None;
+        }
+        index.next_slot().ok()?.fill_plain(message, at, end)?;
+        at = next;
+    }
+}
+
+/// Where the octets of a message stand that are neither visible ASCII nor blanks.
+struct Specials<'a> {
+    blocks: std::slice::Iter<'a, [u8; 64]>,
+    /// What is left behind the last whole block.
+    tail: &'a [u8],
+    /// Of the current block, those not handed out yet.
+    bits: u64,
+    base: usize,
+    next_base: usize,
+}
+
+impl<'a> Specials<'a> {
+    #[inline]
+    fn new(message: &'a [u8]) -> Self {
+        let (blocks, tail) = message.as_chunks::<64>();
+        Self { blocks: blocks.iter(), tail, bits: 0, base: 0, next_base: 0 }
+    }
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.bits == 0 {
+            self.bits = match self.blocks.next() {
+                Some(block) => chars::special_bits(block),
+                None => self.last_block()?,
+            };
+            self.base = self.next_base;
+            self.next_base += 64;
+        }
+        let at = self.base + self.bits.trailing_zeros() as usize;
+        self.bits &= self.bits - 1;
+        Some(at)
+    }
+
+    fn last_block(&mut self) -> Option<u64> {
+        let tail = std::mem::take(&mut self.tail);
+        let mut block = [b' '; 64];
+        block.get_mut(..tail.len())?.copy_from_slice(tail);
+        (!tail.is_empty()).then(|| chars::special_bits(&block))
+    }
+
+    /// Offset of the next special octet, when CR is there and LF follows.
+    #[inline]
+    fn line_end(&mut self, message: &[u8]) -> Option<usize> {
+        let at = self.next()?;
+        let end = message.get(at..)?.first_chunk::<2>()?;
+        (self.next()? == at + 1 && end == b"\r\n").then_some(at)
+    }
+}
+
+fn scan_any(message: &[u8], start: usize, index: &mut Index) -> Result<usize, ErrorKind> {
     let mut at = start;
     let mut line_ends = 1; // the start line's
     if matches!(message.get(at), Some(b' ' | b'\t')) {
@@ -265,4 +379,92 @@ fn check_quoted(s: &[u8]) -> Result<(), ErrorKind> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type Read = Option<(usize, Vec<(HeaderName, u8, u16, Option<(u16, u16)>)>)>;
+
+    fn read(index: &Index, body_at: usize) -> Read {
+        // Where an empty value stands says nothing.
+        let value =
+            |e: &Entry| (e.value_start != e.value_end).then_some((e.value_start, e.value_end));
+        let line = |e: &Entry| (e.name, e.name_len, e.name_start, value(e));
+        Some((body_at, index.entries().iter().map(line).collect()))
+    }
+
+    fn both(message: &[u8]) -> (Read, Read) {
+        let Ok((_, start)) = start_line(message) else { return (None, None) };
+        let (mut plain, mut any) = (Index::EMPTY, Index::EMPTY);
+        let plain = scan_plain(message, start, &mut plain).and_then(|at| read(&plain, at));
+        let any = scan_any(message, start, &mut any).ok().and_then(|at| read(&any, at));
+        (plain, any)
+    }
+
+    fn agree(message: &[u8]) {
+        if let (Some(plain), any) = both(message) {
+            assert_eq!(Some(plain), any, "{}", message.escape_ascii());
+        }
+    }
+
+    const USUAL: &[u8] = b"INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\n\
+        P-Asserted-Identity:  <sip:1@h> \r\nv:SIP/2.0/UDP g\r\nX-Own: a:b\r\nSubject:\r\n\
+        Subscription-State : x\r\nContent-Length: 3\r\n\r\na\tb";
+
+    #[test]
+    fn the_usual_head_is_read_in_one_pass() {
+        let (plain, any) = both(USUAL);
+        assert_eq!(plain.as_ref().map(|(at, lines)| (*at, lines.len())), Some((178, 7)));
+        assert_eq!(plain, any);
+    }
+
+    #[test]
+    fn a_changed_octet_is_never_read_in_two_ways() {
+        for at in 0..USUAL.len() {
+            for c in 0..=u8::MAX {
+                let mut message = USUAL.to_vec();
+                message[at] = c;
+                agree(&message);
+            }
+            let mut shorter = USUAL.to_vec();
+            shorter.remove(at);
+            agree(&shorter);
+            agree(&USUAL[..at]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_head_is_read_in_two_ways(
+            head in r"[a-zA-Z:\- \t\r\n]{0,40}(\r\n[A-Za-z\-]{0,24}[ \t]?:[ \t]{0,2}[ -~\t\r\n]{0,90}){0,6}(\r\n){0,2}",
+            body in any::<[u8; 5]>(),
+        ) {
+            agree(&[head.as_bytes(), &body].concat());
+        }
+
+        #[test]
+        fn known_names_are_found_in_any_case(
+            at in 0..HeaderName::ALL.len(), upper: u32, behind in "[ -~]{32}",
+        ) {
+            let name = HeaderName::ALL[at];
+            let text: Vec<u8> = name.as_str().bytes().enumerate().map(|(i, c)| {
+                if upper >> (i % 32) & 1 == 1 { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }
+            }).collect();
+            let len = text.len();
+            let line = [&text[..], b":", behind.as_bytes()].concat();
+            prop_assert_eq!(HeaderName::at_start(&line, len), Some(name));
+            prop_assert_eq!(HeaderName::at_start(&line[..len], len), Some(name));
+        }
+
+        #[test]
+        fn another_name_is_not_known(name in "[ -~]{1,24}") {
+            let line = format!("{name}: x{:40}", "");
+            let known = HeaderName::at_start(line.as_bytes(), name.len());
+            prop_assert_eq!(known.unwrap_or_default(), HeaderName::of(name.as_bytes()));
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::content::ContentType;
 use super::date::parse_date;
 use super::error::{ErrorKind, ParseError};
 use super::fields::{CSeq, RAck, decimal, method};
-use super::lines::{self, Entry, Index};
+use super::lines::{self, Index};
 use super::name::{HeaderName, Method};
 use super::uri::Uri;
 use super::values::{Values, elements, split_commas};
@@ -86,25 +86,47 @@ impl<'a> Message<'a> {
         if bytes.is_empty() {
             return Err(ParseError::new(ErrorKind::Empty, false));
         }
-        Self::parse_inner(bytes, framing)
-            .map_err(|kind| ParseError::new(kind, looks_like_request(bytes)))
+        // Filled where it stays: moving it costs as much as reading a small message.
+        let mut message = Self::EMPTY;
+        match message.read(bytes, framing) {
+            Ok(()) => Ok(message),
+            Err(kind) => Err(ParseError::new(kind, looks_like_request(bytes))),
+        }
     }
 
-    fn parse_inner(bytes: &'a [u8], framing: Framing) -> Result<Self, ErrorKind> {
+    /// Not read yet.
+    pub(crate) const EMPTY: Self = Self {
+        raw: &[],
+        start: StartLine::Response { code: 0, reason: &[] },
+        target: None,
+        body: &[],
+        call_id: &[],
+        cseq: CSeq { number: 0, method: Method::Invite },
+        from: NameAddr::EMPTY,
+        to: NameAddr::EMPTY,
+        via: Via::EMPTY,
+        via_count: 0,
+        max_forwards: None,
+        contact: None,
+        content: None,
+        index: Index::EMPTY,
+    };
+
+    fn read(&mut self, bytes: &'a [u8], framing: Framing) -> Result<(), ErrorKind> {
         if bytes.len() > MESSAGE_MAX_BYTES {
             return Err(ErrorKind::TooLarge);
         }
         let (line, headers_at) = lines::start_line(bytes)?;
-        let mut target = None;
-        let start = parse_start(line, &mut target)?;
-        let mut index = Index::EMPTY;
-        let body_at = lines::scan(bytes, headers_at, &mut index)?;
-        let mut fields = Fields::default();
-        for entry in index.entries() {
-            fields.take(entry, entry.value(bytes), &start)?;
+        self.take_start(line)?;
+        let body_at = lines::scan(bytes, headers_at, &mut self.index)?;
+        let mut seen = Seen::default();
+        let mut at = 0;
+        while let Some(entry) = self.index.entry(at) {
+            self.take(entry.name, entry.value(bytes), &mut seen)?;
+            at += 1;
         }
         let rest = split(bytes, body_at).1;
-        let body = match (fields.content_length, framing) {
+        self.body = match (seen.content_length, framing) {
             (None, Framing::Datagram) => rest,
             (None, Framing::Stream) => return Err(ErrorKind::ContentLengthMissing),
             (Some(length), _) => {
@@ -116,8 +138,8 @@ impl<'a> Message<'a> {
                 body
             }
         };
-        let raw = split(bytes, body_at + body.len()).0;
-        fields.finish(raw, start, target, body, index)
+        self.raw = split(bytes, body_at + self.body.len()).0;
+        self.check(&seen)
     }
 
     /// The first line.
@@ -279,73 +301,80 @@ impl<'a> Message<'a> {
     }
 }
 
-/// What the header lines say, while they are gathered.
+/// What is known of the header lines while they are gathered, besides what the message keeps.
 #[derive(Default)]
-pub(crate) struct Fields<'a> {
-    seen: u128,
-    call_id: Option<&'a [u8]>,
-    cseq: Option<CSeq<'a>>,
-    from: Option<NameAddr<'a>>,
-    to: Option<NameAddr<'a>>,
-    via: Option<Via<'a>>,
-    via_count: usize,
+pub(crate) struct Seen {
+    /// Singletons that were there: one bit for each name.
+    names: u128,
     contacts: usize,
     /// One of them is `*`.
     any_contact: bool,
-    contact: Option<NameAddr<'a>>,
-    content: Option<ContentType<'a>>,
-    max_forwards: Option<u8>,
     content_length: Option<u64>,
 }
 
-// One bit of `seen` for each name.
+impl Seen {
+    const fn has(&self, name: HeaderName) -> bool {
+        self.names & bit(name) != 0
+    }
+}
+
+const fn bit(name: HeaderName) -> u128 {
+    1 << (name as u8)
+}
+
+// One bit for each name.
 const _: () = assert!(HeaderName::ALL.len() < 128);
 
-impl<'a> Fields<'a> {
+impl<'a> Message<'a> {
+    /// Takes the first line.
+    pub(crate) fn take_start(&mut self, line: &'a [u8]) -> Result<(), ErrorKind> {
+        self.start = parse_start(line, &mut self.target)?;
+        Ok(())
+    }
+
+    /// Takes a header line; an error leaves what it said half taken.
     pub(crate) fn take(
         &mut self,
-        entry: &Entry,
+        name: HeaderName,
         value: &'a [u8],
-        start: &StartLine<'a>,
+        seen: &mut Seen,
     ) -> Result<(), ErrorKind> {
-        let name = entry.name;
         if name.is_singleton() {
-            let bit = 1u128 << (name as u8);
-            if self.seen & bit != 0 {
+            if seen.has(name) {
                 return Err(ErrorKind::DuplicateHeader);
             }
-            self.seen |= bit;
+            seen.names |= bit(name);
         }
         match name {
             HeaderName::Via => self.take_via(value)?,
             HeaderName::From => {
                 NameAddr::parse_to(value, &mut self.from).ok_or(ErrorKind::From)?;
-                check_party(self.from.as_ref(), ErrorKind::From)?;
+                check_party(&self.from, ErrorKind::From)?;
             }
             HeaderName::To => {
                 NameAddr::parse_to(value, &mut self.to).ok_or(ErrorKind::To)?;
-                check_party(self.to.as_ref(), ErrorKind::To)?;
+                check_party(&self.to, ErrorKind::To)?;
             }
-            HeaderName::CallId => self.call_id = Some(check_call_id(value)?),
-            HeaderName::CSeq => self.cseq = Some(CSeq::parse(value).ok_or(ErrorKind::CSeq)?),
+            HeaderName::CallId => self.call_id = check_call_id(value)?,
+            HeaderName::CSeq => self.cseq = CSeq::parse(value).ok_or(ErrorKind::CSeq)?,
             HeaderName::MaxForwards => {
                 let hops = decimal(value).and_then(|n| u8::try_from(n).ok());
                 self.max_forwards = Some(hops.ok_or(ErrorKind::MaxForwards)?);
             }
             HeaderName::ContentLength => {
-                self.content_length = Some(decimal(value).ok_or(ErrorKind::ContentLength)?);
+                seen.content_length = Some(decimal(value).ok_or(ErrorKind::ContentLength)?);
             }
             HeaderName::ContentType => {
                 self.content = Some(ContentType::parse(value).ok_or(ErrorKind::ContentType)?);
             }
-            HeaderName::Contact => self.take_contact(value, start)?,
+            HeaderName::Contact => self.take_contact(value, seen)?,
             HeaderName::Route => check_addresses(value, ErrorKind::Route)?,
             HeaderName::RecordRoute => check_addresses(value, ErrorKind::RecordRoute)?,
             HeaderName::PAssertedIdentity | HeaderName::PPreferredIdentity => {
                 check_addresses(value, ErrorKind::AssertedIdentity)?;
             }
             HeaderName::ReferTo => {
-                NameAddr::parse_to(value, &mut None).ok_or(ErrorKind::ReferTo)?;
+                NameAddr::parse(value).ok_or(ErrorKind::ReferTo)?;
             }
             HeaderName::RSeq => {
                 let number = decimal(value).and_then(|n| u32::try_from(n).ok());
@@ -369,12 +398,12 @@ impl<'a> Fields<'a> {
             if self.via_count > VIA_MAX_COUNT {
                 return Err(ErrorKind::TooManyVias);
             }
-            if self.via.is_some() {
-                Via::parse_to(element, &mut None).ok_or(ErrorKind::Via)?;
+            if self.via_count > 1 {
+                Via::parse(element).ok_or(ErrorKind::Via)?;
                 continue;
             }
             Via::parse_to(element, &mut self.via).ok_or(ErrorKind::Via)?;
-            match self.via.and_then(|via| via.branch) {
+            match self.via.branch {
                 Some(branch) if branch.len() > ID_MAX_BYTES => return Err(ErrorKind::IdTooLong),
                 Some(branch) if branch.eq_ignore_ascii_case(COOKIE) => {
                     return Err(ErrorKind::Branch);
@@ -385,70 +414,55 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    fn take_contact(&mut self, value: &'a [u8], start: &StartLine<'a>) -> Result<(), ErrorKind> {
+    fn take_contact(&mut self, value: &'a [u8], seen: &mut Seen) -> Result<(), ErrorKind> {
         for element in elements(value) {
-            self.contacts += 1;
-            if self.contacts > LIST_MAX_COUNT {
+            seen.contacts += 1;
+            if seen.contacts > LIST_MAX_COUNT {
                 return Err(ErrorKind::Contact);
             }
             if element == b"*"
-                && matches!(start, StartLine::Request { method: Method::Register, .. })
+                && matches!(self.start, StartLine::Request { method: Method::Register, .. })
             {
-                self.any_contact = true;
+                seen.any_contact = true;
                 continue;
             }
-            let mut other = None;
-            let slot = if self.contact.is_none() { &mut self.contact } else { &mut other };
-            NameAddr::parse_to(element, slot).ok_or(ErrorKind::Contact)?;
+            let contact = NameAddr::parse(element).ok_or(ErrorKind::Contact)?;
+            self.contact.get_or_insert(contact);
         }
         Ok(())
     }
 
-    #[inline]
-    fn finish(
-        self,
-        raw: &'a [u8],
-        start: StartLine<'a>,
-        target: Option<Uri<'a>>,
-        body: &'a [u8],
-        index: Index,
-    ) -> Result<Message<'a>, ErrorKind> {
-        let via = self.via.ok_or(ErrorKind::MissingVia)?;
-        let from = self.from.ok_or(ErrorKind::MissingFrom)?;
-        let to = self.to.ok_or(ErrorKind::MissingTo)?;
-        let call_id = self.call_id.ok_or(ErrorKind::MissingCallId)?;
-        let cseq = self.cseq.ok_or(ErrorKind::MissingCSeq)?;
-        if let StartLine::Request { method, .. } = start
-            && cseq.method != method
+    /// What can be said once every header line has been seen.
+    fn check(&self, seen: &Seen) -> Result<(), ErrorKind> {
+        if self.via_count == 0 {
+            return Err(ErrorKind::MissingVia);
+        }
+        for (name, missing) in [
+            (HeaderName::From, ErrorKind::MissingFrom),
+            (HeaderName::To, ErrorKind::MissingTo),
+            (HeaderName::CallId, ErrorKind::MissingCallId),
+            (HeaderName::CSeq, ErrorKind::MissingCSeq),
+        ] {
+            if !seen.has(name) {
+                return Err(missing);
+            }
+        }
+        if let StartLine::Request { method, .. } = self.start
+            && self.cseq.method != method
         {
             let unknown = method.is_other();
             return Err(if unknown { ErrorKind::CSeqMethodUnknown } else { ErrorKind::CSeqMethod });
         }
-        if self.contacts > 1 {
-            if is_one_contact(start, cseq.method) {
+        if seen.contacts > 1 {
+            if is_one_contact(self.start, self.cseq.method) {
                 return Err(ErrorKind::ContactCount);
             }
             // `*` stands alone (RFC 3261 25.1, 10.2.2).
-            if self.any_contact {
+            if seen.any_contact {
                 return Err(ErrorKind::Contact);
             }
         }
-        Ok(Message {
-            raw,
-            start,
-            target,
-            body,
-            call_id,
-            cseq,
-            from,
-            to,
-            via,
-            via_count: self.via_count,
-            max_forwards: self.max_forwards,
-            contact: self.contact,
-            content: self.content,
-            index,
-        })
+        Ok(())
     }
 }
 
@@ -466,8 +480,8 @@ const fn is_one_contact(start: StartLine<'_>, method: Method<'_>) -> bool {
 }
 
 /// From or To: an address whose tag is no quoted string and not too long.
-fn check_party(party: Option<&NameAddr<'_>>, kind: ErrorKind) -> Result<(), ErrorKind> {
-    match party.ok_or(kind)?.tag() {
+fn check_party(party: &NameAddr<'_>, kind: ErrorKind) -> Result<(), ErrorKind> {
+    match party.tag() {
         Some(tag) if tag.first() == Some(&b'"') => Err(kind),
         Some(tag) if tag.len() > ID_MAX_BYTES => Err(ErrorKind::IdTooLong),
         _ => Ok(()),
@@ -481,7 +495,8 @@ fn check_call_id(value: &[u8]) -> Result<&[u8], ErrorKind> {
     }
     let ok = |c: &u8| c.is_ascii_graphic() && !matches!(c, b',' | b';');
     // Nearly all consist of what a parameter value may hold, which is quicker to see.
-    if !chars::all(value, chars::VALUE) && (value.is_empty() || !value.iter().all(ok)) {
+    let plain = !value.is_empty() && chars::span(value, chars::VALUE) == value.len();
+    if !plain && (value.is_empty() || !value.iter().all(ok)) {
         return Err(ErrorKind::CallId);
     }
     Ok(value)
@@ -489,7 +504,7 @@ fn check_call_id(value: &[u8]) -> Result<&[u8], ErrorKind> {
 
 fn check_addresses(value: &[u8], kind: ErrorKind) -> Result<(), ErrorKind> {
     for (count, element) in elements(value).enumerate() {
-        if count >= LIST_MAX_COUNT || NameAddr::parse_to(element, &mut None).is_none() {
+        if count >= LIST_MAX_COUNT || NameAddr::parse(element).is_none() {
             return Err(kind);
         }
     }
@@ -518,7 +533,7 @@ pub(crate) fn looks_like_request(bytes: &[u8]) -> bool {
 }
 
 /// The Request-URI goes to `target`, where it stays.
-pub(crate) fn parse_start<'a>(
+fn parse_start<'a>(
     line: &'a [u8],
     target: &mut Option<Uri<'a>>,
 ) -> Result<StartLine<'a>, ErrorKind> {
@@ -529,12 +544,12 @@ pub(crate) fn parse_start<'a>(
 }
 
 fn parse_status_line(line: &[u8]) -> Result<StartLine<'_>, ErrorKind> {
-    let space = memchr::memchr(b' ', line).ok_or(ErrorKind::StartLine)?;
+    let space = chars::find(line, b' ').ok_or(ErrorKind::StartLine)?;
     let (version, rest) = split(line, space);
     check_version(version)?;
     let rest = rest.get(1..).unwrap_or_default();
     // The space after the code may be missing with the phrase; nothing is ambiguous then.
-    let end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
+    let end = chars::find(rest, b' ').unwrap_or(rest.len());
     let (digits, reason) = split(rest, end);
     let code = decimal(digits).filter(|_| digits.len() == 3).and_then(|n| u16::try_from(n).ok());
     let code = code.filter(|code| (100..700).contains(code)).ok_or(ErrorKind::StatusCode)?;
@@ -545,7 +560,7 @@ fn parse_request_line<'a>(
     line: &'a [u8],
     target: &mut Option<Uri<'a>>,
 ) -> Result<StartLine<'a>, ErrorKind> {
-    let first = memchr::memchr(b' ', line).ok_or(ErrorKind::StartLine)?;
+    let first = chars::find(line, b' ').ok_or(ErrorKind::StartLine)?;
     let last = memchr::memrchr(b' ', line).ok_or(ErrorKind::StartLine)?;
     let name = line.get(..first).unwrap_or_default();
     let uri = line.get(first + 1..last).ok_or(ErrorKind::StartLine)?;
@@ -569,6 +584,9 @@ fn parse_request_line<'a>(
 
 /// `SIP/2.0`, any case; another number is 505, another word a broken line.
 fn check_version(version: &[u8]) -> Result<(), ErrorKind> {
+    if version == b"SIP/2.0" {
+        return Ok(());
+    }
     let number = match version.split_first_chunk::<4>() {
         Some((name, number)) if name.eq_ignore_ascii_case(b"SIP/") => number,
         _ => return Err(ErrorKind::StartLine),

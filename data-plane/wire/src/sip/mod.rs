@@ -5,7 +5,7 @@
 //! Everything else is looked at lazily.
 
 mod addr;
-mod chars;
+pub(crate) mod chars;
 mod content;
 mod date;
 mod error;
@@ -26,10 +26,10 @@ pub use addr::NameAddr;
 pub use content::{ContentType, Part, Parts};
 pub use date::{parse_date, write_date};
 pub use error::{ErrorKind, ParseError};
-pub(crate) use fields::push_decimal;
 pub use fields::{
     CSeq, RAck, Reason, RetryAfter, SessionExpires, Warning, decimal, delta_seconds, tokens,
 };
+pub(crate) use fields::{push_decimal, push_ip};
 pub use message::{Framing, Header, Message, StartLine};
 pub use name::{HeaderName, Method};
 pub use params::{Params, unquote};

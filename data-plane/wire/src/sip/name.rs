@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use wide::u8x16;
+
 /// Declares the known headers: variant, name as written, compact form or 0.
 macro_rules! headers {
     ($( $variant:ident = $text:literal $(/ $compact:literal)?; )+) => {
@@ -111,6 +113,30 @@ headers! {
     WwwAuthenticate = "WWW-Authenticate";
 }
 
+/// Longest known name, and room to read it in whole blocks.
+const NAME_ROOM: usize = 32;
+
+/// [`NAMES`] in lower case, filled up with zeros.
+const LOWER: [[u8; NAME_ROOM]; NAMES.len()] = lower();
+
+#[allow(clippy::indexing_slicing)] // runs in the compiler
+const fn lower() -> [[u8; NAME_ROOM]; NAMES.len()] {
+    let mut table = [[0; NAME_ROOM]; NAMES.len()];
+    let mut at = 0;
+    while at < NAMES.len() {
+        let name = NAMES[at].0.as_bytes();
+        let mut i = 0;
+        while i < name.len() {
+            // What `at_start` relies on: in these, one bit is all that case can change.
+            assert!(name[i].is_ascii_alphabetic() || name[i] == b'-');
+            table[at][i] = name[i].to_ascii_lowercase();
+            i += 1;
+        }
+        at += 1;
+    }
+    table
+}
+
 /// Open-addressed table over [`NAMES`], built by the compiler.
 const SLOTS: usize = 512;
 const TABLE: [u8; SLOTS] = build();
@@ -157,6 +183,39 @@ impl HeaderName {
             slot = (slot + 1) % SLOTS;
         }
         Self::Other
+    }
+
+    /// The known header whose name (full or compact, any case) the first `len` octets of `text` are.
+    /// They hold no control character.
+    #[inline]
+    pub(crate) fn at_start(text: &[u8], len: usize) -> Option<Self> {
+        let name = text.get(..len)?;
+        let (first, second) = match text.first_chunk::<NAME_ROOM>() {
+            Some(room) if len <= NAME_ROOM => room.split_at(NAME_ROOM / 2),
+            _ => return Some(Self::of(name)).filter(|name| *name != Self::Other),
+        };
+        let (first, second) = (first.first_chunk::<16>()?, second.first_chunk::<16>()?);
+        let mut slot = hash(name);
+        while let Some(&index) = TABLE.get(slot) {
+            let index = usize::from(index);
+            let Some((text, header)) = NAMES.get(index) else { break };
+            if text.len() == len {
+                let (low, high) = LOWER.get(index)?.split_at(NAME_ROOM / 2);
+                let same = |octets: &[u8; 16], lower: &[u8], len: usize| {
+                    let lower = lower.first_chunk::<16>().copied().unwrap_or_default();
+                    // Among visible ASCII nothing but the two cases of a letter, and the hyphen,
+                    // becomes what the table holds.
+                    let folded = u8x16::new(*octets) | u8x16::splat(0x20);
+                    let equal = folded.simd_eq(u8x16::new(lower)).to_bitmask();
+                    equal.trailing_ones() as usize >= len
+                };
+                if same(first, low, len.min(16)) && same(second, high, len.saturating_sub(16)) {
+                    return Some(*header);
+                }
+            }
+            slot = (slot + 1) % SLOTS;
+        }
+        None
     }
 
     /// Whether a message may carry this header only once, and only one value in it. Headers whose

@@ -31,12 +31,15 @@ impl<'a> Params<'a> {
         let bytes = trim(bytes);
         let mut rest = bytes;
         let mut count = 0;
+        let mut seen = NamesSeen::default();
         while !rest.is_empty() {
             let ((name, value), tail) = next(rest)?;
             // RFC 3261 7.3.1: each name once. Readers differ in which of two they take.
-            let before = Self(split(bytes, bytes.len() - rest.len()).0);
-            if count > 0 && before.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
-                return None;
+            if seen.maybe(name) {
+                let before = Self(split(bytes, bytes.len() - rest.len()).0);
+                if before.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+                    return None;
+                }
             }
             see(name, value)?;
             rest = tail;
@@ -91,6 +94,22 @@ impl<'a> Params<'a> {
     }
 }
 
+/// Which names have been seen, by length and first octet: enough to know that most are new.
+#[derive(Default)]
+pub(crate) struct NamesSeen(u64);
+
+impl NamesSeen {
+    /// Takes `name`. False: it was not there before, in any case. True: it may have been.
+    #[inline]
+    pub(crate) fn maybe(&mut self, name: &[u8]) -> bool {
+        let first = name.first().map_or(0, |c| c | 0x20);
+        let bit = 1_u64 << ((usize::from(first) ^ name.len().wrapping_mul(5)) & 63);
+        let seen = self.0 & bit != 0;
+        self.0 |= bit;
+        seen
+    }
+}
+
 type Param<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// The parameter at the start of `s` and what follows it.
@@ -106,7 +125,7 @@ fn next(s: &[u8]) -> Option<(Param<'_>, &[u8])> {
     let rest = trim_start(rest);
     let len = match rest.first()? {
         b'"' => chars::quoted_len(rest)?,
-        _ => chars::run(rest, VALUE),
+        _ => chars::span(rest, VALUE),
     };
     let (value, rest) = split(rest, len);
     if value.is_empty() {

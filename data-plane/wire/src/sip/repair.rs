@@ -4,7 +4,7 @@
 use super::chars::split;
 use super::error::ErrorKind;
 use super::lines::{self, Index};
-use super::message::{Fields, parse_start, skip_line_ends};
+use super::message::{Message, Seen, skip_line_ends};
 use super::name::HeaderName;
 use crate::limits::MESSAGE_MAX_BYTES;
 
@@ -36,17 +36,18 @@ pub fn repair(bytes: &[u8], out: &mut Vec<u8>) -> bool {
 
 fn copy(head: &[u8], out: &mut Vec<u8>) -> Result<(), ErrorKind> {
     let (line, headers_at) = lines::start_line(head)?;
-    let start = parse_start(line, &mut None)?;
+    let mut mended = Message::EMPTY;
+    mended.take_start(line)?;
     let mut index = Index::EMPTY;
     if lines::scan(head, headers_at, &mut index)? != head.len() {
         return Err(ErrorKind::HeadersUnterminated);
     }
     out.extend_from_slice(split(head, headers_at).0);
-    let mut fields = Fields::default();
+    let mut seen = Seen::default();
     let entries = index.entries();
     for entry in entries {
         let value = entry.value(head);
-        match fields.take(entry, value, &start) {
+        match mended.take(entry.name, value, &mut seen) {
             Ok(()) => {
                 for part in [entry.raw_name(head), b": ", value, b"\r\n"] {
                     out.extend_from_slice(part);

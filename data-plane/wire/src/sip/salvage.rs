@@ -44,9 +44,9 @@ pub fn salvage(bytes: &[u8]) -> Option<Salvage<'_>> {
     let first =
         |name| lines(head).find(|(n, _)| *n == name).map(|(_, value)| value).filter(|v| is_text(v));
     let via = first(HeaderName::Via)?;
-    let mut top = None;
-    elements(via).next().and_then(|element| Via::parse_any_version(element, &mut top))?;
-    let via = top?;
+    let element = elements(via).next()?;
+    let mut via = Via::EMPTY;
+    Via::parse_any_version(element, &mut via)?;
     if !lines(head).all(|(name, value)| name != HeaderName::Via || is_text(value)) {
         return None;
     }

@@ -4,9 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::chars::{
-    self, HNV, HOST, OPAQUE, PARAM, PASSWORD, USER, all_escaped, run_escaped, split,
+    self, HNV, HOST, OPAQUE, PARAM, PASSWORD, USER, all_escaped, run_escaped, span_escaped, split,
 };
 use super::fields::decimal;
+use super::params::NamesSeen;
 use crate::limits::{PARAM_MAX_COUNT, URI_MAX_BYTES};
 
 /// Kind of URI.
@@ -109,9 +110,7 @@ impl<'a> Uri<'a> {
             return None;
         }
         // Nearly all are of this one.
-        if let Some((head, rest)) = bytes.split_first_chunk::<4>()
-            && head.eq_ignore_ascii_case(b"sip:")
-        {
+        if let [b's' | b'S', b'i' | b'I', b'p' | b'P', b':', rest @ ..] = bytes {
             return Self::parse_sip(Scheme::Sip, rest);
         }
         let colon = memchr::memchr(b':', bytes)?;
@@ -146,7 +145,7 @@ impl<'a> Uri<'a> {
     fn parse_sip(scheme: Scheme, opaque: &'a [u8]) -> Option<Self> {
         let mut uri = Self::opaque(scheme, opaque);
         let mut rest = opaque;
-        let (user, tail) = split(opaque, run_escaped(opaque, USER));
+        let (user, tail) = split(opaque, span_escaped(opaque, USER));
         if let Some(tail) = tail.strip_prefix(b"@") {
             uri.user = Some(user);
             rest = tail;
@@ -247,6 +246,7 @@ fn scheme(name: &[u8]) -> Option<Scheme> {
 fn split_params(s: &[u8]) -> Option<(UriParams<'_>, &[u8])> {
     let mut rest = s;
     let mut count = 0;
+    let mut seen = NamesSeen::default();
     while let Some(param) = rest.strip_prefix(b";") {
         let (name, tail) = split(param, run_escaped(param, PARAM));
         count += 1;
@@ -254,9 +254,11 @@ fn split_params(s: &[u8]) -> Option<(UriParams<'_>, &[u8])> {
             return None;
         }
         // RFC 3261 19.1.1: each name once. Readers differ in which of two they take.
-        let before = UriParams(split(s, s.len() - rest.len()).0);
-        if count > 1 && before.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
-            return None;
+        if seen.maybe(name) {
+            let before = UriParams(split(s, s.len() - rest.len()).0);
+            if before.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+                return None;
+            }
         }
         rest = tail;
         if let Some(value) = rest.strip_prefix(b"=") {
@@ -273,15 +275,23 @@ fn split_params(s: &[u8]) -> Option<(UriParams<'_>, &[u8])> {
 /// Splits a checked host off the start of `s`.
 #[inline]
 pub(crate) fn split_host(s: &[u8]) -> Option<(&[u8], &[u8])> {
-    if s.first() == Some(&b'[') {
-        let (host, rest) = split(s, memchr::memchr(b']', s)?.checked_add(1)?);
-        check_reference(host)?;
-        return Some((host, rest));
+    match s.first() {
+        Some(b'[') => {
+            let (host, rest) = split(s, memchr::memchr(b']', s)?.checked_add(1)?);
+            check_reference(host)?;
+            return Some((host, rest));
+        }
+        Some(b'0'..=b'9') => {
+            if let Some((_, rest)) = ipv4_prefix(s)
+                && !rest.first().is_some_and(|&c| chars::is(c, HOST))
+            {
+                return Some((split(s, s.len() - rest.len()).0, rest));
+            }
+        }
+        _ => {}
     }
-    if let Some((_, rest)) = ipv4_prefix(s)
-        && !rest.first().is_some_and(|&c| chars::is(c, HOST))
-    {
-        return Some((split(s, s.len() - rest.len()).0, rest));
+    if let Some(len) = chars::plain_host_len(s) {
+        return Some(split(s, len));
     }
     let (host, rest) = split(s, chars::run(s, HOST));
     check_name(host)?;
@@ -354,27 +364,32 @@ pub(crate) fn parse_ipv4(s: &[u8]) -> Option<Ipv4Addr> {
 }
 
 /// The dotted quad at the start of `s`, and what follows it.
+#[inline]
 fn ipv4_prefix(s: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
-    let mut octets = [0u8; 4];
-    let mut rest = s;
-    for (i, octet) in octets.iter_mut().enumerate() {
-        if i > 0 {
-            rest = rest.strip_prefix(b".")?;
-        }
-        let mut value = None;
-        while let [c @ b'0'..=b'9', tail @ ..] = rest {
-            let before = match value {
-                Some(0) => return None,
-                Some(before) => before,
-                None => 0u16,
-            };
-            value = Some(before * 10 + u16::from(c - b'0')).filter(|v| *v < 256);
-            value?;
-            rest = tail;
-        }
-        *octet = u8::try_from(value?).ok()?;
+    let (a, rest) = octet(s)?;
+    let (b, rest) = octet(rest.strip_prefix(b".")?)?;
+    let (c, rest) = octet(rest.strip_prefix(b".")?)?;
+    let (d, rest) = octet(rest.strip_prefix(b".")?)?;
+    Some((Ipv4Addr::new(a, b, c, d), rest))
+}
+
+/// The number from 0 to 255 at the start of `s`, without leading zeros, and what follows it. Takes
+/// every digit that is there.
+#[inline]
+fn octet(s: &[u8]) -> Option<(u8, &[u8])> {
+    let digit = |s: &[u8]| s.first().map(|c| c.wrapping_sub(b'0')).filter(|digit| *digit < 10);
+    let first = digit(s)?;
+    let rest = s.get(1..)?;
+    let Some(second) = digit(rest) else { return Some((first, rest)) };
+    let rest = rest.get(1..)?;
+    if first == 0 {
+        return None;
     }
-    Some((Ipv4Addr::from(octets), rest))
+    let two = first * 10 + second;
+    let Some(third) = digit(rest) else { return Some((two, rest)) };
+    let rest = rest.get(1..)?;
+    let three = u8::try_from(u16::from(two) * 10 + u16::from(third)).ok()?;
+    digit(rest).is_none().then_some((three, rest))
 }
 
 /// IPv6 text without brackets. Tolerates the third colon that the grammar of RFC 3261 produced

@@ -1,6 +1,6 @@
 //! Comma-separated values (RFC 3261 7.3.1).
 
-use super::chars::{quoted_len, split, trim};
+use super::chars::{self, quoted_len, split, trim};
 
 /// Elements of one header line, split at commas outside quotes and angle brackets, trimmed; empty
 /// elements are passed over.
@@ -46,7 +46,7 @@ pub const fn split_commas(line: &[u8]) -> Values<'_> {
 #[inline]
 pub(crate) fn first_element(s: &[u8]) -> (&[u8], &[u8]) {
     // Most lines hold one value; a comma is rarer than a quote or bracket.
-    if memchr::memchr(b',', s).is_none() {
+    if chars::find(s, b',').is_none() {
         return (s, &[]);
     }
     let mut i = 0;

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::chars::{self, TOKEN, VALUE, split, trim, trim_start};
-use super::fields::{decimal, push_decimal};
+use super::chars::{self, TOKEN, split, trim, trim_start};
+use super::fields::{decimal, push_decimal, push_ip};
 use super::params::Params;
 use super::uri::{Host, parse_host, parse_ipv4, parse_ipv6, split_host, split_port};
 
@@ -52,19 +52,31 @@ impl<'a> Via<'a> {
     /// Parses one whole value.
     #[must_use]
     pub fn parse(value: &'a [u8]) -> Option<Self> {
-        let mut parsed = None;
+        let mut parsed = Self::EMPTY;
         Self::parse_to(value, &mut parsed)?;
-        parsed
+        Some(parsed)
     }
 
+    /// Not parsed yet.
+    pub(crate) const EMPTY: Self = Self {
+        version: &[],
+        transport: Transport::Udp,
+        host: &[],
+        port: None,
+        branch: None,
+        rport: None,
+        received: None,
+        params: Params::unchecked(&[]),
+    };
+
     /// As [`Via::parse`], written where it is to stay. `None` leaves `slot` in either state.
-    pub(crate) fn parse_to(value: &'a [u8], slot: &mut Option<Self>) -> Option<()> {
+    pub(crate) fn parse_to(value: &'a [u8], slot: &mut Self) -> Option<()> {
         Self::parse_any_version(value, slot).filter(|version| *version == b"2.0").map(|_| ())
     }
 
     /// As [`Via::parse_to`], for the answer that says that the version is not spoken. Gives the
     /// version.
-    pub(crate) fn parse_any_version(value: &'a [u8], slot: &mut Option<Self>) -> Option<&'a [u8]> {
+    pub(crate) fn parse_any_version(value: &'a [u8], slot: &mut Self) -> Option<&'a [u8]> {
         let value = trim(value);
         let (version, rest) = match value.split_at_checked(8) {
             Some((b"SIP/2.0/", rest)) => (&b"2.0"[..], rest),
@@ -93,17 +105,8 @@ impl<'a> Via<'a> {
             None => (None, rest),
         };
         let rest = trim_start(rest);
-        let via = slot.insert(Self {
-            version,
-            transport,
-            host,
-            port,
-            branch: None,
-            rport: None,
-            received: None,
-            params: Params::default(),
-        });
-        via.params = Params::parse_each(rest, |name, value| via.take_param(name, value))?;
+        *slot = Self { version, transport, host, port, ..Self::EMPTY };
+        slot.params = Params::parse_each(rest, |name, value| slot.take_param(name, value))?;
         Some(version)
     }
 
@@ -111,8 +114,9 @@ impl<'a> Via<'a> {
     fn take_param(&mut self, name: &'a [u8], value: Option<&'a [u8]>) -> Option<()> {
         match name.len() {
             6 if name.eq_ignore_ascii_case(b"branch") => {
-                // A branch is a token; quotes would be compared as part of it.
-                self.branch = Some(value.filter(|v| chars::all(v, VALUE))?);
+                // A branch is a token; quotes would be compared as part of it. A value without them
+                // is of the class of such values already.
+                self.branch = Some(value.filter(|v| v.first() != Some(&b'"'))?);
             }
             5 if name.eq_ignore_ascii_case(b"rport") => {
                 self.rport = Some(match value {
@@ -237,8 +241,8 @@ pub fn write_via_with_source(via: &Via<'_>, source: SocketAddr, out: &mut Vec<u8
         Host::Name(_) => None,
     });
     if via.rport.is_some() || sent_by != Some(source_ip) {
-        // Vec<u8> never fails to grow short of an abort.
-        let _ = std::io::Write::write_fmt(out, format_args!(";received={source_ip}"));
+        out.extend_from_slice(b";received=");
+        push_ip(out, source_ip);
     }
     if via.rport.is_some() {
         out.extend_from_slice(b";rport=");

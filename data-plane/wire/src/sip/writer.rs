@@ -54,7 +54,7 @@ impl<'b> Writer<'b> {
 
     /// `METHOD uri SIP/2.0`.
     pub fn request_line(&mut self, method: &[u8], uri: &[u8]) -> &mut Self {
-        let uri_ok = !uri.is_empty() && uri.iter().all(|&c| chars::is(c, chars::OPAQUE));
+        let uri_ok = !uri.is_empty() && chars::span(uri, chars::OPAQUE) == uri.len();
         if !chars::all(method, TOKEN) || !uri_ok {
             return self.fail(WriteError::StartLine);
         }
@@ -107,15 +107,18 @@ impl<'b> Writer<'b> {
 
     /// One header line whose value `fill` appends. `fill` must only append.
     pub fn header_with(&mut self, name: HeaderName, fill: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
-        self.header(name, b"");
-        if self.error.is_some() {
-            return self;
+        match name {
+            HeaderName::ContentLength => return self.fail(WriteError::ContentLength),
+            HeaderName::Other => return self.fail(WriteError::HeaderName),
+            _ if self.error.is_some() => return self,
+            _ => {}
         }
-        self.out.truncate(self.out.len().saturating_sub(2));
+        self.out.extend_from_slice(name.as_str().as_bytes());
+        self.out.extend_from_slice(b": ");
         let value_at = self.out.len();
         fill(self.out);
         let value = self.out.get(value_at..).unwrap_or_default();
-        if value.iter().any(|&c| c.is_ascii_control() && c != b'\t') {
+        if chars::text_len(value) != value.len() {
             return self.fail(WriteError::HeaderValue);
         }
         self.out.extend_from_slice(b"\r\n");
@@ -188,11 +191,11 @@ impl<'b> Writer<'b> {
 fn append_unfolded(out: &mut Vec<u8>, value: &[u8]) -> Result<(), WriteError> {
     let mut rest = value;
     loop {
-        let plain = rest.iter().position(|&c| c.is_ascii_control() && c != b'\t');
-        let Some(at) = plain else {
+        let at = chars::text_len(rest);
+        if at == rest.len() {
             out.extend_from_slice(rest);
             return Ok(());
-        };
+        }
         let (head, tail) = chars::split(rest, at);
         out.extend_from_slice(head);
         match tail.strip_prefix(b"\r\n") {
