@@ -21,11 +21,6 @@ impl<'a> Line<'a> {
     pub(crate) fn attribute(&self) -> Option<Attribute<'a>> {
         (self.kind == b'a').then(|| Attribute::of(self.value))
     }
-
-    /// Whether this is a=rtcp (RFC 3605).
-    pub(crate) fn is_rtcp(&self) -> bool {
-        self.attribute().is_some_and(|attribute| attribute.name == b"rtcp")
-    }
 }
 
 /// The lines of a description, or of a part of it that has been checked.
@@ -89,7 +84,7 @@ pub struct Attribute<'a> {
 
 impl<'a> Attribute<'a> {
     pub(crate) fn of(line: &'a [u8]) -> Self {
-        match memchr::memchr(b':', line).and_then(|at| line.split_at_checked(at)) {
+        match chars::find(line, b':').and_then(|at| line.split_at_checked(at)) {
             Some((name, value)) => Self { name, value: value.get(1..) },
             None => Self { name: line, value: None },
         }

@@ -37,6 +37,11 @@ pub struct Media<'a> {
     /// The lines after m=.
     pub(crate) section: &'a [u8],
     pub(crate) connection: Option<Connection<'a>>,
+    direction: Option<Direction>,
+    rtcp: Option<RtcpAttribute<'a>>,
+    rtcp_mux: bool,
+    /// It has keys for SRTP.
+    keys: bool,
 }
 
 impl<'a> Media<'a> {
@@ -50,6 +55,10 @@ impl<'a> Media<'a> {
         tail: &[],
         section: &[],
         connection: None,
+        direction: None,
+        rtcp: None,
+        rtcp_mux: false,
+        keys: false,
     };
 
     /// Parses the value of an m= line (RFC 8866 5.14).
@@ -111,14 +120,22 @@ impl<'a> Media<'a> {
 
     /// Its own direction.
     #[must_use]
-    pub fn direction(&self) -> Option<Direction> {
-        self.attributes().find_map(|attribute| attribute.direction())
+    pub const fn direction(&self) -> Option<Direction> {
+        self.direction
     }
 
     /// a=rtcp.
     #[must_use]
-    pub fn rtcp(&self) -> Option<RtcpAttribute<'a>> {
-        self.attribute(b"rtcp")?.value.and_then(RtcpAttribute::parse)
+    pub const fn rtcp(&self) -> Option<RtcpAttribute<'a>> {
+        self.rtcp
+    }
+
+    /// Takes the next attribute; `rtcp` if it is a=rtcp. Of each kind the first holds.
+    pub(crate) fn note(&mut self, attribute: &Attribute<'a>, rtcp: Option<RtcpAttribute<'a>>) {
+        self.direction = self.direction.or_else(|| attribute.direction());
+        self.rtcp = self.rtcp.or(rtcp);
+        self.rtcp_mux |= attribute.name == b"rtcp-mux";
+        self.keys |= matches!(attribute.name, b"crypto" | b"fingerprint");
     }
 
     /// Port of RTCP: that of a=rtcp, the RTP port with a=rtcp-mux, else the next one up. `None`
@@ -137,8 +154,8 @@ impl<'a> Media<'a> {
 
     /// Whether RTP and RTCP may share a port (RFC 5761).
     #[must_use]
-    pub fn rtcp_mux(&self) -> bool {
-        self.attribute(b"rtcp-mux").is_some()
+    pub const fn rtcp_mux(&self) -> bool {
+        self.rtcp_mux
     }
 
     /// Packet time in ms.
@@ -167,8 +184,7 @@ impl<'a> Media<'a> {
     /// Whether keys for SRTP are offered: SDES (RFC 4568) or DTLS (RFC 5763).
     #[must_use]
     pub fn is_secure(&self) -> bool {
-        self.proto.windows(4).any(|w| w == b"SAVP")
-            || self.attributes().any(|a| matches!(a.name, b"crypto" | b"fingerprint"))
+        self.keys || self.proto.windows(4).any(|w| w == b"SAVP")
     }
 }
 

@@ -73,6 +73,9 @@ pub struct Description<'a> {
     origin: Origin<'a>,
     session: &'a [u8],
     connection: Option<Connection<'a>>,
+    direction: Option<Direction>,
+    /// Types of the session-level lines: one bit for each letter.
+    kinds: u32,
     medias: [Media<'a>; SDP_MEDIA_MAX_COUNT],
     count: usize,
 }
@@ -86,19 +89,23 @@ impl<'a> Description<'a> {
         if bytes.len() > SDP_MAX_BYTES {
             return Err(SdpError::TooLarge);
         }
-        // Filled where it stays: moving it costs as much as reading a small one.
-        let mut description = Self::EMPTY;
-        description.read(bytes)?;
-        Ok(description)
+        // Made and filled where the caller wants it: moving it costs as much as reading one.
+        let mut parsed = Ok(Self {
+            origin: Origin { username: &[], id: &[], version: &[], address: &[] },
+            session: &[],
+            connection: None,
+            direction: None,
+            kinds: 0,
+            medias: [Media::EMPTY; SDP_MEDIA_MAX_COUNT],
+            count: 0,
+        });
+        if let Ok(description) = &mut parsed
+            && let Err(error) = description.read(bytes)
+        {
+            parsed = Err(error);
+        }
+        parsed
     }
-
-    const EMPTY: Self = Self {
-        origin: Origin { username: &[], id: &[], version: &[], address: &[] },
-        session: &[],
-        connection: None,
-        medias: [Media::EMPTY; SDP_MEDIA_MAX_COUNT],
-        count: 0,
-    };
 
     fn read(&mut self, bytes: &'a [u8]) -> Result<(), SdpError> {
         let Self { medias, .. } = self;
@@ -117,6 +124,9 @@ impl<'a> Description<'a> {
             if (seen == 1) != (line.kind == b'v') || seen == 1 && line.value != b"0" {
                 return Err(SdpError::Version);
             }
+            if count == 0 {
+                self.kinds |= kind_bit(line.kind);
+            }
             match line.kind {
                 b'o' => {
                     let parsed = Origin::parse(line.value).ok_or(SdpError::Origin)?;
@@ -132,9 +142,19 @@ impl<'a> Description<'a> {
                         None => self.connection.get_or_insert(connection),
                     };
                 }
-                b'a' if line.is_rtcp() => {
-                    let value = line.attribute().and_then(|a| a.value);
-                    value.and_then(RtcpAttribute::parse).ok_or(SdpError::Rtcp)?;
+                b'a' => {
+                    let attribute = Attribute::of(line.value);
+                    let rtcp = match attribute.name {
+                        b"rtcp" => {
+                            let value = attribute.value.and_then(RtcpAttribute::parse);
+                            Some(value.ok_or(SdpError::Rtcp)?)
+                        }
+                        _ => None,
+                    };
+                    match count.checked_sub(1).and_then(|last| medias.get_mut(last)) {
+                        Some(media) => media.note(&attribute, rtcp),
+                        None => self.direction = self.direction.or_else(|| attribute.direction()),
+                    }
                 }
                 b'm' => {
                     close_section(bytes, medias, count, section_at, line.start);
@@ -198,11 +218,18 @@ impl<'a> Description<'a> {
     /// (RFC 8866 6.7).
     #[must_use]
     pub fn direction_of(&self, media: &Media<'a>) -> Direction {
-        media
-            .direction()
-            .or_else(|| self.attributes().find_map(|attribute| attribute.direction()))
-            .unwrap_or_default()
+        media.direction().or(self.direction).unwrap_or_default()
     }
+
+    /// Whether there is a session-level line of type `kind`.
+    pub(crate) const fn has_line(&self, kind: u8) -> bool {
+        self.kinds & kind_bit(kind) != 0
+    }
+}
+
+/// The bit of a line type, which is a lower-case letter.
+const fn kind_bit(kind: u8) -> u32 {
+    1 << (kind & 31)
 }
 
 /// Gives media description `count - 1` its lines.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::line::{Connection, Direction, Line, Lines};
+use super::line::{Attribute, Connection, Direction, Line, Lines};
 use super::{Description, Media, SdpError};
 use crate::{
     names,
@@ -182,9 +182,9 @@ fn session_level(
     names: &Names<'_>,
     out: &mut Vec<u8>,
 ) {
-    let has = |kind| description.line(kind).is_some();
     let mut connected = false;
     for line in Lines::new(description.session) {
+        let attribute = line.attribute();
         match line.kind {
             b'o' => {
                 out.extend_from_slice(b"o=");
@@ -195,7 +195,7 @@ fn session_level(
                 push_decimal(out, with.version);
                 address(out, with.address, b" ");
                 end(out);
-                if !has(b's') {
+                if !description.has_line(b's') {
                     out.extend_from_slice(b"s=-\r\n");
                 }
             }
@@ -211,13 +211,12 @@ fn session_level(
                 connected = true;
                 connection(out, &line, with.address);
             }
-            b'a' if leaks(&line, with) => {}
             // An a=rtcp line here has no stream to belong to.
-            b'a' if line.is_rtcp() => {}
+            b'a' if attribute.is_some_and(|a| leaks(&a, with) || a.name == b"rtcp") => {}
             _ => keep(out, &line, with, names),
         }
     }
-    if !has(b't') {
+    if !description.has_line(b't') {
         out.extend_from_slice(b"t=0 0\r\n");
     }
 }
@@ -241,19 +240,21 @@ fn media_level(
     let mut rtcp = stream.rtcp_port.filter(|_| port != 0);
     let default_rtcp = port.checked_add(1);
     for line in Lines::new(media.section) {
+        let attribute = line.attribute();
         match line.kind {
             b'c' if connected => {}
             b'c' => {
                 connected = true;
                 connection(out, &line, with.address);
             }
-            b'a' if leaks(&line, with) => {}
-            b'a' if line.is_rtcp() => {
+            b'a' if attribute.is_some_and(|a| leaks(&a, with)) => {}
+            b'a' if attribute.is_some_and(|a| a.name == b"rtcp") => {
                 if let Some(port) = rtcp.take() {
                     rtcp_line(out, port, with.address);
                 }
             }
-            b'a' if stream.direction.is_some() && sets_direction(&line) => {}
+            b'a' if stream.direction.is_some()
+                && attribute.is_some_and(|a| a.direction().is_some()) => {}
             b'k' => {}
             _ => keep(out, &line, with, names),
         }
@@ -269,14 +270,8 @@ fn media_level(
 }
 
 /// Whether an attribute names addresses of the other leg.
-fn leaks(line: &Line<'_>, with: &Rewrite<'_>) -> bool {
-    line.attribute().is_some_and(|attribute| {
-        attribute.name == b"source-filter" || with.strip_ice && attribute.is_ice()
-    })
-}
-
-fn sets_direction(line: &Line<'_>) -> bool {
-    line.attribute().is_some_and(|attribute| attribute.direction().is_some())
+fn leaks(attribute: &Attribute<'_>, with: &Rewrite<'_>) -> bool {
+    attribute.name == b"source-filter" || with.strip_ice && attribute.is_ice()
 }
 
 /// A line as it is, but for hosts of the peer in it.

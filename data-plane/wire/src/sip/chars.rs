@@ -206,6 +206,12 @@ pub(crate) fn line_len(s: &[u8]) -> usize {
     }
 }
 
+/// Whether `value` holds no CR, LF or NUL: written into a header it stays one line.
+#[must_use]
+pub fn is_one_line(value: &[u8]) -> bool {
+    line_len(value) == value.len()
+}
+
 /// One bit for each octet of `block` that is a control character, HT and DEL among them, or not
 /// ASCII.
 #[inline]
@@ -227,10 +233,17 @@ pub(crate) fn plain_host_len(s: &[u8]) -> Option<usize> {
         let (dots, hyphens) = (v.simd_eq(u8x16::splat(b'.')), v.simd_eq(u8x16::splat(b'-')));
         (of(member(v, HOST)), of(dots), of(hyphens))
     };
-    let (first, tail) = s.split_first_chunk::<16>()?;
-    let (mut host, mut dots, mut hyphens) = bits(u8x16::new(*first));
+    let block = |s: &[u8]| {
+        let whole = s.first_chunk::<16>().copied();
+        u8x16::new(whole.unwrap_or_else(|| {
+            let mut filled = [0; 16];
+            filled.iter_mut().zip(s).for_each(|(to, from)| *to = *from);
+            filled
+        }))
+    };
+    let (mut host, mut dots, mut hyphens) = bits(block(s));
     if host == 0xffff {
-        let (more, more_dots, more_hyphens) = bits(u8x16::new(*tail.first_chunk::<16>()?));
+        let (more, more_dots, more_hyphens) = bits(block(s.get(16..)?));
         host |= more << 16;
         dots |= more_dots << 16;
         hyphens |= more_hyphens << 16;

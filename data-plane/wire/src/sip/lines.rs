@@ -47,16 +47,20 @@ impl Entry {
         let value_at = at + name_len + 1;
         // Fails when the colon is not of this line.
         let value = message.get(value_at..end)?;
-        let value = match value {
-            [b' ', value @ ..] => chars::trim_start(value),
-            value => value,
-        };
+        // The only white space here is the blank.
+        let mut value = value.strip_prefix(b" ").unwrap_or(value);
+        while let [b' ', rest @ ..] = value {
+            value = rest;
+        }
         let value_start = end - value.len();
+        while let [rest @ .., b' '] = value {
+            value = rest;
+        }
         self.name = name;
         self.name_len = u8::try_from(name_len).ok()?;
         self.name_start = u16::try_from(at).ok()?;
         self.value_start = u16::try_from(value_start).ok()?;
-        self.value_end = u16::try_from(value_start + trim(value).len()).ok()?;
+        self.value_end = u16::try_from(value_start + value.len()).ok()?;
         Some(())
     }
 

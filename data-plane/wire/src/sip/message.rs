@@ -86,31 +86,36 @@ impl<'a> Message<'a> {
         if bytes.is_empty() {
             return Err(ParseError::new(ErrorKind::Empty, false));
         }
-        // Filled where it stays: moving it costs as much as reading a small message.
-        let mut message = Self::EMPTY;
-        match message.read(bytes, framing) {
-            Ok(()) => Ok(message),
-            Err(kind) => Err(ParseError::new(kind, looks_like_request(bytes))),
+        // Made and filled where the caller wants it: moving it costs as much as reading a small one.
+        let mut parsed = Ok(Self::unread());
+        if let Ok(message) = &mut parsed
+            && let Err(kind) = message.read(bytes, framing)
+        {
+            parsed = Err(ParseError::new(kind, looks_like_request(bytes)));
         }
+        parsed
     }
 
     /// Not read yet.
-    pub(crate) const EMPTY: Self = Self {
-        raw: &[],
-        start: StartLine::Response { code: 0, reason: &[] },
-        target: None,
-        body: &[],
-        call_id: &[],
-        cseq: CSeq { number: 0, method: Method::Invite },
-        from: NameAddr::EMPTY,
-        to: NameAddr::EMPTY,
-        via: Via::EMPTY,
-        via_count: 0,
-        max_forwards: None,
-        contact: None,
-        content: None,
-        index: Index::EMPTY,
-    };
+    #[inline(always)] // a copy of it would have to be moved
+    pub(crate) const fn unread() -> Self {
+        Self {
+            raw: &[],
+            start: StartLine::Response { code: 0, reason: &[] },
+            target: None,
+            body: &[],
+            call_id: &[],
+            cseq: CSeq { number: 0, method: Method::Invite },
+            from: NameAddr::EMPTY,
+            to: NameAddr::EMPTY,
+            via: Via::EMPTY,
+            via_count: 0,
+            max_forwards: None,
+            contact: None,
+            content: None,
+            index: Index::EMPTY,
+        }
+    }
 
     fn read(&mut self, bytes: &'a [u8], framing: Framing) -> Result<(), ErrorKind> {
         if bytes.len() > MESSAGE_MAX_BYTES {

@@ -23,6 +23,7 @@ mod via;
 mod writer;
 
 pub use addr::NameAddr;
+pub use chars::is_one_line;
 pub use content::{ContentType, Part, Parts};
 pub use date::{parse_date, write_date};
 pub use error::{ErrorKind, ParseError};

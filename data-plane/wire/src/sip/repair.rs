@@ -36,7 +36,7 @@ pub fn repair(bytes: &[u8], out: &mut Vec<u8>) -> bool {
 
 fn copy(head: &[u8], out: &mut Vec<u8>) -> Result<(), ErrorKind> {
     let (line, headers_at) = lines::start_line(head)?;
-    let mut mended = Message::EMPTY;
+    let mut mended = Message::unread();
     mended.take_start(line)?;
     let mut index = Index::EMPTY;
     if lines::scan(head, headers_at, &mut index)? != head.len() {
