@@ -99,7 +99,10 @@ impl EventBuilder {
 
 /// Octets from the wire as text for a record.
 pub(crate) fn text(octets: &[u8]) -> String {
-    String::from_utf8_lossy(octets).into_owned()
+    match std::str::from_utf8(octets) {
+        Ok(text) => text.to_owned(),
+        Err(_) => String::from_utf8_lossy(octets).into_owned(),
+    }
 }
 
 #[cfg(test)]

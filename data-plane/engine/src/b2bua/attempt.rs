@@ -438,7 +438,7 @@ fn send_parts(
     let mut uri = core.pool.take();
     let Call { attempts, caller, emergency: token, .. } = &mut *call;
     let attempt = attempts.get_mut(index).ok_or(internal)?;
-    write_request_uri(invite.request_uri().unwrap_or_default(), psap, attempt.target, &mut uri);
+    write_request_uri(invite, psap, attempt.target, &mut uri);
     let leg = &mut attempt.leg;
     leg.dialog.target = SmallVec::from_slice(&uri);
     let cseq = leg.dialog.next_cseq();
@@ -526,21 +526,22 @@ pub(crate) fn arm(
 /// The Request-URI of an attempt: what was dialled, at the target. Emergency: the PSAP number of
 /// the site (EM-44).
 fn write_request_uri(
-    requested: &[u8],
+    invite: &Message<'_>,
     psap: Option<&str>,
     target: std::net::SocketAddr,
     out: &mut Vec<u8>,
 ) {
-    let mut host = Vec::with_capacity(24);
+    let mut host = Vec::with_capacity(48);
     push_address(target, &mut host);
-    match (psap, Uri::parse(requested)) {
+    let requested = invite.request_uri().unwrap_or_default();
+    match (psap, invite.target()) {
         (Some(number), _) => {
             out.extend_from_slice(b"sip:");
             out.extend_from_slice(number.as_bytes());
             out.push(b'@');
             out.extend_from_slice(&host);
         }
-        (None, Some(uri)) => write_uri(&uri, requested, &host, out),
+        (None, Some(uri)) => write_uri(uri, requested, &host, out),
         (None, None) => out.extend_from_slice(requested),
     }
 }

@@ -234,7 +234,7 @@ impl Call {
     }
 
     pub(crate) fn id_text(&self) -> String {
-        String::from_utf8_lossy(&self.id).into_owned()
+        crate::records::text(&self.id)
     }
 
     /// The attempt whose callee the caller talks to: the one that was answered, before that the last

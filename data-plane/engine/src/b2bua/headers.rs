@@ -17,7 +17,7 @@
 
 use ravelin_wire::{
     names,
-    sip::{HeaderName, Message, NameAddr, Warning, tokens},
+    sip::{HeaderName, Message, NameAddr, Warning, is_one_line, tokens},
 };
 use smallvec::SmallVec;
 
@@ -384,11 +384,11 @@ pub(crate) fn write_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 /// Appends a value on one line: a fold becomes a blank, a stray CR, LF or NUL goes. What a parser
 /// behind us reads cannot have more lines than what we read.
 pub(crate) fn push_value(value: &[u8], out: &mut Vec<u8>) {
-    let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
-    if !value.iter().any(breaks) {
+    if is_one_line(value) {
         out.extend_from_slice(value);
         return;
     }
+    let breaks = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
     for (index, piece) in value.split(breaks).filter(|p| !p.is_empty()).enumerate() {
         let piece = if index == 0 { piece } else { piece.trim_ascii_start() };
         if index != 0 && !piece.is_empty() {
@@ -507,6 +507,16 @@ const fn ends_host(byte: u8) -> bool {
 
 /// Appends a number in decimal.
 pub(crate) fn push_number(mut number: u64, out: &mut Vec<u8>) {
+    // Most have one, two or three digits: CSeq, octets of addresses, status codes.
+    if let Ok(small) = u16::try_from(number)
+        && small < 1_000
+    {
+        let digit = |value: u16| b'0' + u8::try_from(value % 10).unwrap_or(0);
+        let digits = [digit(small / 100), digit(small / 10), digit(small)];
+        let lead = usize::from(small < 100) + usize::from(small < 10);
+        out.extend_from_slice(digits.get(lead..).unwrap_or_default());
+        return;
+    }
     let mut digits = [b'0'; 20];
     let mut used = 0;
     for slot in digits.iter_mut().rev() {

@@ -210,7 +210,7 @@ fn gate_message(core: &Core, arrival: &Arrival<'_>, passage: Passage<'_>) -> Res
     if invite.max_forwards() == Some(0) {
         return Err(Cause::TooManyHops);
     }
-    let uri = invite.request_uri().and_then(Uri::parse).ok_or(Cause::Malformed)?;
+    let uri = invite.target().ok_or(Cause::Malformed)?;
     if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips | Scheme::Tel)
         && !matches!(arrival.class, Class::TestSos)
     {
@@ -279,10 +279,8 @@ fn caller_leg(core: &mut Core, arrival: &Arrival<'_>, tag: crate::ids::TagText) 
         .flatten()
         .map(|listener| (listener, source));
     let hop = Hop { egress, tcp };
-    let user = Uri::parse(arrival.invite.request_uri().unwrap_or_default())
-        .and_then(|uri| uri.user)
-        .map(contact_user)
-        .unwrap_or_default();
+    let user =
+        arrival.invite.target().and_then(|uri| uri.user).map(contact_user).unwrap_or_default();
     let description = Description::new(core.layer.identifiers().nonce());
     let mut negotiation = Negotiation::default();
     negotiation.invite_received(has_description(arrival.invite));

@@ -60,17 +60,18 @@ impl Engine {
         let Some(realm) = self.core.listener(listener).map(|own| own.realm) else {
             return Received::Dropped(DropReason::UnknownProtocol);
         };
-        match Message::parse(bytes, framing) {
-            Ok(message) if self.is_too_large(&message) => {
-                self.too_large(turn, meta, realm, &message)
+        // By reference: moving it costs as much as reading a small one.
+        match &Message::parse(bytes, framing) {
+            Ok(message) if self.is_too_large(message) => {
+                self.too_large(turn, meta, realm, message)
             }
             Ok(message) => match message.start() {
-                StartLine::Response { .. } => self.response(turn, meta, &message),
-                StartLine::Request { .. } => self.request(turn, meta, &message, (listener, realm)),
+                StartLine::Response { .. } => self.response(turn, meta, message),
+                StartLine::Request { .. } => self.request(turn, meta, message, (listener, realm)),
             },
             Err(error) => self
                 .repaired(turn, meta, (listener, realm), bytes, framing)
-                .unwrap_or_else(|| self.broken(turn, meta, realm, bytes, error)),
+                .unwrap_or_else(|| self.broken(turn, meta, realm, bytes, *error)),
         }
     }
 

@@ -102,16 +102,31 @@ pub(crate) fn hex(mut value: u64, into: &mut [u8]) {
 
 fn parse(digits: &[u8]) -> Option<u64> {
     let mut value = 0_u64;
+    let mut all = 0_u8;
     for digit in digits {
-        // Only what `hex` writes: one handle has one text.
-        let nibble = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            _ => return None,
-        };
-        value = value << 4 | u64::from(nibble);
+        // As many entries as values of an octet: the compiler drops the check.
+        let nibble = NIBBLES.get(usize::from(*digit)).copied().unwrap_or(NO_NIBBLE);
+        all |= nibble;
+        value = value << 4 | u64::from(nibble & 15);
     }
-    Some(value)
+    (all < 16).then_some(value)
+}
+
+const NO_NIBBLE: u8 = 0xff;
+
+/// Value of each digit that [`hex`] writes, and of no other: one handle has one text.
+const NIBBLES: [u8; 256] = nibbles();
+
+#[allow(clippy::indexing_slicing)] // runs in the compiler
+const fn nibbles() -> [u8; 256] {
+    let mut table = [NO_NIBBLE; 256];
+    let mut value = 0;
+    while value < 16 {
+        let digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        table[digit as usize] = value;
+        value += 1;
+    }
+    table
 }
 
 /// Derives independent keys from the seed of the process.

@@ -80,16 +80,26 @@ impl Hasher {
     /// Appends octets. Pieces are not separated: use [`Self::write_field`] where they must be.
     pub fn write(&mut self, bytes: &[u8]) {
         self.length = self.length.wrapping_add(bytes.len() as u64);
-        let mut rest = bytes;
-        if self.pending_bits == 0 {
-            let (words, tail) = rest.as_chunks::<8>();
-            for word in words {
-                self.word(u64::from_le_bytes(*word));
-            }
-            rest = tail;
+        let (words, tail) = bytes.as_chunks::<8>();
+        for word in words {
+            self.append(u64::from_le_bytes(*word), 64);
         }
-        for byte in rest {
-            self.octet(*byte);
+        let rest = tail.iter().rev().fold(0, |rest, octet| rest << 8 | u64::from(*octet));
+        self.append(rest, 8 * u32::try_from(tail.len()).unwrap_or(0));
+    }
+
+    /// Appends the low `bits` of `value`, whose other bits are zero.
+    #[inline]
+    fn append(&mut self, value: u64, bits: u32) {
+        let used = self.pending_bits;
+        let together = self.pending | value << used;
+        if used + bits < 64 {
+            self.pending = together;
+            self.pending_bits = used + bits;
+        } else {
+            self.pending = value.checked_shr(64 - used).unwrap_or(0);
+            self.pending_bits = used + bits - 64;
+            self.word(together);
         }
     }
 
@@ -102,8 +112,12 @@ impl Hasher {
     /// As [`Self::write_field`], with ASCII letters in lower case.
     pub fn write_field_ignoring_case(&mut self, bytes: &[u8]) {
         self.length = self.length.wrapping_add(bytes.len() as u64);
-        for byte in bytes {
-            self.octet(byte.to_ascii_lowercase());
+        let (words, tail) = bytes.as_chunks::<8>();
+        for word in words {
+            self.append(u64::from_le_bytes(word.map(|octet| octet.to_ascii_lowercase())), 64);
+        }
+        for octet in tail {
+            self.append(u64::from(octet.to_ascii_lowercase()), 8);
         }
         self.write(&(bytes.len() as u64).to_le_bytes());
     }
@@ -134,17 +148,6 @@ impl Hasher {
         self.v2 ^= mark;
         for _ in 0..4 {
             self.round();
-        }
-    }
-
-    fn octet(&mut self, byte: u8) {
-        self.pending |= u64::from(byte) << self.pending_bits;
-        self.pending_bits += 8;
-        if self.pending_bits == 64 {
-            let word = self.pending;
-            self.pending = 0;
-            self.pending_bits = 0;
-            self.word(word);
         }
     }
 
