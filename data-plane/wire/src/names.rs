@@ -17,11 +17,14 @@ pub struct Found {
 /// with a letter, digit or bracket.
 #[must_use]
 pub fn find(text: &[u8], from: usize, names: &[&[u8]]) -> Option<Found> {
+    // Most words begin like none of the names.
+    let bit = |first: &u8| 1_u64 << ((first | 0x20) & 63);
+    let starts = names.iter().filter_map(|name| name.first()).fold(0, |all, c| all | bit(c));
     let mut inside = from.checked_sub(1).and_then(|at| text.get(at)).is_some_and(in_word);
     for (offset, byte) in text.get(from..)?.iter().enumerate() {
         let begins = !inside;
         inside = in_word(byte);
-        if !begins {
+        if !begins || starts & bit(byte) == 0 {
             continue;
         }
         let start = from + offset;

@@ -164,11 +164,21 @@ impl<'a> Veil<'a> {
         for host in hide.hosts {
             veil.add(host);
         }
+        // What the parser has split already, then what is left.
+        veil.add(message.top_via().host);
+        veil.add(message.contact().map_or(&[], |contact| contact.host()));
+        let more_vias = message.via_count() > 1;
+        let mut contacts = 0;
         for header in message.headers() {
             match header.name {
-                HeaderName::Via | HeaderName::Contact | HeaderName::RecordRoute => {
-                    veil.gather(header.name, header.value);
+                HeaderName::Via if more_vias => veil.gather(header.name, header.value),
+                HeaderName::Contact => {
+                    contacts += 1;
+                    if contacts > 1 || header.value.contains(&b',') {
+                        veil.gather(header.name, header.value);
+                    }
                 }
+                HeaderName::RecordRoute => veil.gather(header.name, header.value),
                 _ => {}
             }
         }
@@ -179,7 +189,7 @@ impl<'a> Veil<'a> {
         for element in tokens(value) {
             let host = match name {
                 HeaderName::Via => sent_by(element),
-                _ => NameAddr::parse(element).and_then(|party| party.uri()).map(|uri| uri.host),
+                _ => NameAddr::parse(element).map(|party| party.host()),
             };
             self.add(host.unwrap_or_default());
         }
@@ -512,9 +522,13 @@ pub(crate) fn push_number(mut number: u64, out: &mut Vec<u8>) {
         && small < 1_000
     {
         let digit = |value: u16| b'0' + u8::try_from(value % 10).unwrap_or(0);
-        let digits = [digit(small / 100), digit(small / 10), digit(small)];
-        let lead = usize::from(small < 100) + usize::from(small < 10);
-        out.extend_from_slice(digits.get(lead..).unwrap_or_default());
+        if small >= 100 {
+            out.push(digit(small / 100));
+        }
+        if small >= 10 {
+            out.push(digit(small / 10));
+        }
+        out.push(digit(small));
         return;
     }
     let mut digits = [b'0'; 20];

@@ -74,6 +74,8 @@ pub struct Description<'a> {
     session: &'a [u8],
     connection: Option<Connection<'a>>,
     direction: Option<Direction>,
+    /// A level has more than one c= line.
+    more_connections: bool,
     /// Types of the session-level lines: one bit for each letter.
     kinds: u32,
     medias: [Media<'a>; SDP_MEDIA_MAX_COUNT],
@@ -95,6 +97,7 @@ impl<'a> Description<'a> {
             session: &[],
             connection: None,
             direction: None,
+            more_connections: false,
             kinds: 0,
             medias: [Media::EMPTY; SDP_MEDIA_MAX_COUNT],
             count: 0,
@@ -137,10 +140,12 @@ impl<'a> Description<'a> {
                 b'c' => {
                     let connection = Connection::parse(line.value).ok_or(SdpError::Connection)?;
                     // The first of each level holds.
-                    match count.checked_sub(1).and_then(|last| medias.get_mut(last)) {
-                        Some(media) => media.connection.get_or_insert(connection),
-                        None => self.connection.get_or_insert(connection),
+                    let first = match count.checked_sub(1).and_then(|last| medias.get_mut(last)) {
+                        Some(media) => &mut media.connection,
+                        None => &mut self.connection,
                     };
+                    self.more_connections |= first.is_some();
+                    first.get_or_insert(connection);
                 }
                 b'a' => {
                     let attribute = Attribute::of(line.value);
@@ -219,6 +224,12 @@ impl<'a> Description<'a> {
     #[must_use]
     pub fn direction_of(&self, media: &Media<'a>) -> Direction {
         media.direction().or(self.direction).unwrap_or_default()
+    }
+
+    /// Whether no c= line stands behind another of its level: [`Self::connection`] and those of the
+    /// media are all that there are.
+    pub(crate) const fn has_one_connection_each(&self) -> bool {
+        !self.more_connections
     }
 
     /// Whether there is a session-level line of type `kind`.

@@ -43,6 +43,14 @@ impl<'n> Names<'n> {
     fn of(description: &Description<'n>, inside: &[&'n [u8]]) -> Self {
         let mut all = Self { names: [&[]; NAMES_MAX], count: 0 };
         inside.iter().for_each(|name| all.add(name));
+        if description.has_one_connection_each() {
+            all.add(description.origin().address);
+            all.add(description.connection().map_or(&[], |connection| connection.text));
+            for media in description.medias() {
+                all.add(media.connection().map_or(&[], |connection| connection.text));
+            }
+            return all;
+        }
         let medias = description.medias().iter().map(|media| media.section);
         for section in std::iter::once(description.session).chain(medias) {
             for line in Lines::new(section) {

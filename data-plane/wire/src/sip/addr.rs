@@ -14,6 +14,7 @@ pub struct NameAddr<'a> {
     /// Header parameters, those after the brackets.
     pub params: Params<'a>,
     tag: Option<&'a [u8]>,
+    host: &'a [u8],
 }
 
 impl<'a> NameAddr<'a> {
@@ -28,7 +29,7 @@ impl<'a> NameAddr<'a> {
 
     /// Not parsed yet.
     pub(crate) const EMPTY: Self =
-        Self { display: &[], uri: &[], params: Params::unchecked(&[]), tag: None };
+        Self { display: &[], uri: &[], params: Params::unchecked(&[]), tag: None, host: &[] };
 
     /// As [`NameAddr::parse`], written where it is to stay: a message parses many, and handing them
     /// over by value costs more than reading them. `None` leaves `slot` in either state.
@@ -62,7 +63,7 @@ impl<'a> NameAddr<'a> {
                 }
             },
         };
-        Uri::parse(uri)?;
+        let host = Uri::parse(uri)?.host;
         let mut tag = None;
         let params = Params::parse_each(rest, |name, value| {
             if name.eq_ignore_ascii_case(b"tag") {
@@ -71,7 +72,7 @@ impl<'a> NameAddr<'a> {
             }
             Some(())
         })?;
-        *slot = Self { display, uri, params, tag };
+        *slot = Self { display, uri, params, tag, host };
         Some(())
     }
 
@@ -80,6 +81,13 @@ impl<'a> NameAddr<'a> {
     #[inline]
     pub const fn tag(&self) -> Option<&'a [u8]> {
         self.tag
+    }
+
+    /// Host of the URI, IPv6 with its brackets; empty where the scheme has none.
+    #[must_use]
+    #[inline]
+    pub const fn host(&self) -> &'a [u8] {
+        self.host
     }
 
     /// Value of header parameter `name`, if it has one.
