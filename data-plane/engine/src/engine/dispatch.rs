@@ -62,9 +62,7 @@ impl Engine {
         };
         // By reference: moving it costs as much as reading a small one.
         match &Message::parse(bytes, framing) {
-            Ok(message) if self.is_too_large(message) => {
-                self.too_large(turn, meta, realm, message)
-            }
+            Ok(message) if self.is_too_large(message) => self.too_large(turn, meta, realm, message),
             Ok(message) => match message.start() {
                 StartLine::Response { .. } => self.response(turn, meta, message),
                 StartLine::Request { .. } => self.request(turn, meta, message, (listener, realm)),
