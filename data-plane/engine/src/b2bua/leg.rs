@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::{dialog::Dialog, headers::Hide, offer::Negotiation, sdp::Description};
 pub(crate) use crate::media::Side;
 use crate::{
-    port::{Egress, ListenerId},
+    port::{Egress, ListenerId, Transport},
     sip::transaction::{ClientKey, Hop, ServerKey},
 };
 
@@ -77,6 +77,10 @@ impl Leg {
     /// The way of our requests, after a change of target or route set.
     pub(crate) fn find_way(&mut self) {
         self.hop = request_hop(&self.dialog, self.behind_nat, self.hop);
+        // Via and Contact name the listener that the requests leave from.
+        if let Egress::Connect { listener, .. } = self.hop.egress {
+            self.listener = listener;
+        }
     }
 
     /// Whether an INVITE may be sent to this peer now.
@@ -143,10 +147,19 @@ fn request_hop(dialog: &Dialog, behind_nat: bool, default: Hop) -> Hop {
     if behind_nat {
         return default;
     }
-    let Some(address) = dialog.next_hop().and_then(|uri| socket_address(&uri)) else {
-        return default;
-    };
+    let Some(uri) = dialog.next_hop() else { return default };
+    let Some(address) = socket_address(&uri) else { return default };
+    let wants_tcp = uri.params.iter().any(|(name, value)| {
+        name.eq_ignore_ascii_case(b"transport")
+            && value.is_some_and(|value| value.eq_ignore_ascii_case(b"tcp"))
+    });
     let egress = match default.egress {
+        // RFC 3263 4.1: the URI says how.
+        Egress::Udp { .. } if wants_tcp && default.tcp.is_some() => {
+            let listener = default.tcp.map_or(ListenerId(0), |(listener, _)| listener);
+            let egress = Egress::Connect { listener, to: address, transport: Transport::Tcp };
+            return Hop { egress, tcp: None };
+        }
         Egress::Udp { listener, .. } => Egress::Udp { listener, to: address },
         Egress::Flow { flow, or_connect } => {
             Egress::Flow { flow, or_connect: or_connect.map(|(listener, _)| (listener, address)) }

@@ -91,7 +91,7 @@ pub(crate) fn location_body(
         .and_then(|id| call.loadout.snapshot.trunk(id))
         .is_some_and(|trunk| trunk.trust.location);
     let theirs = trusted && invite.header(HeaderName::Geolocation).is_some();
-    if !plain || sdp.is_empty() || theirs {
+    if !plain || theirs {
         return None;
     }
     let (address, method) = address_of(call)?;

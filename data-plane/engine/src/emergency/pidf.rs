@@ -167,8 +167,8 @@ pub struct Multipart {
     pub body: Vec<u8>,
 }
 
-/// Joins an SDP body and a location object: SDP first (EM-31). `token` makes Content-ID and
-/// boundary unique; it must be of RFC 2045 boundary characters, at most 40.
+/// Joins an SDP body, if there is one, and a location object: SDP first (EM-31). `token` makes
+/// Content-ID and boundary unique; it must be of RFC 2045 boundary characters, at most 40.
 ///
 /// `None` when the boundary stands inside one of the parts: the caller then goes without our
 /// location rather than with a body that a peer reads differently.
@@ -181,10 +181,12 @@ pub fn multipart(sdp: &[u8], document: &[u8], token: &str, host: &str) -> Option
     }
     let content_id = format!("{token}@{host}");
     let mut body = Vec::with_capacity(sdp.len() + document.len() + 300);
-    body.extend_from_slice(delimiter.as_bytes());
-    body.extend_from_slice(b"\r\nContent-Type: application/sdp\r\n\r\n");
-    body.extend_from_slice(sdp);
-    body.extend_from_slice(b"\r\n");
+    if !sdp.is_empty() {
+        body.extend_from_slice(delimiter.as_bytes());
+        body.extend_from_slice(b"\r\nContent-Type: application/sdp\r\n\r\n");
+        body.extend_from_slice(sdp);
+        body.extend_from_slice(b"\r\n");
+    }
     body.extend_from_slice(delimiter.as_bytes());
     body.extend_from_slice(b"\r\nContent-Type: application/pidf+xml\r\nContent-ID: <");
     body.extend_from_slice(content_id.as_bytes());

@@ -418,3 +418,18 @@ fn an_address_test_is_no_emergency_call() {
     world.forget_inbox();
     world.all_gone();
 }
+
+/// RAY BAUM'S Act, EM-4: the location goes along whether or not the caller describes its media.
+#[test]
+fn a_call_without_an_offer_carries_its_location() {
+    let mut world = World::new();
+    Caller::invite(&mut world, PBX, ACCESS, "sip:911@127.0.0.10", "");
+    world.expect(PBX, "SIP/2.0 100");
+    let invite = world.expect(PSAP_1, "INVITE ");
+    let parsed = invite.parsed();
+    let kind = parsed.content().unwrap();
+    assert!(kind.find_part(parsed.body(), b"application", b"sdp").is_none());
+    let part = kind.find_part(parsed.body(), b"application", b"pidf+xml").unwrap();
+    let id = std::str::from_utf8(part.content_id().unwrap()).unwrap();
+    assert_eq!(invite.header("Geolocation"), format!("<cid:{}>", id.trim_matches(['<', '>'])));
+}

@@ -47,6 +47,30 @@ fn a_hold_by_the_caller_is_carried_and_answered() {
     end_at(&mut world, &mut caller, "127.0.2.1:5070");
 }
 
+/// RFC 3263 4.1: a Contact says by which transport it is reached.
+#[test]
+fn a_contact_that_asks_for_tcp_is_reached_over_tcp() {
+    let mut world = World::new();
+    let mut caller = Caller::dial(&mut world, "+12125551234");
+    world.expect(PBX, "SIP/2.0 100");
+    let callee = Callee::take(&mut world, CARRIER_A);
+    let body = sdp_part("127.0.2.1", 50_000);
+    let contact = "Contact: <sip:callee@127.0.2.1:5060;transport=tcp>\n";
+    let ok = callee.invite.reply("200 OK", &callee.tag, &format!("{contact}{body}"));
+    world.send(CARRIER_A, CORE, &ok);
+    let ack = world.expect(CARRIER_A, "ACK sip:callee@127.0.2.1:5060;transport=tcp ");
+    assert!(ack.header("Via").starts_with("SIP/2.0/TCP 127.0.0.20:5060;"), "{}", ack.0);
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    caller.request(&mut world, "BYE", "");
+    world.expect(PBX, "SIP/2.0 200");
+    let bye = world.expect(CARRIER_A, "BYE ");
+    assert!(bye.header("Via").starts_with("SIP/2.0/TCP "), "{}", bye.0);
+    world.send(CARRIER_A, CORE, &bye.reply("200 OK", "", ""));
+    world.all_gone();
+}
+
 #[track_caller]
 fn end_at(world: &mut World, caller: &mut Caller, at: &str) {
     caller.request(world, "BYE", "");
