@@ -154,6 +154,8 @@ pub struct Identity {
     pub sign: bool,
     pub verify: bool,
     pub on_failure: OnFailure,
+    /// Calls toward this trunk say how their verification came out (ST-63, ST-64).
+    pub verstat: bool,
 }
 
 /// Which headers of a peer are believed (EM-22).

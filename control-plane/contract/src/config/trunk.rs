@@ -160,6 +160,11 @@ pub struct Identity {
     /// What a failed verification does to the call. Never rejects an emergency call.
     #[serde(default)]
     pub on_failure: OnFailure,
+    /// Tell this peer the outcome of the verification: `verstat` in the calling number of calls that
+    /// go out through this trunk (3GPP TS 24.229 7.2A.20). For peers that display or act on it, such
+    /// as a customer's PBX.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub verstat: bool,
 }
 
 /// See [`Identity::on_failure`].

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use ravelin_policy::{Mode, guard_matches};
+use ravelin_policy::{Mode, TrunkId, guard_matches};
 use ravelin_wire::sip::{HeaderName, Message, Method, Uri, write_date};
 use smallvec::SmallVec;
 
@@ -18,6 +18,7 @@ use super::{
     offer::Negotiation,
     release,
     sdp::{self, Crossing, Description},
+    verstat,
 };
 use crate::{
     cause::Cause,
@@ -165,7 +166,7 @@ fn add(
         None => None,
     };
     let number = u16::try_from(call.attempts.len().saturating_add(1)).unwrap_or(u16::MAX);
-    let leg = new_leg(core, call, invite, listener, hop, target)
+    let leg = new_leg(core, call, invite, listener, hop, (way.trunk, target))
         .ok_or(NotSent::Call(500, Cause::Internal))?;
     let index = call.attempts.len();
     call.attempts.push(Attempt {
@@ -191,6 +192,12 @@ fn add(
     Ok(index)
 }
 
+/// What a trunk is told of the verification of the caller's number, if it asks for it.
+fn told(call: &Call, trunk: TrunkId) -> Option<&'static str> {
+    let settings = call.loadout.snapshot.trunk(trunk)?;
+    call.verstat.filter(|_| settings.identity.verstat)
+}
+
 /// A leg toward a target: new Call-ID, tag, identities (RFC 3261 8.1.1).
 fn new_leg(
     core: &mut Core,
@@ -198,7 +205,7 @@ fn new_leg(
     invite: &Message<'_>,
     listener: crate::port::ListenerId,
     hop: crate::sip::transaction::Hop,
-    target: std::net::SocketAddr,
+    (trunk, target): (TrunkId, std::net::SocketAddr),
 ) -> Option<Leg> {
     let own_host = SmallVec::from_slice(&core.listener(listener)?.host);
     let peer_host = SmallVec::from_vec(host_text(target));
@@ -210,7 +217,14 @@ fn new_leg(
             user.extend_from_slice(number.as_bytes());
         }
         None => {
+            let told = told(call, trunk).filter(|_| verstat::place(invite) == verstat::Place::From);
             write_party(&invite.from(), &own_host, &mut from);
+            if let Some(outcome) = told {
+                let plain = core.pool.copy(&from);
+                from.clear();
+                verstat::insert(&plain, outcome, &mut from);
+                core.pool.give(plain);
+            }
             let name = invite.from().uri().and_then(|uri| uri.user).unwrap_or_default();
             user.extend_from_slice(contact_user(name));
         }
@@ -427,6 +441,7 @@ fn send_parts(
         return Err(NotSent::Call(503, Cause::TransactionsFull));
     };
     let tu = call.tu();
+    let told = call.attempts.get(index).and_then(|attempt| told(call, attempt.trunk));
     let elin = emergency::callback(snapshot, call.class, call.location);
     let psap = emergency::psap(snapshot, call.emergency.as_ref());
     let own_host = call.attempts.get(index).ok_or(internal)?.leg.own_host.clone();
@@ -443,7 +458,15 @@ fn send_parts(
     leg.dialog.target = SmallVec::from_slice(&uri);
     let cseq = leg.dialog.next_cseq();
     let hide = caller.hide(leg);
-    let skip = Skip { emergency: token.is_some(), identities: elin.is_some() };
+    let told = told.zip(match verstat::place(invite) {
+        verstat::Place::Asserted(index) => Some(index),
+        verstat::Place::From | verstat::Place::Nowhere => None,
+    });
+    let skip = Skip {
+        emergency: token.is_some(),
+        identities: elin.is_some(),
+        verstat: told.map(|(outcome, index)| (index, outcome)),
+    };
     let Core { layer, listeners, wheel, counters, .. } = core;
     let listener = listeners.get(usize::from(leg.listener.0)).ok_or(internal)?;
     let context = &mut Ctx { wheel, tx: turn.out, counters };

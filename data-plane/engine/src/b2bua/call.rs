@@ -171,6 +171,8 @@ pub(crate) struct Call {
     pub from: SmallVec<[u8; 64]>,
     pub to: SmallVec<[u8; 64]>,
     pub identity_in: Option<&'static str>,
+    /// What a trunk that asks for it is told of the verification (ST-63). `None`: nothing.
+    pub verstat: Option<&'static str>,
     /// Value of a Reason header that reports a failed verification that the call survived (ST-61).
     pub stir_reason: Option<&'static str>,
     /// The INVITE had an offer.

@@ -21,6 +21,8 @@ use ravelin_wire::{
 };
 use smallvec::SmallVec;
 
+use super::verstat;
+
 /// Extensions (option tags) that work through Ravelin without its help.
 const OPTIONS_PASSED: &[&[u8]] = &[
     b"timer",
@@ -254,6 +256,8 @@ pub(crate) struct Skip {
     pub emergency: bool,
     /// Asserted identities give way to the callback number.
     pub identities: bool,
+    /// Of these the one with this index gets a `verstat` with this value (ST-64).
+    pub verstat: Option<(usize, &'static str)>,
 }
 
 impl Skip {
@@ -280,6 +284,8 @@ pub(crate) fn write_passed_except(
     out: &mut Vec<u8>,
 ) {
     let mut veil = None;
+    // Values of P-Asserted-Identity so far.
+    let mut asserted = 0;
     for header in message.headers() {
         let raw = header.raw_name;
         if skip.skips(header.name) {
@@ -291,6 +297,20 @@ pub(crate) fn write_passed_except(
                 write_name(raw, out);
                 veil.get_or_insert_with(|| Veil::of(message, hide)).push(header.value, out);
                 out.extend_from_slice(b"\r\n");
+            }
+            Treatment::Hidden if marks(header.name, skip) => {
+                let veil = veil.get_or_insert_with(|| Veil::of(message, hide));
+                for value in tokens(header.value) {
+                    let mut hidden = Vec::new();
+                    write_hidden(value, veil, &mut hidden);
+                    write_name(raw, out);
+                    match skip.verstat.filter(|(index, _)| *index == asserted) {
+                        Some((_, outcome)) => verstat::insert(&hidden, outcome, out),
+                        None => out.extend_from_slice(&hidden),
+                    }
+                    out.extend_from_slice(b"\r\n");
+                    asserted += 1;
+                }
             }
             Treatment::Hidden => {
                 write_name(raw, out);
@@ -317,6 +337,11 @@ pub(crate) fn write_passed_except(
             Treatment::Own | Treatment::Body | Treatment::Dropped => {}
         }
     }
+}
+
+/// Whether one of the values of a header gets a `verstat`.
+fn marks(name: HeaderName, skip: Skip) -> bool {
+    name == HeaderName::PAssertedIdentity && skip.verstat.is_some()
 }
 
 /// Whether a value of Call-Info or the like may be read on the other side.

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use ravelin_policy::{Class, OnFailure, RealmId, Transport, TrunkId};
-use ravelin_stir::{outcome::Outcome, verify::Verdict};
+use ravelin_stir::{
+    outcome::{Outcome, Verstat},
+    verify::Verdict,
+};
 use ravelin_wire::sip::{HeaderName, Message, Scheme, Uri};
 use slab::Slab;
 use smallvec::SmallVec;
@@ -139,6 +142,7 @@ pub(crate) fn receive(
         from: SmallVec::from_slice(from),
         to: SmallVec::from_slice(arrival.invite.request_uri().unwrap_or_default()),
         identity_in: None,
+        verstat: None,
         stir_reason: None,
         early_offer: has_description(arrival.invite),
         last_failure: (503, Cause::TrunksDown),
@@ -345,6 +349,7 @@ pub(crate) fn verified(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, ve
     call.phase = Phase::Routing;
     let outcome = verdict.outcome();
     call.identity_in = Some(outcome.label());
+    call.verstat = outcome.verstat().map(Verstat::as_str);
     core.counters.identity_verified(outcome);
     let policy = call
         .inbound

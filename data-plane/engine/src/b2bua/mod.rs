@@ -25,7 +25,12 @@
 //!   parties are both gone is the longest duration of `limits.rs`.
 //! - P-Asserted-Identity and its like pass from any peer; they decide about attestation, records and
 //!   verification only from a peer whose `trust` says so. In them, and in Diversion, History-Info,
-//!   Referred-By and Reply-To, a host that is an address of the other side is replaced.
+//!   Referred-By and Reply-To, a host that is an address or an element of the other side is replaced.
+//! - A branch of a fork that describes other media than the caller has heard of is another dialog to
+//!   the caller: it gets a tag of its own. So does another attempt after early media.
+//! - Before the answer, INFO, MESSAGE and an UPDATE without offer reach the callee that rings; what
+//!   would change a description is refused with 500 or 491, for provisionals are not reliable here.
+//! - A body of a type that is not SDP passes; one without a type gets 415.
 //! - A challenge (401, 407) of a trunk is never passed to the other side: 403 is.
 //! - Streams that are not RTP are refused by port 0; a description with no other gets 488.
 
@@ -46,4 +51,5 @@ pub(crate) mod outcome;
 pub(crate) mod release;
 pub(crate) mod respond;
 pub(crate) mod sdp;
+pub(crate) mod verstat;
 pub(crate) mod within;

@@ -137,13 +137,17 @@ fn an_emergency_call_is_signed_without_waiting() {
 }
 
 fn config(carrier: &str) -> String {
+    with_identity(CONFIG, carrier)
+}
+
+fn with_identity(config: &str, carrier: &str) -> String {
     let features = "  stir_shaken:\n    enabled: true\n    certificate_path: certs/sp.pem\n    \
                     private_key_path: certs/sp.key\n    ca_cert_path: certs/ca.pem\n    \
                     service_provider_code: \"1234\"\n    \
                     certificate_url: \"https://certs.example.com/sp.pem\"\n    \
                     enable_signing: true\n    enable_verification: true\n    \
                     default_attestation: \"A\"\n";
-    CONFIG
+    config
         .replace(
             "sources: [127.0.2.0/24]\n",
             &format!("sources: [127.0.2.0/24]\n    identity: {carrier}\n"),
@@ -225,4 +229,41 @@ fn a_bad_token_is_rejected_or_annotated_as_the_trunk_says() {
     caller.cancel(&mut world);
     world.forget_inbox();
     world.all_gone();
+}
+
+/// ST-63..ST-65: the outcome is told where a trunk asks for it, in one place, and nowhere else.
+#[test]
+fn a_trunk_that_asks_is_told_how_the_number_verified() {
+    let pbx = "numbers: [\"+1313555*\"]";
+    let asks = format!("{pbx}\n    identity: {{ verstat: true }}");
+    for (asked, config) in [(true, CONFIG.replace(pbx, &asks)), (false, CONFIG.to_owned())] {
+        let (_, trust) = credential();
+        let registry = Registry::default();
+        let config = with_identity(&config, "{ verify: true }");
+        let loadout = loadout(&config, 1, &registry).with_identity(None, Arc::new(trust));
+        let mut world = World::from_loadout(registry, loadout, Limits::default());
+        let sdp = sdp_part("127.0.2.1", 50_000);
+        for (more, wanted, header) in [
+            ("", "<sip:+13135550100;verstat=No-TN-Validation@127.0.0.10>", "From"),
+            (
+                "P-Asserted-Identity: <sip:+12125551234@x.example>, <tel:+12125551234>\n\
+                 Identity: no.token.atall;info=<https://certs.example.com/sp.pem>\n",
+                "<tel:+12125551234;verstat=TN-Validation-Failed>",
+                "P-Asserted-Identity",
+            ),
+            (
+                "P-Asserted-Identity: <sip:+12125551234;verstat=TN-Validation-Passed@x.example>\n",
+                "<sip:+12125551234;verstat=No-TN-Validation@x.example>",
+                "P-Asserted-Identity",
+            ),
+        ] {
+            let more = format!("{more}{sdp}");
+            Caller::invite(&mut world, CARRIER_A, CORE, "sip:+13135550111@127.0.0.20", &more);
+            world.expect(CARRIER_A, "SIP/2.0 100");
+            let invite = world.expect(PBX, "INVITE ");
+            assert_eq!(invite.0.matches("verstat=").count(), usize::from(asked), "{}", invite.0);
+            let told = invite.headers(header).iter().any(|value| value.contains(wanted));
+            assert_eq!(told, asked, "{wanted} in {}", invite.0);
+        }
+    }
 }

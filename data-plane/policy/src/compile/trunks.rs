@@ -176,6 +176,7 @@ fn identity(raw: &config::Trunk, index: u16, stir: &Stir, faults: &mut Faults) -
         sign: identity.sign && stir.signing,
         verify: identity.verify && stir.verification,
         on_failure: identity.on_failure,
+        verstat: identity.verstat,
     }
 }
 
