@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
+use ravelin_contract::chain::Entry;
 use serde::Serialize;
 
 use super::{
@@ -81,6 +82,19 @@ fn shown(found: Found) -> serde_json::Value {
         fields.insert("seq".to_owned(), found.seq.into());
         fields.insert("hash".to_owned(), found.hash.into());
         fields.insert("flaw".to_owned(), found.flaw.into());
+    }
+    entry
+}
+
+/// As [`shown`], with the event's line in the words of the source documents, if it has one.
+fn shown_event(found: Found) -> serde_json::Value {
+    let line = match serde_json::from_value(found.entry.clone()) {
+        Ok(Entry::Audit(event)) => event.line(),
+        _ => None,
+    };
+    let mut entry = shown(found);
+    if let (Some(fields), Some(line)) = (entry.as_object_mut(), line) {
+        fields.insert("line".to_owned(), line.into());
     }
     entry
 }
@@ -204,7 +218,7 @@ pub(crate) async fn events(State(app): State<App>, query: Query) -> Result<Json<
     let filter = filter(&query)?;
     let mut reader = app.store.reader().acquire().await?;
     let Page { rows, next } = query::events(&mut reader, &filter).await?;
-    Ok(Json(Events { events: rows.into_iter().map(shown).collect(), next }))
+    Ok(Json(Events { events: rows.into_iter().map(shown_event).collect(), next }))
 }
 
 /// Recompute every chain over the stored lines and say where one breaks.

@@ -139,6 +139,17 @@ impl Worker {
         }
     }
 
+    /// The events of the batch that have words in the source documents, as log lines.
+    fn say(&self) {
+        for entry in &self.batch {
+            let Entry::Audit(event) = entry else { continue };
+            if let Some(line) = event.line() {
+                let level = if event.severity >= Severity::Error { "error" } else { "warning" };
+                log(level, "audit", &line);
+            }
+        }
+    }
+
     /// Makes the batch durable and tells of it.
     fn write(&mut self) -> io::Result<()> {
         let status = &self.parts.status;
@@ -165,6 +176,7 @@ impl Worker {
         // Full means that a message is already waiting there.
         let _ = self.parts.synced.try_send(());
         self.write_cdrs();
+        self.say();
         self.batch.clear();
         if !self.parts.options.collected {
             self.stored(head);

@@ -52,6 +52,13 @@ fn a_911_call_reaches_the_first_trunk_of_the_site_with_callback_and_location() {
         ]
     );
     let events = world.events();
+    assert_eq!(
+        events[0].line().as_deref(),
+        Some(
+            "[E911] INFO: E911 call allowed in production - number: 911, extension: +13135550100, \
+             location: 1234 Industrial Blvd, Building: Building A, Floor 1, Detroit, MI, 48201"
+        )
+    );
     let notify = events[2];
     assert_eq!(notify.severity, Severity::Alarm);
     assert_eq!(notify.fields["number"], "911");
@@ -320,6 +327,11 @@ fn test_mode_blocks_what_looks_like_an_emergency_call_with_an_answer() {
         assert!(world.event_kinds().contains(&"emergency.blocked"), "{number}");
         let event = world.events().into_iter().find(|e| e.kind == "emergency.blocked").unwrap();
         assert_eq!(event.fields["mode"], "test");
+        // The seed's line is a rendering of this event.
+        let line = event.line().expect("a line of the source documents");
+        let start = "[E911] WARNING: E911 call blocked in test mode - number: ";
+        assert!(line.starts_with(&format!("{start}{number}, extension: ")), "{line}");
+        assert!(world.events().iter().all(|e| e.kind == event.kind || e.line().is_none()));
         world.all_gone();
     }
     let mut world = World::with(&config, Limits::default());
