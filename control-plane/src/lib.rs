@@ -11,7 +11,8 @@
 //! | [`e911`] | sites of the multi-site E911 routes |
 //! | [`karis`] | checks of Kari's Law settings |
 //! | [`soc2`] | SOC 2 controls, tests, report |
-//! | [`notify`] | emergency contacts and the queue of notifications |
+//! | [`notify`] | emergency contacts, the queue of notifications and their delivery |
+//! | [`stir`] | signing and verification for the routes of ATIS-1000082 |
 //! | [`reports`] | monthly reports |
 //! | [`ui`] | pages for people |
 #![forbid(unsafe_code)]
@@ -32,6 +33,7 @@ pub mod publish;
 pub mod reports;
 mod server;
 pub mod soc2;
+pub mod stir;
 pub mod store;
 pub mod ui;
 

@@ -37,7 +37,8 @@ pub fn start() {
 
 /// The line of an audit event: what the source documents word, or its kind and actor.
 pub fn audit(event: &AuditEvent) {
-    let text = event.fields.get("text").and_then(Value::as_str).unwrap_or(&event.kind);
+    let line = event.line();
+    let text = line.as_deref().unwrap_or(&event.kind);
     let kind = Some(&*event.kind).filter(|kind| *kind != text);
     let actor = event.actor.as_deref();
     match event.severity {

@@ -17,7 +17,7 @@ use crate::{
     collect::{self, Links, records, registry::Registry},
     datadir::{DataDir, write_private},
     error::ControlError,
-    http,
+    http, notify,
     publish::{ConfigFault, Publisher},
     store::{
         EventExt, Store, WriteTx, event,
@@ -96,10 +96,12 @@ impl Server {
 
         let (stop, stopped) = watch::channel(false);
         let counters = Arc::new(OwnCounters::default());
+        let wake = notify::Wake::default();
         let (records, writer) = records::start(
             store.clone(),
             publisher.watch(),
             Arc::clone(&counters),
+            wake.clone(),
             stopped.clone(),
         );
         let links = Arc::new(Links {
@@ -121,7 +123,8 @@ impl Server {
             Arc::clone(&counters),
             signals,
             tls.is_some(),
-            data.root().to_path_buf(),
+            wake.clone(),
+            data.root().to_owned(),
         );
         let address = match (listen, &control) {
             (Some(address), _) => address.to_string(),
@@ -131,6 +134,14 @@ impl Server {
         let http = http::listen(&address, tls, router, Arc::clone(&counters), stopped).await?;
         tasks.push(http.task);
         tasks.push(writer);
+        tasks.push(notify::deliver::start(
+            store.clone(),
+            publisher.watch(),
+            data.root().to_owned(),
+            Arc::clone(&counters),
+            wake,
+            stop.subscribe(),
+        ));
         tasks.push(tokio::spawn(note_refusals(store.clone(), counters, stop.subscribe())));
         note(&store, "control.started", active.map_or(0, |active| active.version)).await?;
         match link {

@@ -1,6 +1,6 @@
 //! Emergency contacts, and notifications that a person asks for (compliance-systems 2.3).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     Extension, Json,
@@ -13,11 +13,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     App,
     auth::Caller,
-    body::{Body, Query},
+    body::{Body, Query, Text},
     error::{ApiError, ErrorBody},
 };
 use crate::{
-    notify::{self, CONTACTS_MAX, Contact, Method, Notification},
+    notify::{
+        CONTACTS_MAX, Contact, Method, Notification, State as DeliveryState, contact,
+        history::{self, Search},
+        queue::{self, TRIGGER_TEST},
+    },
     store::{EventExt, event, sites},
 };
 
@@ -77,6 +81,21 @@ pub(crate) struct Trigger {
     details: BTreeMap<String, serde_json::Value>,
 }
 
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TestBody {
+    /// Tell only this contact; absent: all.
+    contact_id: Option<String>,
+}
+
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Acknowledgement {
+    notification_id: String,
+    /// Only what this contact was sent; absent: whoever was told.
+    contact_id: Option<String>,
+}
+
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(crate) struct Queued {
     success: bool,
@@ -97,9 +116,9 @@ pub(crate) async fn contacts(
     let query = query.only(&["priority"])?;
     let most = query.number("priority", 1..=5)?.unwrap_or(5);
     let mut reader = app.store.reader().acquire().await?;
-    let mut contacts = notify::contacts(&mut reader).await?;
+    let mut contacts = contact::contacts(&mut reader).await?;
     if let Some(active) = app.publisher.active() {
-        contacts.extend_from_slice(&active.contacts);
+        contacts.extend_from_slice(&active.notify.contacts);
     }
     contacts.retain(|contact| u64::from(contact.priority) <= most);
     contacts.sort_by_key(|contact| contact.priority);
@@ -118,7 +137,7 @@ pub(crate) async fn add_contact(
     let contact = check(body)?;
     let actor = caller.name();
     let mut tx = app.store.write().await?;
-    let present = notify::contacts(tx.connection()).await?;
+    let present = contact::contacts(tx.connection()).await?;
     if present.iter().any(|other| other.id == contact.id) {
         return Err(ApiError::conflict(format!("contact {} exists", contact.id)));
     }
@@ -133,7 +152,7 @@ pub(crate) async fn add_contact(
             );
         }
     }
-    notify::insert_contact(tx.connection(), &contact).await?;
+    contact::insert_contact(tx.connection(), &contact).await?;
     let added = event("emergency.contact.created", Severity::Info, &actor, app.version())
         .with("contact", serde_json::to_value(&contact).ok());
     tx.audit(added).await?;
@@ -186,6 +205,7 @@ fn check(body: NewContact) -> Result<Contact, ApiError> {
         notification_methods: methods,
         site_id: body.site_id.map(u64::from),
         source: "api".to_owned(),
+        by_law: false,
     };
     if contact.notification_methods.is_empty() {
         error = fault(error, "notification_methods", "at least one is needed".to_owned());
@@ -208,8 +228,17 @@ pub(crate) async fn remove_contact(
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
 ) -> Result<Json<Done>, ApiError> {
+    let configured = app
+        .publisher
+        .active()
+        .is_some_and(|active| active.notify.contacts.iter().any(|contact| contact.id == id));
+    if configured {
+        return Err(ApiError::conflict(
+            "this contact stands in the config document: change it there",
+        ));
+    }
     let mut tx = app.store.write().await?;
-    if !notify::delete_contact(tx.connection(), &id).await? {
+    if !contact::delete_contact(tx.connection(), &id).await? {
         return Err(ApiError::not_found("Contact"));
     }
     let removed = event("emergency.contact.deleted", Severity::Info, &caller.name(), app.version())
@@ -221,17 +250,33 @@ pub(crate) async fn remove_contact(
 
 /// Notifications, newest first, with the state of each delivery.
 #[utoipa::path(get, path = "/api/emergency/history", tag = "emergency",
-    params(("limit" = Option<u64>, Query, description = "at most 1000, 50 by default")),
+    params(("limit" = Option<u64>, Query, description = "at most 1000, 50 by default"),
+        ("from" = Option<String>, Query, description = "RFC 3339, a date, or UTC milliseconds"),
+        ("to" = Option<String>, Query, description = "first moment after the range"),
+        ("trigger_type" = Option<String>, Query, description = "only of this kind"),
+        ("call_id" = Option<String>, Query, description = "only of this call"),
+        ("extension" = Option<String>, Query, description = "only of this caller"),
+        ("site_id" = Option<u64>, Query, description = "only of this site")),
     responses((status = 200, body = History)))]
 pub(crate) async fn history(
     State(app): State<App>,
     query: Query,
 ) -> Result<Json<History>, ApiError> {
-    let query = query.only(&["limit"])?;
+    let known = ["limit", "from", "to", "trigger_type", "call_id", "extension", "site_id"];
+    let query = query.only(&known)?;
     let limit = query.number("limit", 1..=HISTORY_MAX)?.unwrap_or(50);
+    let text = |name: &str| query.text(name).map(str::to_owned);
+    let search = Search {
+        from_ms: query.time("from")?,
+        to_ms: query.time("to")?,
+        trigger: text("trigger_type"),
+        call: text("call_id"),
+        extension: text("extension"),
+        site_id: query.number("site_id", 1..=u64::from(u32::MAX))?,
+        limit: u32::try_from(limit).unwrap_or(u32::MAX),
+    };
     let mut reader = app.store.reader().acquire().await?;
-    let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-    let (history, total) = notify::history(&mut reader, limit).await?;
+    let (history, total) = history::history(&mut reader, &search).await?;
     Ok(Json(History { history, total }))
 }
 
@@ -253,18 +298,27 @@ pub(crate) async fn trigger(
         return Err(ApiError::bad_request("the trigger is not valid")
             .field("details", format!("at most {DETAILS_MAX} fields")));
     }
-    queue(&app, &caller, &kind, body.details).await.map(Json)
+    queue(&app, &caller, &kind, body.details, None).await.map(Json)
 }
 
-/// Queue a notification that is marked as a test. Only by POST: reading never alerts anybody.
-#[utoipa::path(post, path = "/api/emergency/test", tag = "emergency",
-    responses((status = 200, body = Queued)))]
+/// Send a notification that is marked as a test, to every contact or to one. Only by POST: reading
+/// never alerts anybody.
+#[utoipa::path(post, path = "/api/emergency/test", tag = "emergency", request_body = TestBody,
+    responses((status = 200, body = Queued), (status = 404, body = ErrorBody)))]
 pub(crate) async fn test(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
+    Text(body): Text,
 ) -> Result<Json<Queued>, ApiError> {
+    let body: TestBody = if body.trim().is_empty() {
+        TestBody::default()
+    } else {
+        serde_json::from_str(&body)
+            .map_err(|error| ApiError::bad_request(format!("the body does not read: {error}")))?
+    };
+    let only = body.contact_id;
     let details = [("test".to_owned(), true.into())].into();
-    queue(&app, &caller, "test", details).await.map(Json)
+    queue(&app, &caller, TRIGGER_TEST, details, only.as_deref()).await.map(Json)
 }
 
 async fn queue(
@@ -272,23 +326,50 @@ async fn queue(
     caller: &Caller,
     kind: &str,
     details: BTreeMap<String, serde_json::Value>,
+    only: Option<&str>,
 ) -> Result<Queued, ApiError> {
     let actor = caller.name();
-    let active = app.publisher.active();
-    let configured = active.as_ref().map_or(&[][..], |active| &active.contacts);
+    let policy = app.publisher.active().map(|active| Arc::clone(&active.notify));
+    let policy = policy.unwrap_or_default();
     let mut tx = app.store.write().await?;
-    let id = notify::queue_manual(&mut tx, kind, &actor, &details, configured).await?;
-    let queued = notify::deliveries(tx.connection(), &id)
-        .await?
-        .iter()
-        .filter(|delivery| delivery.state == "queued")
-        .count();
-    let triggered = event("emergency.triggered", Severity::Alarm, &actor, app.version())
+    let id = queue::queue_manual(&mut tx, kind, &actor, &details, &policy, only).await?;
+    let deliveries = history::deliveries(tx.connection(), &id).await?;
+    if only.is_some() && deliveries.is_empty() {
+        return Err(ApiError::not_found("Contact"));
+    }
+    let queued = deliveries.iter().filter(|one| one.state == DeliveryState::Queued).count();
+    let severity = if kind == TRIGGER_TEST { Severity::Info } else { Severity::Alarm };
+    let triggered = event("emergency.triggered", severity, &actor, app.version())
         .with("notification_id", id.clone())
         .with("trigger_type", kind)
         .with("queued", queued);
     tx.audit(triggered).await?;
     tx.commit().await?;
+    app.wake.wake();
     let message = format!("{queued} deliveries queued; see /api/emergency/history");
     Ok(Queued { success: true, notification_id: id, queued, message })
+}
+
+/// Say that a person has taken notice. Contacts that were not told yet are spared.
+#[utoipa::path(post, path = "/api/emergency/acknowledge", tag = "emergency",
+    request_body = Acknowledgement,
+    responses((status = 200, body = Done), (status = 404, body = ErrorBody)))]
+pub(crate) async fn acknowledge(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Body(body): Body<Acknowledgement>,
+) -> Result<Json<Done>, ApiError> {
+    let actor = caller.name();
+    let mut tx = app.store.write().await?;
+    let contact = body.contact_id.as_deref();
+    let changed = queue::acknowledge(&mut tx, &body.notification_id, contact, &actor).await?;
+    let changed = changed.ok_or_else(|| ApiError::not_found("Notification"))?;
+    let acknowledged =
+        event("emergency.notification.acknowledged", Severity::Info, &actor, app.version())
+            .with("notification_id", body.notification_id)
+            .with("contact_id", body.contact_id)
+            .with("deliveries", changed);
+    tx.audit(acknowledged).await?;
+    tx.commit().await?;
+    Ok(Json(Done { success: true, message: format!("{changed} deliveries acknowledged") }))
 }

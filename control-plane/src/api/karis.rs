@@ -32,7 +32,7 @@ pub(crate) async fn verify(State(app): State<App>) -> Result<Json<KarisLawReport
         let mut reader = app.store.reader().acquire().await?;
         (facts(&app, &mut reader).await?, notify::contacts(&mut reader).await?)
     };
-    contacts.extend_from_slice(&active.contacts);
+    contacts.extend_from_slice(&active.notify.contacts);
     let now = clock::rfc3339(clock::unix_ms());
     let active = Arc::clone(&active);
     // Parsing and dry runs are work for a thread that may block.
@@ -70,13 +70,15 @@ async fn facts(app: &App, connection: &mut AnyConnection) -> Result<Facts, ApiEr
     if let Some(row) = test {
         test_age_ms = Some(now.saturating_sub(unsigned(row.try_get(1)?)?));
         for one in notify::deliveries(connection, &row.try_get::<String, _>(0)?).await? {
-            if matches!(&*one.state, "delivered" | "acknowledged") {
+            if one.state.is_confirmed() {
                 test_confirmed += 1;
             } else {
                 let reason = one.reason.unwrap_or_default();
                 test_failures.push(format!(
                     "{} by {}: {} {reason}",
-                    one.contact_name, one.method, one.state
+                    one.contact_name,
+                    one.method,
+                    one.state.name()
                 ));
             }
         }

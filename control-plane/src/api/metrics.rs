@@ -16,7 +16,7 @@ use prometheus_client::{
 use ravelin_contract::metrics::{MetricsReport, SampleKind};
 
 use super::App;
-use crate::store::records::Stored;
+use crate::{notify, stir, store::records::Stored};
 
 /// Samples of one node that are shown; a node with more is cut and counted.
 const SAMPLES_MAX: usize = 20_000;
@@ -40,6 +40,8 @@ pub struct OwnCounters {
     pub links_refused: Counter,
     pub auth_refused: Counter,
     pub connections_refused: Counter,
+    pub notify: notify::meters::Meters,
+    pub stir: stir::Meters,
     requests: Family<CodeLabel, Counter>,
     events_stored: Family<NodeLabel, Counter>,
     cdrs_stored: Family<NodeLabel, Counter>,
@@ -74,6 +76,8 @@ impl OwnCounters {
         let stored = "CDRs of the node that were stored, of calls and of attempts";
         registry.register("cdrs_stored", stored, self.cdrs_stored.clone());
         registry.register("control_requests", "HTTP requests by status", self.requests.clone());
+        self.notify.register(registry);
+        self.stir.register(registry);
     }
 }
 

@@ -15,6 +15,7 @@ mod nomadic;
 pub mod openapi;
 mod reports;
 pub(crate) mod soc2;
+mod stir;
 mod tokens;
 
 use std::{ops::Deref, path::PathBuf, sync::Arc, time::Duration};
@@ -36,7 +37,7 @@ use self::{
     error::ApiError,
     metrics::OwnCounters,
 };
-use crate::{collect::registry::Registry, publish::Publisher, store::Store, ui};
+use crate::{collect::registry::Registry, notify::Wake, publish::Publisher, store::Store, ui};
 
 /// Largest request body of most routes, in octets.
 const BODY_MAX_BYTES: usize = 256 * 1024;
@@ -65,8 +66,10 @@ pub struct Shared {
     pub logins: ui::Logins,
     /// The API is served over TLS.
     pub https: bool,
+    pub wake: Wake,
     /// The data directory.
     pub(crate) data: PathBuf,
+    pub(crate) stir: crate::stir::Cache,
     pub(crate) table: Table,
     verify: Semaphore,
 }
@@ -87,10 +90,11 @@ pub fn router(
     counters: Arc<OwnCounters>,
     signals: TestSignals,
     https: bool,
+    wake: Wake,
     data: PathBuf,
 ) -> Router {
     let routes = Routes::default();
-    let routes = nomadic_routes(evidence_routes(config_routes(routes)));
+    let routes = stir_routes(nomadic_routes(evidence_routes(config_routes(routes))));
     let routes = ui::routes(open_routes(routes));
     let app = App(Arc::new(Shared {
         store,
@@ -100,7 +104,9 @@ pub fn router(
         signals,
         logins: ui::Logins::default(),
         https,
+        wake,
         data,
+        stir: crate::stir::Cache::default(),
         table: routes.table,
         verify: Semaphore::new(VERIFY_MAX),
     }));
@@ -110,6 +116,7 @@ pub fn router(
         .router
         .route_layer(middleware::from_fn_with_state(app.clone(), auth::guard))
         .fallback(|| async { ApiError::not_found("route") })
+        .layer(middleware::from_fn(stir::dress))
         .layer(middleware::from_fn_with_state(app.clone(), observe))
         .layer(fixed(header::CACHE_CONTROL, "no-store"))
         .layer(fixed(header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -184,6 +191,7 @@ fn config_routes(routes: Routes) -> Routes {
         .at(READ, Method::GET, "/api/emergency/history", get(emergency::history))
         .at(OPERATE, Method::POST, "/api/emergency/trigger", post(emergency::trigger))
         .at(OPERATE, Method::POST, "/api/emergency/test", post(emergency::test))
+        .at(OPERATE, Method::POST, "/api/emergency/acknowledge", post(emergency::acknowledge))
 }
 
 /// Locations of extensions, under the older names.
@@ -227,6 +235,16 @@ fn evidence_routes(routes: Routes) -> Routes {
         .at(READ, Method::GET, "/api/compliance/karis-law", get(karis::verify))
         .at(AUDIT, Method::GET, "/api/reports/emergency", get(reports::emergency))
         .at(AUDIT, Method::GET, "/api/reports/sites", get(reports::sites))
+}
+
+fn stir_routes(routes: Routes) -> Routes {
+    let bounded = || DefaultBodyLimit::max(stir::BODY_MAX_BYTES);
+    routes.at(OPERATE, Method::POST, "/stir/v1/signing", post(stir::signing).layer(bounded())).at(
+        READ,
+        Method::POST,
+        "/stir/v1/verification",
+        post(stir::verification).layer(bounded()),
+    )
 }
 
 fn open_routes(routes: Routes) -> Routes {

@@ -11,7 +11,7 @@ use utoipa::{
 
 use super::{
     audit, config, e911, emergency, error::ErrorBody, health, karis, live, metrics, nomadic,
-    reports, soc2, tokens,
+    reports, soc2, stir, tokens,
 };
 
 #[derive(OpenApi)]
@@ -33,13 +33,14 @@ use super::{
         e911::create, e911::show, e911::update, e911::remove, e911::list, e911::pin,
         e911::old_list, e911::old_create, e911::detect, old_update, old_remove,
         emergency::contacts, emergency::add_contact, emergency::remove_contact,
-        emergency::history, emergency::trigger, emergency::test,
+        emergency::history, emergency::trigger, emergency::test, emergency::acknowledge,
         soc2::controls, soc2::save, soc2::history, soc2::report, soc2::add_audit,
         soc2::drill, soc2::package,
         nomadic::location, nomadic::locations, nomadic::update, nomadic::history,
         nomadic::history_of,
         karis::verify,
         reports::emergency, reports::sites,
+        stir::signing, stir::verification,
     ),
     components(schemas(ErrorBody)),
     modifiers(&Bearer),

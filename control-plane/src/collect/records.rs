@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     api::metrics::OwnCounters,
     error::StoreError,
+    notify::Wake,
     publish::ActiveWatch,
     store::{Store, records},
 };
@@ -36,16 +37,18 @@ pub fn start(
     store: Store,
     active: ActiveWatch,
     counters: Arc<OwnCounters>,
+    wake: Wake,
     stop: watch::Receiver<bool>,
 ) -> (mpsc::Sender<Batch>, tokio::task::JoinHandle<()>) {
     let (send, receive) = mpsc::channel(QUEUE_BATCHES);
-    (send, tokio::spawn(write(store, active, counters, stop, receive)))
+    (send, tokio::spawn(write(store, active, counters, wake, stop, receive)))
 }
 
 async fn write(
     store: Store,
     active: ActiveWatch,
     counters: Arc<OwnCounters>,
+    wake: Wake,
     mut stop: watch::Receiver<bool>,
     mut queue: mpsc::Receiver<Batch>,
 ) {
@@ -60,6 +63,9 @@ async fn write(
         loop {
             match commit(&store, &active, &batches).await {
                 Ok(stored) => {
+                    if stored.iter().any(|stored| stored.notifications > 0) {
+                        wake.wake();
+                    }
                     for (batch, stored) in batches.iter().zip(stored) {
                         counters.stored(&batch.node, &stored);
                         // A link that ended meanwhile learns it from the next welcome.
@@ -86,12 +92,12 @@ async fn commit(
     active: &ActiveWatch,
     batches: &[Batch],
 ) -> Result<Vec<records::Stored>, StoreError> {
-    let contacts = active.borrow().as_ref().map(|active| Arc::clone(&active.contacts));
-    let contacts = contacts.as_deref().unwrap_or_default();
+    let notify = active.borrow().as_ref().map(|active| Arc::clone(&active.notify));
+    let notify = notify.unwrap_or_default();
     let mut tx = store.write().await?;
     let mut stored = Vec::with_capacity(batches.len());
     for batch in batches {
-        stored.push(records::ingest(&mut tx, &batch.node, &batch.records, contacts).await?);
+        stored.push(records::ingest(&mut tx, &batch.node, &batch.records, &notify).await?);
     }
     tx.commit().await?;
     Ok(stored)

@@ -1,147 +1,129 @@
-//! Emergency notification: contacts, and one durable row per notification, contact and method
-//! (EM-77, EM-78; compliance-systems 2.3).
+//! The queue in the store: one row per notification, contact and method, and its state machine.
 //!
-//! What is queued is written in the same transaction as the record that caused it. No row is ever
-//! marked delivered by anything but a delivery adapter; this build carries none, and each row says
-//! so.
+//! ```text
+//! queued -> sent -> delivered -> acknowledged
+//!   ^        | \
+//!   +--------+  +-> failed
+//! ```
+//!
+//! `sent`: an attempt is under way, or was when the process ended. `delivered`: the mail server or
+//! the webhook took it. `acknowledged`: a person said so. A row goes back to `queued` while there
+//! are attempts left.
 
 use std::collections::BTreeMap;
 
-use ravelin_contract::audit::AuditEvent;
-use serde::{Deserialize, Serialize};
-use sqlx::{AnyConnection, Row, any::AnyRow};
+use ravelin_contract::audit::{AuditEvent, Severity};
+use serde::Serialize;
+use sqlx::AnyConnection;
 
+use super::{Contact, KIND_ENDED, KIND_FAILED, KIND_NOTIFY, Method, Policy, contact::contacts};
 use crate::{
     clock,
     error::StoreError,
     ident,
-    store::{WriteTx, sql, unsigned},
+    store::{EventExt, WriteTx, event, sql},
 };
 
-/// Kind of the audit event by which the data plane asks for a notification.
-pub const KIND_NOTIFY: &str = "emergency.notify";
-/// Most contacts; a request that would pass it is refused.
-pub const CONTACTS_MAX: u64 = 1_000;
-/// Why rows stay queued.
-const NO_ADAPTER: &str = "no delivery adapter is configured; recorded only";
+/// Why a delivery fails at once when nothing is configured that could carry it.
+pub const NO_ADAPTER: &str = "no adapter configured";
+const NO_ADDRESS: &str = "the contact has no address for this method";
+const SWITCHED_OFF: &str = "switched off by emergency_notification.methods";
+/// Trigger of a real call.
+pub const TRIGGER_CALL: &str = "911_call";
+/// Trigger of a call that no trunk took.
+pub const TRIGGER_NOT_DELIVERED: &str = "911_not_delivered";
+/// Trigger of a call that was given up before an answer.
+pub const TRIGGER_ABANDONED: &str = "911_abandoned";
+/// Trigger of what is only a test.
+pub const TRIGGER_TEST: &str = "test";
 
-/// How a contact is reached.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
-)]
+/// State of one delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Method {
-    Call,
-    Page,
-    Email,
-    Sms,
+pub enum State {
+    Queued,
+    Sent,
+    Delivered,
+    Acknowledged,
+    Failed,
 }
 
-impl Method {
+impl State {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Call => "call",
-            Self::Page => "page",
-            Self::Email => "email",
-            Self::Sms => "sms",
+            Self::Queued => "queued",
+            Self::Sent => "sent",
+            Self::Delivered => "delivered",
+            Self::Acknowledged => "acknowledged",
+            Self::Failed => "failed",
         }
     }
-}
 
-/// Somebody to be told of an emergency call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Contact {
-    pub id: String,
-    pub name: String,
-    pub extension: Option<String>,
-    pub phone: Option<String>,
-    pub email: Option<String>,
-    /// 1 (first) to 5.
-    pub priority: u8,
-    pub notification_methods: Vec<Method>,
-    /// Only for calls from this site; null for every site.
-    pub site_id: Option<u64>,
-    /// `api`, or `config` for those of `karis_law.notification_contacts`.
-    pub source: String,
-}
-
-impl Contact {
-    /// Where `method` reaches this contact; `None` if the contact lacks that address.
+    /// The other side has it.
     #[must_use]
-    pub fn address(&self, method: Method) -> Option<&str> {
-        match method {
-            Method::Call => self.extension.as_deref().or(self.phone.as_deref()),
-            Method::Page => self.extension.as_deref(),
-            Method::Email => self.email.as_deref(),
-            Method::Sms => self.phone.as_deref(),
-        }
+    pub fn is_confirmed(self) -> bool {
+        matches!(self, Self::Delivered | Self::Acknowledged)
+    }
+
+    pub(super) fn read(name: &str) -> Result<Self, StoreError> {
+        [Self::Queued, Self::Sent, Self::Delivered, Self::Acknowledged, Self::Failed]
+            .into_iter()
+            .find(|state| state.name() == name)
+            .ok_or_else(|| StoreError::Corrupt(format!("state of a delivery: {name}")))
     }
 }
 
-/// One notification with the state of each of its deliveries.
-#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
-pub struct Notification {
-    pub id: String,
-    pub timestamp: String,
-    /// `911_call`, `panic_button`, `manual` or `test`.
-    pub trigger_type: String,
-    pub call_id: Option<String>,
-    pub actor: String,
-    #[schema(value_type = Object)]
-    pub details: serde_json::Value,
-    /// Names of the contacts whose delivery is confirmed.
-    pub contacts_notified: Vec<String>,
-    pub methods_used: Vec<String>,
-    pub deliveries: Vec<Delivery>,
-}
-
-/// One contact by one method.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct Delivery {
-    pub contact_id: String,
-    pub contact_name: String,
-    pub method: String,
-    pub address: String,
-    /// `queued`, `sent`, `delivered`, `acknowledged` or `failed`.
-    pub state: String,
-    pub reason: Option<String>,
-    pub attempts: u64,
-    pub updated_at: String,
-}
-
-/// Queues the notification of an emergency call, once per call however often its record comes.
+/// Queues what an event of an emergency call asks for, once per call and trigger however often the
+/// event comes. True if something was queued.
 ///
 /// # Errors
 /// What the database says.
-pub async fn queue_call(
+pub async fn queue_event(
     tx: &mut WriteTx,
     node: &str,
     event: &AuditEvent,
-    configured: &[Contact],
-) -> Result<(), StoreError> {
+    policy: &Policy,
+) -> Result<bool, StoreError> {
+    let abandoned = event.fields.get("abandoned") == Some(&serde_json::Value::Bool(true));
+    let trigger = match event.kind.as_str() {
+        KIND_NOTIFY => TRIGGER_CALL,
+        KIND_FAILED => TRIGGER_NOT_DELIVERED,
+        KIND_ENDED if abandoned => TRIGGER_ABANDONED,
+        _ => return Ok(false),
+    };
     let class = event.fields.get("class").and_then(|class| class.as_str());
     let real = class.is_none_or(|class| class == "emergency");
     let mut details = event.fields.clone();
     details.insert("node".to_owned(), node.into());
     let id = ident::uuid_v7();
-    let new = Queued {
+    let new = New {
         id: &id,
         at_ms: event.unix_ms,
-        trigger: if real { "911_call" } else { "test" },
+        trigger: if real { trigger } else { TRIGGER_TEST },
         call: event.call.as_deref(),
         actor: node,
         details: &details,
     };
     if !insert(tx.connection(), &new).await? || !real {
         // A test class reaches no contact (EM-13: address tests notify nobody).
-        return Ok(());
+        return Ok(false);
+    }
+    let mut told = policy.contacts.to_vec();
+    if policy.api_contacts_on_911 {
+        told.extend(contacts(tx.connection()).await?);
     }
     let site = event.fields.get("site_id").and_then(serde_json::Value::as_u64);
-    queue_deliveries(tx.connection(), &id, configured, site).await
+    told.retain(|contact| contact.site_id.is_none() || contact.site_id == site);
+    let queued = queue_deliveries(tx.connection(), &new, &told, policy).await?;
+    if !queued {
+        nobody(tx, &new).await?;
+    }
+    Ok(queued)
 }
 
-/// Queues a notification that a person asked for; returns its id.
+/// Queues a notification that a person asked for; returns its id. `only` restricts it to one
+/// contact.
 ///
 /// # Errors
 /// What the database says.
@@ -150,17 +132,23 @@ pub async fn queue_manual(
     trigger: &str,
     actor: &str,
     details: &BTreeMap<String, serde_json::Value>,
-    configured: &[Contact],
+    policy: &Policy,
+    only: Option<&str>,
 ) -> Result<String, StoreError> {
     let id = ident::uuid_v7();
-    let at_ms = clock::unix_ms();
-    insert(tx.connection(), &Queued { id: &id, at_ms, trigger, call: None, actor, details })
-        .await?;
-    queue_deliveries(tx.connection(), &id, configured, None).await?;
+    let new = New { id: &id, at_ms: clock::unix_ms(), trigger, call: None, actor, details };
+    insert(tx.connection(), &new).await?;
+    let mut told = policy.contacts.to_vec();
+    told.extend(contacts(tx.connection()).await?);
+    told.retain(|contact| match only {
+        Some(only) => contact.id == only,
+        None => contact.site_id.is_none(),
+    });
+    queue_deliveries(tx.connection(), &new, &told, policy).await?;
     Ok(id)
 }
 
-struct Queued<'a> {
+struct New<'a> {
     id: &'a str,
     at_ms: u64,
     trigger: &'a str,
@@ -169,216 +157,137 @@ struct Queued<'a> {
     details: &'a BTreeMap<String, serde_json::Value>,
 }
 
-async fn insert(connection: &mut AnyConnection, new: &Queued<'_>) -> Result<bool, StoreError> {
+/// False if the call was told about already.
+async fn insert(connection: &mut AnyConnection, new: &New<'_>) -> Result<bool, StoreError> {
+    let extension = new.details.get("extension").and_then(|value| value.as_str());
+    let site = new.details.get("site_id").and_then(serde_json::Value::as_u64);
     let done = sqlx::query(
-        "INSERT INTO emergency_notifications (id, at_ms, trigger_type, call_id, actor, details)
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        "INSERT INTO emergency_notifications
+             (id, at_ms, trigger_type, call_id, actor, details, extension, site_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
     )
     .bind(new.id.to_owned())
     .bind(sql(new.at_ms))
     .bind(new.trigger.to_owned())
-    .bind(new.call.map(|call| call.replace('\0', "\u{fffd}")))
+    .bind(new.call.map(plain))
     .bind(new.actor.to_owned())
     .bind(serde_json::to_string(new.details)?)
+    .bind(extension.map(plain))
+    .bind(site.map(sql))
     .execute(connection)
     .await?;
     Ok(done.rows_affected() > 0)
 }
 
+/// Without NUL, which PostgreSQL refuses: one dialled octet must not keep a batch out of the store.
+pub(super) fn plain(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+/// False if nothing of it can be delivered.
 async fn queue_deliveries(
     connection: &mut AnyConnection,
-    id: &str,
-    configured: &[Contact],
-    site: Option<u64>,
-) -> Result<(), StoreError> {
-    let mut contacts = contacts(connection).await?;
-    contacts.extend_from_slice(configured);
-    contacts.sort_by_key(|contact| contact.priority);
-    for contact in &contacts {
-        if contact.site_id.is_some() && contact.site_id != site {
-            continue;
-        }
+    new: &New<'_>,
+    told: &[Contact],
+    policy: &Policy,
+) -> Result<bool, StoreError> {
+    let now = clock::unix_ms();
+    let step = u64::try_from(policy.escalate_after.as_millis()).unwrap_or(u64::MAX);
+    let obstacle = |contact: &Contact, method: Method| match contact.address(method) {
+        None => Some(NO_ADDRESS),
+        Some(_) if !policy.allows(contact, method) => Some(SWITCHED_OFF),
+        Some(_) => None,
+    };
+    // Nobody waits for contacts that cannot be told at all.
+    let reachable = |contact: &&Contact| {
+        contact.notification_methods.iter().any(|method| obstacle(contact, *method).is_none())
+    };
+    let mut levels: Vec<u8> =
+        told.iter().filter(reachable).map(|contact| contact.priority).collect();
+    levels.sort_unstable();
+    levels.dedup();
+    for contact in told {
+        let level = levels.iter().take_while(|level| **level < contact.priority).count();
+        // A test goes to everybody at once: it is the ways to them that are tested.
+        let level = if new.trigger == TRIGGER_TEST { 0 } else { level };
+        let wait = step.saturating_mul(u64::try_from(level).unwrap_or(u64::MAX));
         for method in &contact.notification_methods {
+            let reason = obstacle(contact, *method);
+            let state = if reason.is_some() { State::Failed } else { State::Queued };
             let address = contact.address(*method);
-            let (state, reason) = match address {
-                Some(_) => ("queued", NO_ADAPTER),
-                None => ("failed", "the contact has no address for this method"),
-            };
             sqlx::query(
                 "INSERT INTO emergency_deliveries (notification_id, contact_id, contact_name,
-                     method, address, state, reason, attempts, updated_ms)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8) ON CONFLICT DO NOTHING",
+                     method, address, state, reason, attempts, updated_ms, priority, due_ms)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, 0, $8, $9, $10) ON CONFLICT DO NOTHING",
             )
-            .bind(id.to_owned())
+            .bind(new.id.to_owned())
             .bind(contact.id.clone())
             .bind(contact.name.clone())
             .bind(method.name().to_owned())
             .bind(address.unwrap_or_default().to_owned())
-            .bind(state.to_owned())
-            .bind(reason.to_owned())
-            .bind(sql(clock::unix_ms()))
+            .bind(state.name().to_owned())
+            .bind(reason.map(str::to_owned))
+            .bind(sql(now))
+            .bind(i64::from(contact.priority))
+            .bind(sql(now.saturating_add(wait)))
             .execute(&mut *connection)
             .await?;
         }
     }
-    Ok(())
+    Ok(!levels.is_empty())
 }
 
-/// Contacts made through the API, in order of priority.
+async fn nobody(tx: &mut WriteTx, new: &New<'_>) -> Result<(), StoreError> {
+    let mut alarm = event("emergency.notification.undelivered", Severity::Critical, "system", 0)
+        .with("notification_id", new.id)
+        .with("trigger_type", new.trigger)
+        .with("reason", "there is no contact that can be told");
+    alarm.call = new.call.map(str::to_owned);
+    tx.audit(alarm).await
+}
+
+/// A person has taken notice: what was sent to `contact` (or to anybody) is acknowledged, and
+/// nobody further is told. Returns how many deliveries changed, or `None` if there is no such
+/// notification.
 ///
 /// # Errors
 /// What the database says.
-pub async fn contacts(connection: &mut AnyConnection) -> Result<Vec<Contact>, StoreError> {
-    sqlx::query(
-        "SELECT id, name, extension, phone, email, priority, notification_methods,
-                COALESCE(site_id, 0)
-         FROM emergency_contacts WHERE active = 1 ORDER BY priority, name, id",
-    )
-    .fetch_all(connection)
-    .await?
-    .iter()
-    .map(read_contact)
-    .collect()
-}
-
-fn read_contact(row: &AnyRow) -> Result<Contact, StoreError> {
-    let site = unsigned(row.try_get(7)?)?;
-    let methods: String = row.try_get(6)?;
-    Ok(Contact {
-        id: row.try_get(0)?,
-        name: row.try_get(1)?,
-        extension: row.try_get(2)?,
-        phone: row.try_get(3)?,
-        email: row.try_get(4)?,
-        priority: u8::try_from(row.try_get::<i64, _>(5)?)
-            .map_err(|error| StoreError::Corrupt(format!("priority: {error}")))?,
-        notification_methods: serde_json::from_str(&methods)?,
-        site_id: (site > 0).then_some(site),
-        source: "api".to_owned(),
-    })
-}
-
-/// Stores a contact; one with the same id that was deleted comes back with the new content.
-///
-/// # Errors
-/// What the database says.
-pub async fn insert_contact(
-    connection: &mut AnyConnection,
-    contact: &Contact,
-) -> Result<(), StoreError> {
-    let now = clock::rfc3339(clock::unix_ms());
-    sqlx::query(
-        "INSERT INTO emergency_contacts (id, name, extension, phone, email, priority,
-             notification_methods, site_id, active, created_at, updated_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $9)
-         ON CONFLICT (id) DO UPDATE SET name = excluded.name, extension = excluded.extension,
-             phone = excluded.phone, email = excluded.email, priority = excluded.priority,
-             notification_methods = excluded.notification_methods, site_id = excluded.site_id,
-             active = 1, updated_at = excluded.updated_at",
-    )
-    .bind(contact.id.clone())
-    .bind(contact.name.clone())
-    .bind(contact.extension.clone())
-    .bind(contact.phone.clone())
-    .bind(contact.email.clone())
-    .bind(i64::from(contact.priority))
-    .bind(serde_json::to_string(&contact.notification_methods)?)
-    .bind(contact.site_id.map(sql))
-    .bind(now)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// Takes a contact out of use; false if there is none in use by that id.
-///
-/// # Errors
-/// What the database says.
-pub async fn delete_contact(connection: &mut AnyConnection, id: &str) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "UPDATE emergency_contacts SET active = 0, updated_at = $1 WHERE id = $2 AND active = 1",
-    )
-    .bind(clock::rfc3339(clock::unix_ms()))
-    .bind(id.replace('\0', ""))
-    .execute(connection)
-    .await?;
-    Ok(done.rows_affected() > 0)
-}
-
-/// Notifications, newest first, and how many there are in all.
-///
-/// # Errors
-/// What the database says.
-pub async fn history(
-    connection: &mut AnyConnection,
-    limit: u32,
-) -> Result<(Vec<Notification>, u64), StoreError> {
-    let total = sqlx::query("SELECT COUNT(*) FROM emergency_notifications")
-        .fetch_one(&mut *connection)
-        .await?;
-    let total = unsigned(total.try_get(0)?)?;
-    let rows = sqlx::query(
-        "SELECT id, at_ms, trigger_type, call_id, actor, details FROM emergency_notifications
-         ORDER BY at_ms DESC, id DESC LIMIT $1",
-    )
-    .bind(i64::from(limit))
-    .fetch_all(&mut *connection)
-    .await?;
-    let mut notifications = Vec::with_capacity(rows.len());
-    for row in rows {
-        let id: String = row.try_get(0)?;
-        let deliveries = deliveries(connection, &id).await?;
-        let confirmed =
-            |delivery: &&Delivery| matches!(&*delivery.state, "delivered" | "acknowledged");
-        let mut contacts_notified: Vec<String> =
-            deliveries.iter().filter(confirmed).map(|one| one.contact_name.clone()).collect();
-        contacts_notified.dedup();
-        let mut methods_used: Vec<String> =
-            deliveries.iter().filter(confirmed).map(|one| one.method.clone()).collect();
-        methods_used.sort_unstable();
-        methods_used.dedup();
-        notifications.push(Notification {
-            id,
-            timestamp: clock::rfc3339(unsigned(row.try_get(1)?)?),
-            trigger_type: row.try_get(2)?,
-            call_id: row.try_get(3)?,
-            actor: row.try_get(4)?,
-            details: serde_json::from_str(&row.try_get::<String, _>(5)?)?,
-            contacts_notified,
-            methods_used,
-            deliveries,
-        });
-    }
-    Ok((notifications, total))
-}
-
-/// The deliveries of one notification.
-///
-/// # Errors
-/// What the database says.
-pub async fn deliveries(
-    connection: &mut AnyConnection,
+pub async fn acknowledge(
+    tx: &mut WriteTx,
     notification: &str,
-) -> Result<Vec<Delivery>, StoreError> {
-    sqlx::query(
-        "SELECT contact_id, contact_name, method, address, state, reason, attempts, updated_ms
-         FROM emergency_deliveries WHERE notification_id = $1 ORDER BY contact_name, method",
+    contact: Option<&str>,
+    actor: &str,
+) -> Result<Option<u64>, StoreError> {
+    let known = sqlx::query("SELECT 1 FROM emergency_notifications WHERE id = $1")
+        .bind(plain(notification))
+        .fetch_optional(tx.connection())
+        .await?;
+    if known.is_none() {
+        return Ok(None);
+    }
+    let now = sql(clock::unix_ms());
+    let delivered = sqlx::query(
+        "UPDATE emergency_deliveries
+         SET state = 'acknowledged', acknowledged_by = $1, updated_ms = $2
+         WHERE notification_id = $3 AND state IN ('sent', 'delivered')
+             AND ($4 = '' OR contact_id = $4)",
     )
-    .bind(notification.to_owned())
-    .fetch_all(connection)
-    .await?
-    .iter()
-    .map(|row| {
-        Ok(Delivery {
-            contact_id: row.try_get(0)?,
-            contact_name: row.try_get(1)?,
-            method: row.try_get(2)?,
-            address: row.try_get(3)?,
-            state: row.try_get(4)?,
-            reason: row.try_get(5)?,
-            attempts: unsigned(row.try_get(6)?)?,
-            updated_at: clock::rfc3339(unsigned(row.try_get(7)?)?),
-        })
-    })
-    .collect()
+    .bind(actor.to_owned())
+    .bind(now)
+    .bind(plain(notification))
+    .bind(contact.map(plain).unwrap_or_default())
+    .execute(tx.connection())
+    .await?;
+    let spared = sqlx::query(
+        "UPDATE emergency_deliveries
+         SET state = 'acknowledged', acknowledged_by = $1, updated_ms = $2,
+             reason = 'acknowledged before it was sent'
+         WHERE notification_id = $3 AND state = 'queued'",
+    )
+    .bind(actor.to_owned())
+    .bind(now)
+    .bind(plain(notification))
+    .execute(tx.connection())
+    .await?;
+    Ok(Some(delivered.rows_affected() + spared.rows_affected()))
 }

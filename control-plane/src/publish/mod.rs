@@ -7,7 +7,7 @@
 mod contacts;
 mod redact;
 
-pub use contacts::from_features as contacts_of;
+pub use contacts::contacts_of;
 pub use redact::redacted;
 
 use std::{sync::Arc, time::Duration};
@@ -23,8 +23,7 @@ use crate::{
     collect::registry::{NodeResult, Registry},
     e911::{self, Site},
     error::StoreError,
-    ident,
-    notify::Contact,
+    ident, notify,
     store::{
         EventExt, Store, WriteTx,
         configs::{self, Activation, NewVersion},
@@ -48,8 +47,8 @@ pub struct Active {
     pub document: Arc<str>,
     pub snapshot: Arc<Snapshot>,
     pub warnings: Vec<FieldError>,
-    /// Contacts for emergency notification that the document names.
-    pub contacts: Arc<[Contact]>,
+    /// What the document says about emergency notification.
+    pub notify: Arc<notify::Policy>,
 }
 
 /// Where the config in force can be watched.
@@ -397,7 +396,7 @@ fn active(
     document: Arc<str>,
     compiled: Compiled,
 ) -> Arc<Active> {
-    let contacts = contacts::from_features(&compiled.snapshot.features);
+    let notify = contacts::from_features(&compiled.snapshot.features);
     Arc::new(Active {
         activation: activation.activation,
         version: activation.version,
@@ -405,7 +404,7 @@ fn active(
         document,
         snapshot: Arc::new(compiled.snapshot),
         warnings: compiled.warnings,
-        contacts: contacts.into(),
+        notify: Arc::new(notify),
     })
 }
 

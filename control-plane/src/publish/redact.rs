@@ -20,6 +20,7 @@ pub fn redacted(text: &str) -> Option<String> {
     if let Some(notification) = &mut config.features.emergency_notification {
         notification.smtp_url.as_mut().map(hide);
         notification.webhook_url.as_mut().map(hide);
+        notification.webhook_secret.as_mut().map(hide);
     }
     let sms = config.emergency.as_mut().and_then(|emergency| emergency.sms.as_mut());
     if let Some(twilio) = sms.and_then(|sms| sms.twilio.as_mut()) {
@@ -55,7 +56,7 @@ mod tests {
             }
         }
         secrets.sort();
-        assert_eq!(secrets, ["auth_token", "smtp_url", "store", "webhook_url"]);
+        assert_eq!(secrets, ["auth_token", "smtp_url", "store", "webhook_secret", "webhook_url"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     clock,
     error::StoreError,
+    notify::history,
     store::{
         query::{self, Cursor, Filter, PAGE_MAX},
         sites::{self, SiteView},
@@ -113,7 +114,7 @@ fn outcome(cdr: &Cdr) -> CallOutcome {
     }
 }
 
-fn line(cdr: &Cdr, events: &Events, attempts: &Attempts, notified: &BTreeSet<String>) -> CallLine {
+fn line(cdr: &Cdr, events: &Events, attempts: &Attempts, notified: &Notified) -> CallLine {
     let started = events.started.get(&cdr.call);
     let by_record = if cdr.site.is_some() { "site" } else { "none" };
     CallLine {
@@ -136,15 +137,12 @@ fn line(cdr: &Cdr, events: &Events, attempts: &Attempts, notified: &BTreeSet<Str
         ring_ms: cdr.ring_ms,
         answer_ms: cdr.answer_ms,
         duration_ms: cdr.duration_ms,
-        notified: notified.contains(&cdr.call),
+        notified: notified.contains_key(&cdr.call),
+        notification_status: notified.get(&cdr.call).copied(),
     }
 }
 
-fn without_record(
-    started: &events::Started,
-    events: &Events,
-    notified: &BTreeSet<String>,
-) -> CallLine {
+fn without_record(started: &events::Started, events: &Events, notified: &Notified) -> CallLine {
     CallLine {
         call: started.call.clone(),
         started_at: clock::rfc3339(started.at_ms),
@@ -163,7 +161,8 @@ fn without_record(
         ring_ms: None,
         answer_ms: None,
         duration_ms: 0,
-        notified: notified.contains(&started.call),
+        notified: notified.contains_key(&started.call),
+        notification_status: notified.get(&started.call).copied(),
     }
 }
 
@@ -356,22 +355,15 @@ fn hops(lines: &[CallLine], attempts: &Attempts, events: &Events) -> Vec<Hop> {
         .collect()
 }
 
-/// Calls for which a notification was queued.
+/// Calls for which a notification was queued, and what became of it.
+type Notified = BTreeMap<String, &'static str>;
+
+/// Those of the period; a notification may have come a little after its call.
 async fn notified(
     connection: &mut AnyConnection,
     (from_ms, to_ms): (u64, u64),
-) -> Result<BTreeSet<String>, StoreError> {
-    sqlx::query(
-        "SELECT call_id FROM emergency_notifications
-         WHERE trigger_type = '911_call' AND call_id IS NOT NULL AND at_ms >= $1 AND at_ms < $2",
-    )
-    .bind(sql(from_ms))
-    .bind(sql(to_ms.saturating_add(86_400_000)))
-    .fetch_all(connection)
-    .await?
-    .iter()
-    .map(|row| Ok(row.try_get(0)?))
-    .collect()
+) -> Result<Notified, StoreError> {
+    history::statuses(connection, from_ms, to_ms.saturating_add(86_400_000)).await
 }
 
 async fn deliveries(
@@ -386,6 +378,8 @@ async fn deliveries(
         "SELECT n.id, COALESCE(n.call_id, ''), COALESCE(d.state, '')
          FROM emergency_notifications n
          LEFT JOIN emergency_deliveries d ON n.id = d.notification_id
+             -- Spared by an acknowledgement: never sent, so neither arrived nor failed.
+             AND NOT (d.state = 'acknowledged' AND d.attempts = 0)
          WHERE n.trigger_type = '911_call' AND n.at_ms >= $1 AND n.at_ms < $2",
     )
     .bind(sql(from_ms))

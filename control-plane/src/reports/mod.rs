@@ -86,6 +86,9 @@ pub struct CallLine {
     pub duration_ms: u64,
     /// A notification was queued.
     pub notified: bool,
+    /// What became of telling the contacts (see the history of notifications); null if no
+    /// notification was asked for.
+    pub notification_status: Option<&'static str>,
 }
 
 /// One INVITE to one trunk.

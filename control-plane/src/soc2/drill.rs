@@ -271,7 +271,8 @@ impl Drill<'_> {
     async fn response(&self) -> Result<String, String> {
         let mut reader = self.store.reader().acquire().await.map_err(|error| error.to_string())?;
         let mut contacts = notify::contacts(&mut reader).await.map_err(|error| said(&error))?;
-        contacts.extend(self.active.iter().flat_map(|active| active.contacts.iter().cloned()));
+        contacts
+            .extend(self.active.iter().flat_map(|active| active.notify.contacts.iter().cloned()));
         let reachable = contacts
             .iter()
             .filter(|contact| {

@@ -318,6 +318,7 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(vec![
         step(1, "initial", include_str!("../../migrations/0001_initial.sql")),
         step(2, "soc2", include_str!("../../migrations/0002_soc2.sql")),
+        step(3, "delivery", include_str!("../../migrations/0003_delivery.sql")),
         step(4, "evidence", include_str!("../../migrations/0004_evidence.sql")),
     ])
 }

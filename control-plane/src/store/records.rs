@@ -51,6 +51,8 @@ pub struct Stored {
     pub cdrs: u64,
     pub repeats: u64,
     pub flaws: u64,
+    /// Emergency notifications that were queued.
+    pub notifications: u64,
 }
 
 /// The stored end of `node`'s chain.
@@ -110,10 +112,11 @@ pub async fn ingest(
     tx: &mut WriteTx,
     node: &str,
     records: &[Record],
-    contacts: &[notify::Contact],
+    notify: &notify::Policy,
 ) -> Result<Stored, StoreError> {
     let mut at = head(tx.connection(), node).await?.unwrap_or(StoredHead::START);
-    let mut done = Stored { seq: at.head.seq, events: 0, cdrs: 0, repeats: 0, flaws: 0 };
+    let mut done =
+        Stored { seq: at.head.seq, events: 0, cdrs: 0, repeats: 0, flaws: 0, notifications: 0 };
     let mut first_flaw: Option<(u64, String)> = None;
     for record in records {
         let flaw = match place(tx.connection(), node, &mut at, record).await? {
@@ -133,7 +136,7 @@ pub async fn ingest(
             done.flaws += 1;
             first_flaw.get_or_insert_with(|| (record.seq, flaw.clone()));
         }
-        insert(tx, node, at.epoch, record, flaw, contacts, &mut done).await?;
+        insert(tx, node, at.epoch, record, flaw, notify, &mut done).await?;
     }
     done.seq = at.head.seq;
     set_head(tx.connection(), node, &at).await?;
@@ -235,7 +238,7 @@ async fn insert(
     epoch: u64,
     record: &Record,
     flaw: Option<String>,
-    contacts: &[notify::Contact],
+    notify: &notify::Policy,
     done: &mut Stored,
 ) -> Result<(), StoreError> {
     let connection = tx.connection();
@@ -246,8 +249,9 @@ async fn insert(
         }
         Ok(Entry::Audit(audit)) => {
             insert_event(connection, node, epoch, record, &audit, flaw).await?;
-            if audit.kind == notify::KIND_NOTIFY && node != OWN_NODE {
-                notify::queue_call(tx, node, &audit, contacts).await?;
+            if node != OWN_NODE {
+                done.notifications +=
+                    u64::from(notify::queue::queue_event(tx, node, &audit, notify).await?);
             }
             done.events += 1;
         }

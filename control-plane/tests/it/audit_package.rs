@@ -109,14 +109,16 @@ async fn evidence_is_appended_to_its_test_and_bounded() {
 
 #[tokio::test]
 async fn the_same_state_gives_the_same_package_and_no_octet_can_change() {
-    let secrets = "  emergency_notification:\n    smtp_url: \"smtps://u:hunter2@mail.example\"\n\
+    let secrets = "  emergency_notification:\n    smtp_url: \"smtps://u:hunter2@mail.example\"\n    \
+                   email_from: a@x.example\n\
                    control:\n";
     let text = document("edge-1", "").replace("control:\n", secrets);
     let plane = Plane::start(&text).await;
     plane.post("/api/e911/multi-site/config", site_body("Detroit", 10, "+13135551000")).await;
     let mut node = Node::connect(&plane.data(), "edge-1").await;
     node.apply(ApplyResult::Active).await;
-    let mut lost = event("emergency.failed", Some("call-1"), &[("password", json!("hunter2"))]);
+    let mut lost =
+        event("emergency.trunk_failed", Some("call-1"), &[("password", json!("hunter2"))]);
     if let Entry::Audit(lost) = &mut lost {
         lost.unix_ms = 1_734_000_000_000;
     }

@@ -51,6 +51,9 @@ async fn an_emergency_call_queues_one_notification_and_claims_no_delivery() {
         event("emergency.notify", Some("call-2"), &[("class", json!("test_address"))]),
     ])
     .await;
+    let told = |one: &serde_json::Value| one["notification_status"] == "failed";
+    let path = "/api/emergency/history?call_id=call-1";
+    plane.eventually(path, |all| told(&all["history"][0])).await;
     let history = plane.get("/api/emergency/history").await;
     assert_eq!(history["total"], 2, "{history}");
     let find = |call: &str| {
@@ -63,8 +66,9 @@ async fn an_emergency_call_queues_one_notification_and_claims_no_delivery() {
     let deliveries = real["deliveries"].as_array().unwrap();
     assert_eq!(deliveries.len(), 2);
     for delivery in deliveries {
-        assert_eq!(delivery["state"], "queued");
-        assert!(delivery["reason"].is_string(), "{delivery}");
+        assert_eq!(delivery["state"], "failed");
+        assert_eq!(delivery["reason"], "no adapter configured", "{delivery}");
+        assert!(delivery["delivered_at"].is_null());
     }
     let test = find("call-2");
     assert_eq!((&test["trigger_type"], &test["deliveries"]), (&json!("test"), &json!([])));

@@ -155,8 +155,13 @@ async fn live_views_are_asked_of_the_nodes() {
                         inbound: true,
                         summary: "INVITE".into(),
                     };
-                    let ladder =
-                        (call == "live").then(|| Ladder { call, steps: vec![step], omitted: 0 });
+                    let ladder = (call == "live").then(|| Ladder {
+                        call,
+                        steps: vec![step],
+                        omitted: 0,
+                        packets: Vec::new(),
+                        packets_omitted: 0,
+                    });
                     node.up(&Up::Ladder { query, ladder }).await;
                 }
                 Ok(_) => {}

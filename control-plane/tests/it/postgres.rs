@@ -158,7 +158,15 @@ async fn the_control_plane_runs_on_postgresql() {
     let mut again = Node::connect(&plane.data(), "edge-1").await;
     again.apply(ApplyResult::Active).await;
     assert_eq!(again.head.seq, 303);
-    assert_eq!(plane.get("/api/emergency/history").await["total"], 1);
+    // Delivered as far as it can be, searched, and acknowledged.
+    let path = "/api/emergency/history?call_id=c1&trigger_type=911_call&from=2024-01-01&limit=5";
+    let told =
+        plane.eventually(path, |all| all["history"][0]["notification_status"] == "failed").await;
+    assert_eq!(told["total"], 1);
+    assert_eq!(told["history"][0]["deliveries"][0]["reason"], "no adapter configured");
+    let body = json!({"notification_id": told["history"][0]["id"]});
+    assert_eq!(plane.post("/api/emergency/acknowledge", body).await.0, StatusCode::OK);
+    assert_eq!(plane.get("/api/emergency/history?site_id=3&extension=1").await["total"], 0);
     let site = "/api/e911/multi-site/config";
     let body = site_body("Detroit", 10, "+13135551000");
     let (answer, _) = tokio::join!(plane.post(site, body), again.apply(ApplyResult::Active));

@@ -8,6 +8,7 @@ mod edge;
 mod failover;
 mod link;
 mod nodes;
+mod notify;
 mod peer;
 mod stop;
 mod support;

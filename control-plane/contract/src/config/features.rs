@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::SecretText;
+use super::{DurationText, SecretText};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -212,15 +212,27 @@ pub struct EmergencyNotification {
     pub page_priority: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub contacts: Vec<EmergencyContact>,
-    /// Where e-mail goes out: `smtp://HOST:PORT` or `smtps://...`. Not in the source documents.
+    /// How long the contacts of one priority have to acknowledge before those of the next are told
+    /// as well; at once if none of them can be reached. Default `30s`. Not in the source
+    /// documents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escalate_after: Option<DurationText>,
+    /// Where e-mail goes out: `smtp://HOST:PORT` (no TLS), `smtp://HOST:587?tls=required`
+    /// (STARTTLS) or `smtps://HOST`, with `USER:PASSWORD@` before the host if it asks for them.
+    /// Needs `email_from`. Not in the source documents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub smtp_url: Option<SecretText>,
     /// Sender of e-mail. Not in the source documents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email_from: Option<String>,
-    /// HTTPS address that receives each notification as JSON. Not in the source documents.
+    /// Receives calls, pages and text messages (and e-mail, without `smtp_url`) as JSON by POST.
+    /// `https`; `http` only to a loopback address. Not in the source documents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook_url: Option<SecretText>,
+    /// Key of the signature (HMAC-SHA256) that each POST to the webhook carries. Not in the source
+    /// documents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook_secret: Option<SecretText>,
 }
 
 impl Default for EmergencyNotification {
@@ -231,9 +243,11 @@ impl Default for EmergencyNotification {
             methods: vec![ContactMethod::Call, ContactMethod::Page, ContactMethod::Email],
             page_priority: "emergency".to_owned(),
             contacts: Vec::new(),
+            escalate_after: None,
             smtp_url: None,
             email_from: None,
             webhook_url: None,
+            webhook_secret: None,
         }
     }
 }

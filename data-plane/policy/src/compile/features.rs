@@ -1,7 +1,8 @@
 //! The compliance blocks.
 
 use ravelin_contract::config::{
-    Config, ContactMethod, Mode, NotificationMethod, SiteAddress, SmsProvider,
+    Config, ContactMethod, EmergencyNotification, Mode, NotificationMethod, SecretSource,
+    SecretText, SiteAddress, SmsProvider,
 };
 
 use super::{
@@ -174,12 +175,6 @@ fn reachable(
     phone: Option<&str>,
     faults: &mut Faults,
 ) {
-    let is_email = |text: &str| {
-        let graphic =
-            text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b','));
-        let parts = text.rsplit_once('@');
-        graphic && parts.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty())
-    };
     if let Some(email) = email
         && !is_email(email)
     {
@@ -193,6 +188,7 @@ fn reachable(
 }
 
 fn notification(config: &Config, faults: &mut Faults) {
+    carriers(config, faults);
     let Some(raw) = &config.features.emergency_notification else { return };
     for (index, contact) in raw.contacts.iter().enumerate() {
         let at = |key: &str| format!("features.emergency_notification.contacts[{index}].{key}");
@@ -206,6 +202,10 @@ fn notification(config: &Config, faults: &mut Faults) {
                 ContactMethod::Email => ("email", &contact.email),
                 ContactMethod::Sms => ("phone", &contact.phone),
             };
+            if !raw.methods.contains(method) {
+                let reason = "one of them is not among emergency_notification.methods: not used";
+                faults.warn(at("notification_methods"), reason);
+            }
             // A call can go to an outside number as well.
             let by_phone = *method == ContactMethod::Call && contact.phone.is_some();
             if value.is_none() && !by_phone {
@@ -214,6 +214,84 @@ fn notification(config: &Config, faults: &mut Faults) {
         }
         reachable(&at, contact.email.as_deref(), contact.phone.as_deref(), faults);
     }
+}
+
+/// What carries notifications, and whether each contact has something that can reach it.
+fn carriers(config: &Config, faults: &mut Faults) {
+    let at = |key: &str| format!("features.emergency_notification.{key}");
+    let none = EmergencyNotification::default();
+    let raw = config.features.emergency_notification.as_ref().unwrap_or(&none);
+    if let Some(after) = &raw.escalate_after {
+        faults.check(at("escalate_after"), after.parse());
+    }
+    let literal = |secret: &SecretText| match secret.source() {
+        SecretSource::Literal(text) => Some(text.to_owned()),
+        SecretSource::File(_) | SecretSource::Env(_) => None,
+    };
+    // These texts may hold a password: they are not repeated.
+    if let Some(url) = raw.smtp_url.as_ref().and_then(literal)
+        && !url.starts_with("smtp://")
+        && !url.starts_with("smtps://")
+    {
+        faults.error(at("smtp_url"), "is neither smtp://HOST nor smtps://HOST nor file:/env:");
+    }
+    match &raw.email_from {
+        None if raw.smtp_url.is_some() => {
+            faults.error(at("email_from"), "missing: mail needs a sender");
+        }
+        Some(from) if !is_mailbox(from) => {
+            faults.error(at("email_from"), "is neither user@host nor `Name <user@host>`");
+        }
+        _ => {}
+    }
+    if let Some(url) = raw.webhook_url.as_ref().and_then(literal) {
+        let local = ["http://127.", "http://[::1]", "http://localhost"];
+        let near = local.iter().any(|start| url.starts_with(start));
+        if !url.starts_with("https://") && !near {
+            let reason = "must be https:// (http:// only to a loopback address) or file:/env:";
+            faults.error(at("webhook_url"), reason);
+        }
+    }
+    match (&raw.webhook_url, &raw.webhook_secret) {
+        (None, Some(_)) => faults.error(at("webhook_secret"), "is of no use without webhook_url"),
+        (Some(_), None) => {
+            faults.warn(at("webhook_secret"), "missing: the webhook cannot tell who posts to it");
+        }
+        _ => {}
+    }
+    unreached(config, raw, faults);
+}
+
+/// Contacts that nothing configured can reach: their notifications fail, each with an alarm.
+fn unreached(config: &Config, raw: &EmergencyNotification, faults: &mut Faults) {
+    if raw.webhook_url.is_some() {
+        return;
+    }
+    let law = config.features.karis_law.as_ref().map(|law| law.notification_contacts.as_slice());
+    let by_mail = law.unwrap_or_default().iter().map(|c| c.method == NotificationMethod::Email);
+    let also = raw.contacts.iter().flat_map(|contact| &contact.notification_methods);
+    let mut by_mail = by_mail.chain(also.map(|method| *method == ContactMethod::Email));
+    if by_mail.any(|by_mail| !by_mail || raw.smtp_url.is_none()) {
+        let reason = "missing, or smtp_url for e-mail alone: some contacts cannot be told of 911";
+        faults.warn("features.emergency_notification.webhook_url", reason);
+    }
+}
+
+fn is_mailbox(text: &str) -> bool {
+    let address = match text.split_once('<') {
+        Some((_, rest)) => match rest.strip_suffix('>') {
+            Some(address) => address,
+            None => return false,
+        },
+        None => text,
+    };
+    is_email(address)
+}
+
+fn is_email(text: &str) -> bool {
+    let graphic = text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>' | b','));
+    let parts = text.rsplit_once('@');
+    graphic && parts.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty())
 }
 
 fn sms(config: &Config, faults: &mut Faults) {

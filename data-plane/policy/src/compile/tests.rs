@@ -64,8 +64,8 @@ fn the_example_compiles_as_it_stands() {
     let warned: Vec<&str> = warnings.iter().map(|w| w.path.as_str()).collect();
     assert_eq!(
         warned,
-        ["trunks[1].realm"],
-        "only the unstated right of the core realm: {warnings:?}"
+        ["trunks[1].realm", "features.emergency_notification.webhook_url"],
+        "the unstated right of the core realm, and contacts without a way to them: {warnings:?}"
     );
     assert_eq!((snapshot.version, snapshot.node.as_str()), (7, "edge-1"));
     assert_eq!(snapshot.mode, Mode::Production);
@@ -551,6 +551,25 @@ fn faults_of_features_are_named() {
         broken_path("phone: \"+15551234567\"", "phone: \"5551234567\""),
         "features.karis_law.notification_contacts[2].phone"
     );
+    for (bad, key) in [
+        ("escalate_after: soon", "escalate_after"),
+        ("smtp_url: \"mail.example:25\", email_from: a@b", "smtp_url"),
+        ("smtp_url: \"smtp://mail.example\"", "email_from"),
+        ("smtp_url: \"smtp://mail.example\", email_from: nobody", "email_from"),
+        ("webhook_url: \"http://hooks.example/x\"", "webhook_url"),
+        ("webhook_secret: \"file:hook.key\"", "webhook_secret"),
+    ] {
+        let with = format!("emergency_notification: {{ {bad} }}\n  e911:");
+        let path = broken_path("e911:", &with);
+        assert_eq!(path, format!("features.emergency_notification.{key}"), "{bad}");
+    }
+    let carried = LOOPBACK.replace(
+        "e911:",
+        "emergency_notification: { webhook_url: \"https://h.example/x\", webhook_secret: \
+         \"env:HOOK\", smtp_url: \"smtps://u:p@mail.example\", email_from: \"SBC <s@x.example>\", \
+         escalate_after: 1m }\n  e911:",
+    );
+    assert!(compile(&carried, 1).is_ok());
     assert_eq!(broken_path("listen: 127.0.0.1:8080", "listen: 8080"), "control.listen");
     let (path, reason) = broken("sqlite:ravelin.db", "mysql://root:secret@x/y");
     assert_eq!(path, "control.store");
