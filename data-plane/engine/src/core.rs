@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::{
     b2bua::compose::ListenerText,
     counters::Counters,
-    emergency::Starved,
+    emergency::{Starved, sources::Sources},
     engine::EngineConfig,
     identity::Jobs,
     ids::Seed,
@@ -60,6 +60,8 @@ pub(crate) struct Core {
     pub pool: Pool,
     /// Emergency calls that found no room, to be given some at the end of what is being done.
     pub starved: Vec<Starved>,
+    /// Who sent emergency calls of late.
+    pub sources: Sources,
     /// Octets that captures of calls hold.
     pub captured: usize,
     /// No new ordinary calls.
@@ -89,6 +91,7 @@ impl Core {
             jobs: Jobs::default(),
             pool: Pool::default(),
             starved: Vec::new(),
+            sources: Sources::default(),
             captured: 0,
             draining: false,
             stopping: false,

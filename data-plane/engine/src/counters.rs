@@ -124,6 +124,8 @@ pub struct Counters {
     pub faults_contained: u64,
     /// Broken emergency requests that were mended and went on (EM-55).
     pub emergency_repaired: u64,
+    /// Emergency calls of sources that send more than people dial (EM-67).
+    pub emergency_excess: u64,
     /// Ordinary calls that gave way to an emergency call (EM-64).
     pub calls_preempted: u64,
     /// Calls that the end of the process ended.
@@ -330,6 +332,11 @@ impl Counters {
                 "emergency_repaired_total",
                 "Broken emergency requests that were mended and went on",
                 self.emergency_repaired,
+            ),
+            (
+                "emergency_excess_total",
+                "Emergency calls beyond what one source may have ordinary calls ended for",
+                self.emergency_excess,
             ),
             (
                 "calls_preempted_total",

@@ -65,6 +65,14 @@ pub const CALL_DURATION_MAX: Duration = Duration::from_secs(12 * 3600);
 /// Requests of one call that wait for the other party at a time; the next gets 500.
 pub const RELAYS_PER_CALL_MAX: usize = 8;
 
+/// Emergency calls of one source address, to one shard, that may cost ordinary calls when everything
+/// is in use: this many at once, and this many a minute. The rest is taken too and uses what is free
+/// (`ravelin_emergency_excess_total`).
+pub const EMERGENCY_BURST: u32 = 3;
+pub const EMERGENCY_PER_MINUTE: u32 = 10;
+/// Sources remembered for that. Beyond them nobody new may cost an ordinary call.
+pub const EMERGENCY_SOURCES_MAX: usize = 1_024;
+
 /// Octets of messages that all calls of a shard keep for `ravelin trace --pcap`. Beyond that, new ones
 /// are not kept, and the trace says how many.
 pub const CAPTURED_BYTES_MAX: usize = 64 << 20;

@@ -159,6 +159,8 @@ pub(crate) struct Call {
     pub phase: Phase,
     pub class: Class,
     pub emergency: Option<EmergencyRoute>,
+    /// Ordinary calls may be ended for it (EM-64, EM-67).
+    pub preempts: bool,
     /// Identity value made for the attempt that is about to leave, of an emergency call.
     pub emergency_identity: Vec<u8>,
     pub location: Option<SiteMatch>,

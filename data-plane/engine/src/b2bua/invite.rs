@@ -51,6 +51,8 @@ pub(crate) struct Arrival<'a> {
     pub realm: RealmId,
     pub trunk: Option<TrunkId>,
     pub class: Class,
+    /// Ordinary calls may be ended for it.
+    pub preempts: bool,
 }
 
 /// Takes an initial INVITE: a call, a refusal, or a drop.
@@ -133,6 +135,7 @@ pub(crate) fn receive(
         phase: Phase::Routing,
         class: arrival.class,
         emergency: token,
+        preempts: arrival.preempts,
         emergency_identity: Vec::new(),
         location,
         source: arrival.meta.source,

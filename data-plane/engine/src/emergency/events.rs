@@ -281,6 +281,14 @@ pub(crate) fn restart(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     crate::b2bua::attempt::advance(core, call, turn, None);
 }
 
+/// A source sends more emergency calls than people dial; said once until it has calmed down (EM-67).
+pub(crate) fn excess(core: &mut Core, turn: &Turn<'_>, source: std::net::IpAddr) {
+    let (now, shard, version) = (turn.now, core.shard.0, core.loadout.snapshot.version);
+    let event = EventBuilder::new("emergency.excess", Severity::Alarm, now, version, shard)
+        .field("source", source.to_string());
+    core.records.audit(event.done(), true);
+}
+
 /// An ordinary call ended so that an emergency call has room (EM-64).
 pub(crate) fn gave_way(core: &mut Core, victim: &Call, turn: &Turn<'_>, resource: Cause) {
     let snapshot = &victim.loadout.snapshot;

@@ -7,6 +7,7 @@
 
 mod events;
 pub mod pidf;
+pub(crate) mod sources;
 pub(crate) mod walk;
 
 use ravelin_policy::RealmId;
@@ -16,8 +17,8 @@ use crate::{cause::Cause, identity::CallKey};
 
 pub(crate) use events::{
     answered, attempt_failed, attempted, blocked, callback, chain_exhausted, cut_off, decide,
-    denied, ended, gave_way, location, location_body, psap, restart, started, unacknowledged,
-    write_callback,
+    denied, ended, excess, gave_way, location, location_body, psap, restart, started,
+    unacknowledged, write_callback,
 };
 
 /// An emergency call that found no room, and what it needs (EM-64).

@@ -377,11 +377,15 @@ impl Engine {
         if method == Method::Invite {
             let uri = message.request_uri().unwrap_or_default();
             let class = snapshot.classify(realm, uri);
-            let arrival = Arrival { meta, invite: message, listener, realm, trunk, class };
             let may = || snapshot.realm(realm).is_some_and(|realm| realm.emergency_allowed);
-            if matches!(class, Class::Emergency(_)) && may() {
+            let preempts = matches!(class, Class::Emergency(_))
+                && may()
+                && self.may_preempt(turn, meta.source.ip());
+            if preempts {
                 self.make_transaction_room(turn);
             }
+            let arrival =
+                Arrival { meta, invite: message, listener, realm, trunk, class, preempts };
             self.generation = self.generation.wrapping_add(1);
             let taken = invite::receive(
                 &mut self.core,

@@ -1,12 +1,14 @@
 //! Room for emergency calls (EM-64): they may use everything, and when everything is in use the
 //! newest ordinary call gives way; one that nobody has answered yet before one that is talked on.
 
+use std::net::IpAddr;
+
 use super::Engine;
 use crate::{
     b2bua::{attempt, call::Call, release},
     cause::Cause,
     core::{Turn, ctx},
-    emergency::{self, Starved},
+    emergency::{self, Starved, sources::Standing},
     limits::STREAMS_PER_CALL_MAX,
     media::Side,
     sip::transaction::Room,
@@ -16,6 +18,20 @@ use crate::{
 const VICTIMS_MAX: usize = 2 * STREAMS_PER_CALL_MAX;
 
 impl Engine {
+    /// Whether ordinary calls may be ended for an emergency call of `source` (EM-67).
+    pub(super) fn may_preempt(&mut self, turn: &Turn<'_>, source: IpAddr) -> bool {
+        match self.core.sources.count(turn.now.mono, source) {
+            Standing::First => true,
+            Standing::Excess { newly } => {
+                self.core.counters.emergency_excess += 1;
+                if newly {
+                    emergency::excess(&mut self.core, turn, source);
+                }
+                false
+            }
+        }
+    }
+
     /// Makes room in the transaction tables for an emergency call that has just come.
     pub(super) fn make_transaction_room(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..VICTIMS_MAX {
@@ -53,6 +69,11 @@ impl Engine {
 
     /// The call that gives way.
     fn victim(&self, starved: &Starved) -> Option<usize> {
+        let hungry =
+            usize::try_from(starved.key.slot).ok().and_then(|slot| self.calls.get(slot))?;
+        if !hungry.preempts {
+            return None;
+        }
         if starved.cause == Cause::TransactionsFull {
             return self.with_transactions();
         }

@@ -128,12 +128,14 @@ fn a_full_transaction_table_costs_the_newest_unanswered_call() {
         dial_911(&mut world);
         world.quiet();
     }
+    // Another phone, for the allowance of one source is three (EM-67).
+    let (phone, body) = ("127.0.1.2:5060", sdp_part("127.0.1.2", 40_000));
     for victim in [&newer, &older] {
-        Caller::dial(&mut world, "911");
+        Caller::invite(&mut world, phone, ACCESS, "sip:911@127.0.0.10", &body);
         let refused = world.expect(PBX, "SIP/2.0 503");
         assert_eq!(refused.header("Call-ID"), victim.call_id);
         assert_eq!(refused.header("Reason"), Cause::Preempted.reason_header());
-        world.expect(PBX, "SIP/2.0 100");
+        world.expect(phone, "SIP/2.0 100");
         world.expect(PSAP_1, "INVITE ");
         world.quiet();
     }
@@ -142,7 +144,38 @@ fn a_full_transaction_table_costs_the_newest_unanswered_call() {
     let refused = world.expect(PBX, "SIP/2.0 503");
     assert_eq!(refused.header("Reason"), Cause::TransactionsFull.reason_header());
     assert_eq!(world.engine.counters().calls_preempted, 2);
-    world.dead = vec![addr(PBX), addr(PSAP_1), addr(PSAP_2), addr(PSAP_GLOBAL)];
+    world.dead = vec![addr(PBX), addr(phone), addr(PSAP_1), addr(PSAP_2), addr(PSAP_GLOBAL)];
+    world.forget_inbox();
+    world.pass(65_000);
+    world.all_gone();
+}
+
+/// EM-67: whoever sends 911 without end is served from what is free, and ends nobody's call.
+#[test]
+fn a_source_in_excess_ends_no_ordinary_call_and_is_told_once() {
+    let config = CONFIG.replace("ports: 30000-30063", "ports: 30000-30009");
+    let mut world = World::with(&config, Limits::default());
+    connected(&mut world);
+    let mut invites = 0;
+    for _ in 0..9 {
+        Caller::dial(&mut world, "911");
+        while world.try_take(PSAP_1).is_some() {
+            invites += 1;
+        }
+    }
+    assert_eq!(invites, 4, "one of five pairs is the ordinary call's, and stays so");
+    assert_eq!(world.engine.counters().calls_preempted, 0);
+    assert_eq!(world.engine.counters().emergency_excess, 6);
+    let told = world.event_kinds().into_iter().filter(|kind| *kind == "emergency.excess").count();
+    assert_eq!(told, 1);
+    world.forget_inbox();
+    // Another phone of the site has its own right.
+    let sdp = sdp_part("127.0.1.2", 40_000);
+    Caller::invite(&mut world, "127.0.1.2:5060", ACCESS, "sip:911@127.0.0.10", &sdp);
+    world.expect(PSAP_1, "INVITE ");
+    assert_eq!(world.engine.counters().calls_preempted, 1);
+    let all = ["127.0.1.2:5060", PBX, CARRIER_A, PSAP_1, PSAP_2, PSAP_GLOBAL];
+    world.dead = all.into_iter().map(addr).collect();
     world.forget_inbox();
     world.pass(65_000);
     world.all_gone();
