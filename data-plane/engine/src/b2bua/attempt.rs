@@ -18,13 +18,13 @@ use super::{
     offer::Negotiation,
     release,
     sdp::{self, Crossing, Description},
-    verstat,
+    starved, verstat,
 };
 use crate::{
     cause::Cause,
     core::{Core, Turn, ctx},
     counters::MethodLabel,
-    emergency::{self, Starved, walk},
+    emergency::{self, walk},
     identity::{SignJob, Unsigned, caller_uri, number_plan, sign_request},
     media::Side,
     route::{self, Way},
@@ -68,7 +68,7 @@ pub(crate) fn search(
             Err(NotSent::Call(_, cause @ (Cause::MediaPortsFull | Cause::TransactionsFull)))
                 if call.is_emergency() =>
             {
-                return starved(core, call, turn, cause);
+                return starved::note(core, call, turn, cause);
             }
             Err(NotSent::Call(code, cause)) => {
                 return release::refuse(core, call, turn, code, cause, None);
@@ -80,25 +80,6 @@ pub(crate) fn search(
     }
     let (code, cause) = call.last_failure;
     release::refuse(core, call, turn, code, cause, last);
-}
-
-/// The attempt of an emergency call that has just been made found no room. Notes what it needs.
-fn starved(core: &mut Core, call: &mut Call, turn: &Turn<'_>, cause: Cause) {
-    let Some(index) = call.attempts.len().checked_sub(1) else { return };
-    close(core, call, turn, index, cause.status(), cause);
-    call.last_failure = (cause.status(), cause);
-    let offer = call.pending.as_ref().and_then(PendingInvite::message);
-    let streams = offer.as_ref().map_or(1, sdp::streams);
-    let realms = call.places(core, index).map(|place| place.realm);
-    core.starved.push(Starved { key: call.key, cause, realms, streams });
-}
-
-/// Tries the way again that found no room.
-pub(crate) fn again(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
-    if matches!(call.phase, Phase::Routing | Phase::Ringing) && call.pending.is_some() {
-        call.plan.step_back();
-        advance(core, call, turn, None);
-    }
 }
 
 /// Makes the attempt and sends its INVITE, or leaves it waiting for its signature.

@@ -51,5 +51,6 @@ pub(crate) mod outcome;
 pub(crate) mod release;
 pub(crate) mod respond;
 pub(crate) mod sdp;
+pub(crate) mod starved;
 pub(crate) mod verstat;
 pub(crate) mod within;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::Engine;
 use crate::{
-    b2bua::{attempt, call::Call, release},
+    b2bua::{call::Call, release, starved},
     cause::Cause,
     core::{Turn, ctx},
     emergency::{self, Starved, sources::Standing},
@@ -47,10 +47,10 @@ impl Engine {
     pub(super) fn relieve(&mut self, turn: &mut Turn<'_>) {
         let mut victims = 0;
         let hungry = !self.core.starved.is_empty();
-        while let Some(starved) = self.core.starved.pop() {
-            let Some(slot) = self.victim(&starved).filter(|_| victims < VICTIMS_MAX) else {
+        while let Some(needs) = self.core.starved.pop() {
+            let Some(slot) = self.victim(&needs).filter(|_| victims < VICTIMS_MAX) else {
                 // Nobody has what is missing: the chain begins again while the caller holds.
-                self.with_call(turn, starved.key, |core, call, turn| {
+                self.with_call(turn, needs.key, |core, call, turn| {
                     if call.end.is_none() {
                         emergency::chain_exhausted(core, call, turn);
                     }
@@ -58,8 +58,8 @@ impl Engine {
                 continue;
             };
             victims += 1;
-            self.give_way(turn, slot, starved.cause);
-            self.with_call(turn, starved.key, attempt::again);
+            self.give_way(turn, slot, needs.cause);
+            self.with_call(turn, needs.key, starved::again);
         }
         if hungry {
             // What went out is of several calls, an emergency call among them: kept of none.
