@@ -141,6 +141,51 @@ fn a_chain_may_be_in_several_files() {
     assert_eq!(verify("--cert @/other.pem --cert @/sti-ca.pem"), 1);
 }
 
+/// A revocation list of the authority itself needs no anchor of its own.
+#[test]
+fn a_list_of_the_authority_revokes() {
+    use ravelin_stir::cert::{Certificate, pem};
+    use rcgen::{
+        CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, RevokedCertParams,
+        SerialNumber, date_time_ymd,
+    };
+    let folder = Folder::new("revoked");
+    certificates(&folder);
+    folder.write("good.sip", &invite("+13135551000", Some(&identity(&folder))));
+    let read = |name: &str| fs::read_to_string(folder.0.join(name)).unwrap();
+    let leaf = pem::certificates(read("sp.pem").as_bytes()).unwrap().remove(0);
+    let serial = Certificate::from_der(&leaf).unwrap().serial;
+    let key = KeyPair::from_pem(&read("sti-ca.key")).unwrap();
+    let authority = Issuer::from_ca_cert_pem(&read("sti-ca.pem"), key).unwrap();
+    for (name, revoked) in [("revoked.pem", serial.to_vec()), ("other.pem", vec![7])] {
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2025, 12, 31),
+            next_update: date_time_ymd(2026, 1, 31),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from(revoked),
+                revocation_time: date_time_ymd(2025, 12, 31),
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        folder.write(name, &list.signed_by(&authority).unwrap().pem().unwrap());
+    }
+    let verify = |lists: &str| {
+        let trusted = "--ca @/sti-ca.pem --cert @/sp.pem";
+        folder.stir(&format!("verify --at {NOW} {trusted} {lists} @/good.sip"))
+    };
+    assert_eq!(verify("--crl @/revoked.pem"), 1);
+    assert_eq!(verify("--crl @/revoked.pem --crl-anchor @/sti-ca.pem"), 1);
+    assert_eq!(verify("--crl @/other.pem --crl-hard"), 0);
+    // An anchor of its own is the only one; a list of somebody else is not used.
+    assert_eq!(folder.stir(&format!("cert new --out @/pa --spc 1 --from {}", NOW - 86_400)), 0);
+    assert_eq!(verify("--crl @/revoked.pem --crl-anchor @/pa/sti-ca.pem"), 0);
+    assert_eq!(verify("--crl @/revoked.pem --crl-anchor @/pa/sti-ca.pem --crl-hard"), 1);
+}
+
 #[test]
 fn certificates_are_checked_and_renewed() {
     let folder = Folder::new("renewed");

@@ -25,9 +25,9 @@ pub(super) struct TrustArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) ca: Vec<PathBuf>,
     /// Certificate revocation list, PEM or DER (repeatable)
-    #[arg(long, value_name = "FILE", requires = "crl_anchor")]
+    #[arg(long, value_name = "FILE")]
     pub(super) crl: Vec<PathBuf>,
-    /// Certificates that sign revocation lists, apart from --ca (repeatable)
+    /// Certificates that sign revocation lists (repeatable; default: those of --ca)
     #[arg(long, value_name = "FILE")]
     pub(super) crl_anchor: Vec<PathBuf>,
     /// Accept no certificate when the revocation list is missing or stale (default: stale for up to
@@ -50,7 +50,10 @@ impl TrustArgs {
         for path in &self.ca {
             builder.anchors_pem(&read(path)?).map_err(|_| no_certificate(path))?;
         }
-        for path in &self.crl_anchor {
+        // The policy administrator's list has an anchor of its own (ST-45); where none is given, a
+        // list can only be of the CAs themselves.
+        let of_lists = if self.crl_anchor.is_empty() { &self.ca } else { &self.crl_anchor };
+        for path in of_lists.iter().filter(|_| !self.crl.is_empty()) {
             builder.crl_anchors_pem(&read(path)?).map_err(|_| no_certificate(path))?;
         }
         for path in &self.crl {
