@@ -2,8 +2,9 @@
 //!
 //! Ranges are flattened to disjoint segments first (the smaller range wins, EM-23): after ranges
 //! have been split into prefixes, "longest prefix wins" would give wrong answers at the edges. The
-//! segments are kept sorted, and a multibit trie with a 16-bit root and 8-bit strides leads to
-//! them. Answers are pushed down into the trie wherever a node's whole region has one answer. A
+//! segments are kept sorted, and a multibit trie with a root of about 16 bits and 8-bit strides leads
+//! to them. The root begins behind the bits that all ranges have in common: sites of one provider
+//! block, IPv6 above all, do not pay for the block at each lookup. Answers are pushed down into the trie wherever a node's whole region has one answer. A
 //! region with only a few segment borders gets no node: its entry names the borders, and the last
 //! step is a search among them. So a lookup in a table of office networks costs two or three
 //! dependent loads, and memory stays proportional to the number of ranges, which a table of 1 KiB
@@ -30,9 +31,13 @@ pub const RANGES_MAX: usize = SEGMENTS_MAX / 2 - 1;
 /// Largest value that can be stored.
 pub const VALUE_MAX: u32 = (1 << 30) - 2;
 
-/// From this many segments on a table has a 16-bit root (256 KiB), below it an 8-bit root, so that
-/// thousands of realms with a few sites each stay small.
+/// From this many segments on a table has a wide root, below it a narrow one, so that thousands of
+/// realms with a few sites each stay small.
 const WIDE_ROOT_SEGMENTS: usize = 4096;
+/// What is left below the root is a multiple of eight bits, so its width is near the one wanted: up
+/// to the second number more (512 KiB and 8 KiB at most), else fewer.
+const WIDE_ROOT_BITS: (u32, u32) = (16, 1);
+const NARROW_ROOT_BITS: (u32, u32) = (8, 3);
 
 /// Up to this many borders a region is searched without a node, tried in this order until the nodes
 /// keep within [`node_budget_bytes`].
@@ -72,14 +77,16 @@ pub trait Key: Copy + Ord + Debug + Send + Sync + 'static {
     fn next(self) -> Option<Self>;
     /// `self - start`.
     fn distance(self, start: Self) -> u128;
-    /// The bits above the lowest `shift`.
+    /// The lowest bits of those above the lowest `shift`: as many as a root can have, or more.
     fn above(self, shift: u32) -> usize;
+    /// How many of the highest bits are the same in `other`.
+    fn common_bits(self, other: Self) -> u32;
     /// Eight bits, the lowest of them at `shift`.
     fn octet(self, shift: u32) -> u8;
     /// `self` with the eight bits at `shift` set to `octet` and everything below set to `fill`.
     fn child(self, shift: u32, octet: u8, fill: bool) -> Self;
-    /// The address whose highest bits are `top` and whose lowest `shift` are all `fill`.
-    fn from_top(top: usize, shift: u32, fill: bool) -> Self;
+    /// `self` with `top` above the lowest `shift` bits, which become all `fill`.
+    fn with_top(self, top: usize, shift: u32, fill: bool) -> Self;
 }
 
 macro_rules! key {
@@ -99,8 +106,12 @@ macro_rules! key {
 
             #[inline]
             fn above(self, shift: u32) -> usize {
-                // At most 16 bits remain: the root is not wider.
-                (self.checked_shr(shift).unwrap_or(0) & 0xffff) as usize
+                // The root is not wider.
+                (self.checked_shr(shift).unwrap_or(0) & 0xf_ffff) as usize
+            }
+
+            fn common_bits(self, other: Self) -> u32 {
+                (self ^ other).leading_zeros()
             }
 
             #[inline]
@@ -114,10 +125,10 @@ macro_rules! key {
                 (self & keep) | (Self::from(octet) << shift) | if fill { low } else { 0 }
             }
 
-            fn from_top(top: usize, shift: u32, fill: bool) -> Self {
+            fn with_top(self, top: usize, shift: u32, fill: bool) -> Self {
                 let low = (1 as Self).checked_shl(shift).map_or(<$int>::MAX, |bit| bit - 1);
                 let high = (top as Self).checked_shl(shift).unwrap_or(0);
-                high | if fill { low } else { 0 }
+                self | high | if fill { low } else { 0 }
             }
         }
     };
@@ -129,6 +140,10 @@ key!(u128);
 /// Table of one address family.
 #[derive(Debug)]
 pub struct Lpm<K> {
+    /// The addresses that share their highest bits with all ranges. No other is in any.
+    first: K,
+    last: K,
+    /// As many entries as a power of two.
     root: Vec<u32>,
     root_shift: u32,
     nodes: Vec<[u32; 256]>,
@@ -138,7 +153,14 @@ pub struct Lpm<K> {
 impl<K: Key> Lpm<K> {
     fn empty() -> Self {
         let segments = vec![Segment { start: K::MIN, value: VALUE_NONE }];
-        Self { root: vec![VALUE_NONE], root_shift: K::BITS, nodes: Vec::new(), segments }
+        Self {
+            first: K::MIN,
+            last: K::MAX,
+            root: vec![VALUE_NONE],
+            root_shift: K::BITS,
+            nodes: Vec::new(),
+            segments,
+        }
     }
 
     /// Builds the table.
@@ -154,27 +176,34 @@ impl<K: Key> Lpm<K> {
         assert!(ranges.len() <= RANGES_MAX, "too many ranges for one table");
         assert!(ranges.iter().all(|range| range.value <= VALUE_MAX), "value too large");
         let segments = flatten(ranges, VALUE_NONE)?;
-        let (root_bits, threshold) = plan(&segments);
-        let root_shift = K::BITS - root_bits;
+        let bits = own_bits(&segments);
+        let some = segments.get(1).map_or(K::MIN, |segment| segment.start);
+        let first = clear_low(some, bits);
+        let last = first.with_top(0, bits, true);
+        let (root_bits, threshold) = plan(&segments, bits);
+        let root_shift = bits - root_bits;
         let mut nodes = Vec::new();
         let mut cursor = Cursor { segments: &segments, threshold };
         let root = (0..1_usize << root_bits)
             .map(|top| {
-                let first = K::from_top(top, root_shift, false);
-                let last = K::from_top(top, root_shift, true);
-                cursor.entry(first, last, root_shift, &mut nodes)
+                let from = first.with_top(top, root_shift, false);
+                let to = first.with_top(top, root_shift, true);
+                cursor.entry(from, to, root_shift, &mut nodes)
             })
             .collect();
         nodes.shrink_to_fit();
-        Ok(Self { root, root_shift, nodes, segments })
+        Ok(Self { first, last, root, root_shift, nodes, segments })
     }
 
     /// The value of the smallest range that contains `key`.
     #[inline]
     #[must_use]
     pub fn get(&self, key: K) -> Option<u32> {
+        if key < self.first || key > self.last {
+            return None;
+        }
         let mut shift = self.root_shift;
-        let mut entry = *self.root.get(key.above(shift))?;
+        let mut entry = *self.root.get(key.above(shift) & (self.root.len() - 1))?;
         while entry >> PAYLOAD_BITS == TAG_NODE {
             shift -= 8;
             let node = self.nodes.get((entry & PAYLOAD) as usize)?;
@@ -187,17 +216,14 @@ impl<K: Key> Lpm<K> {
             let count = (entry & ((1 << BORDER_COUNT_BITS) - 1)) as usize;
             // The segment before the borders, and one for each border.
             let segments = self.segments.get(first - 1..first + count)?;
-            let (before, borders) = segments.split_first()?;
+            let borders = segments.get(1..)?;
             let passed = if count <= BORDERS_COUNTED {
                 // No branch depends on the address, so nothing is mispredicted.
                 borders.iter().map(|segment| usize::from(segment.start <= key)).sum()
             } else {
                 borders.partition_point(|segment| segment.start <= key)
             };
-            match passed {
-                0 => before.value,
-                passed => borders.get(passed - 1)?.value,
-            }
+            segments.get(passed)?.value
         };
         (value != VALUE_NONE).then_some(value)
     }
@@ -233,15 +259,39 @@ fn previous<K: Key>(key: K) -> K {
     key.child(shift, key.octet(shift) - 1, true)
 }
 
-/// Bits of the root, and up to how many borders a region needs no node.
-fn plan<K: Key>(segments: &[Segment<K>]) -> (u32, usize) {
+/// How many of the lowest bits differ between the ranges.
+fn own_bits<K: Key>(segments: &[Segment<K>]) -> u32 {
+    let (Some(first), Some(end)) = (segments.first(), segments.last()) else { return K::BITS };
+    // Only with nothing before the first range and behind the last one.
+    match segments.get(1) {
+        Some(start) if first.value == VALUE_NONE && end.value == VALUE_NONE => {
+            K::BITS - start.start.common_bits(previous(end.start))
+        }
+        _ => K::BITS,
+    }
+}
+
+/// `key` with its lowest `bits` zero.
+fn clear_low<K: Key>(key: K, bits: u32) -> K {
+    match bits.checked_sub(8) {
+        None => key.child(0, key.octet(0) >> bits << bits, false),
+        Some(_) if bits >= K::BITS => K::MIN,
+        Some(low) => key.child(low, 0, false),
+    }
+}
+
+/// Bits of the root, of the `bits` that differ, and up to how many borders a region needs no node.
+fn plan<K: Key>(segments: &[Segment<K>], bits: u32) -> (u32, usize) {
     if segments.len() <= BORDERS_WITHOUT_NODE[0] {
         return (0, BORDERS_WITHOUT_NODE[0]);
     }
-    let root_bits = if segments.len() >= WIDE_ROOT_SEGMENTS { 16 } else { 8 };
+    let wide = segments.len() >= WIDE_ROOT_SEGMENTS;
+    let (wanted, more) = if wide { WIDE_ROOT_BITS } else { NARROW_ROOT_BITS };
+    let odd = bits % 8;
+    let root_bits = if odd <= more { wanted + odd } else { wanted + odd - 8 }.min(bits);
     let budget = node_budget_bytes(segments.len());
     for threshold in BORDERS_WITHOUT_NODE {
-        let nodes = count_nodes(segments, K::BITS - root_bits, threshold, true);
+        let nodes = count_nodes(segments, bits - root_bits, threshold, true);
         if nodes * size_of::<[u32; 256]>() <= budget {
             return (root_bits, threshold);
         }

@@ -117,6 +117,42 @@ fn equals_the_scan_at_every_edge_and_on_random_probes() {
     }
 }
 
+/// Ranges that share any number of their highest bits, from none to all: what lies just outside of
+/// the shared part is in none of them.
+#[test]
+fn equals_the_scan_whatever_the_ranges_have_in_common() {
+    let mut dice = Dice(5);
+    for bits in 0..=32_u32 {
+        for count in [1, 9, 40, 300] {
+            let base = 0xac10_0000_u32;
+            let size = 1_u64 << bits;
+            let mut ranges = Vec::new();
+            let mut next = 0;
+            for value in 0..count {
+                let start = next + dice.below(size / 2 / u64::from(count) + 2);
+                let end = start + dice.below(size / 2 / u64::from(count) + 1);
+                if end >= size {
+                    break;
+                }
+                next = end + 1;
+                let at = |offset: u64| {
+                    let low = u32::try_from(offset).unwrap();
+                    if bits == 32 { low } else { base >> bits << bits | low }
+                };
+                ranges.push(Range { start: at(start), end: at(end), value });
+            }
+            let table = Lpm::build(&ranges).unwrap();
+            for key in edges(&ranges) {
+                for flip in 0..32 {
+                    let key = key ^ 1 << flip;
+                    assert_eq!(table.get(key), scan(&ranges, key), "{key:#x}, {bits} bits");
+                }
+                assert_eq!(table.get(key), scan(&ranges, key), "{key:#x}, {bits} bits");
+            }
+        }
+    }
+}
+
 /// A million probes (EM-24, G8) against the segments, which the test above ties to the scan, and
 /// against a second, independent longest-prefix-match crate fed with the split segments.
 #[test]
