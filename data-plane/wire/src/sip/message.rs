@@ -75,31 +75,10 @@ pub struct Message<'a> {
     index: Index,
 }
 
-impl<'a> Message<'a> {
-    /// Parses one message. Total: any octets give a message or an error.
-    ///
-    /// # Errors
-    /// What is not a SIP message, and what the next parser could read in another way: see
-    /// [`ErrorKind`].
-    pub fn parse(bytes: &'a [u8], framing: Framing) -> Result<Self, ParseError> {
-        let bytes = skip_line_ends(bytes);
-        if bytes.is_empty() {
-            return Err(ParseError::new(ErrorKind::Empty, false));
-        }
-        // Made and filled where the caller wants it: moving it costs as much as reading a small one.
-        let mut parsed = Ok(Self::unread());
-        if let Ok(message) = &mut parsed
-            && let Err(kind) = message.read(bytes, framing)
-        {
-            parsed = Err(ParseError::new(kind, looks_like_request(bytes)));
-        }
-        parsed
-    }
-
-    /// Not read yet.
-    #[inline(always)] // a copy of it would have to be moved
-    pub(crate) const fn unread() -> Self {
-        Self {
+/// A message that is not read yet. Not a function: what that returns would have to be moved.
+macro_rules! unread {
+    () => {
+        Message {
             raw: &[],
             start: StartLine::Response { code: 0, reason: &[] },
             target: None,
@@ -115,6 +94,33 @@ impl<'a> Message<'a> {
             content: None,
             index: Index::EMPTY,
         }
+    };
+}
+
+impl<'a> Message<'a> {
+    /// Parses one message. Total: any octets give a message or an error.
+    ///
+    /// # Errors
+    /// What is not a SIP message, and what the next parser could read in another way: see
+    /// [`ErrorKind`].
+    pub fn parse(bytes: &'a [u8], framing: Framing) -> Result<Self, ParseError> {
+        let bytes = skip_line_ends(bytes);
+        if bytes.is_empty() {
+            return Err(ParseError::new(ErrorKind::Empty, false));
+        }
+        // Made and filled where the caller wants it: moving it costs as much as reading a small one.
+        let mut parsed = Ok(unread!());
+        if let Ok(message) = &mut parsed
+            && let Err(kind) = message.read(bytes, framing)
+        {
+            parsed = Err(ParseError::new(kind, looks_like_request(bytes)));
+        }
+        parsed
+    }
+
+    /// Not read yet.
+    pub(crate) const fn unread() -> Self {
+        unread!()
     }
 
     fn read(&mut self, bytes: &'a [u8], framing: Framing) -> Result<(), ErrorKind> {

@@ -363,35 +363,33 @@ pub(crate) fn parse_ipv4(s: &[u8]) -> Option<Ipv4Addr> {
     ipv4_prefix(s).and_then(|(ip, rest)| rest.is_empty().then_some(ip))
 }
 
-/// The dotted quad at the start of `s`, and what follows it. Takes every digit that is there.
+/// The dotted quad at the start of `s`, and what follows it.
 #[inline]
 fn ipv4_prefix(s: &[u8]) -> Option<(Ipv4Addr, &[u8])> {
-    let (mut octets, mut dots) = (0_u32, 0);
-    let (mut octet, mut digits) = (0_u32, 0);
-    let mut end = s.len();
-    for (at, c) in s.iter().enumerate() {
-        let digit = c.wrapping_sub(b'0');
-        if digit < 10 {
-            // No leading zeros.
-            if octet == 0 && digits != 0 {
-                return None;
-            }
-            octet = octet * 10 + u32::from(digit);
-            digits += 1;
-            if octet > 255 {
-                return None;
-            }
-        } else if *c == b'.' && dots < 3 && digits != 0 {
-            octets = octets << 8 | octet;
-            dots += 1;
-            (octet, digits) = (0, 0);
-        } else {
-            end = at;
-            break;
-        }
+    let (a, rest) = octet(s)?;
+    let (b, rest) = octet(rest.strip_prefix(b".")?)?;
+    let (c, rest) = octet(rest.strip_prefix(b".")?)?;
+    let (d, rest) = octet(rest.strip_prefix(b".")?)?;
+    Some((Ipv4Addr::new(a, b, c, d), rest))
+}
+
+/// The number from 0 to 255 at the start of `s`, without leading zeros, and what follows it. Takes
+/// every digit that is there.
+#[inline]
+fn octet(s: &[u8]) -> Option<(u8, &[u8])> {
+    let digit = |s: &[u8]| s.first().map(|c| c.wrapping_sub(b'0')).filter(|digit| *digit < 10);
+    let first = digit(s)?;
+    let rest = s.get(1..)?;
+    let Some(second) = digit(rest) else { return Some((first, rest)) };
+    let rest = rest.get(1..)?;
+    if first == 0 {
+        return None;
     }
-    let whole = dots == 3 && digits != 0;
-    whole.then(|| (Ipv4Addr::from(octets << 8 | octet), split(s, end).1))
+    let two = first * 10 + second;
+    let Some(third) = digit(rest) else { return Some((two, rest)) };
+    let rest = rest.get(1..)?;
+    let three = u8::try_from(u16::from(two) * 10 + u16::from(third)).ok()?;
+    digit(rest).is_none().then_some((three, rest))
 }
 
 /// IPv6 text without brackets. Tolerates the third colon that the grammar of RFC 3261 produced
