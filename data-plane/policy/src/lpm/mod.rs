@@ -64,7 +64,7 @@ const BORDER_COUNT_BITS: u32 = 8;
 const _: () = assert!(SEGMENTS_MAX <= 1 << (PAYLOAD_BITS - BORDER_COUNT_BITS));
 const _: () = assert!(BORDERS_WITHOUT_NODE[4] < 1 << BORDER_COUNT_BITS);
 const _: () = assert!(VALUE_NONE <= PAYLOAD);
-/// The last threshold always keeps the budget: below the 16-bit root there are at most 14 levels
+/// The last threshold always keeps the budget: below a wide root there are at most 14 levels
 /// (IPv6), and each node of a level has more than 255 borders of its own inside.
 const _: () = assert!(14 * size_of::<[u32; 256]>() / (BORDERS_WITHOUT_NODE[4] + 1) <= 64);
 
