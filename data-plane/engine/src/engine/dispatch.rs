@@ -62,7 +62,6 @@ impl Engine {
         };
         // By reference: moving it costs as much as reading a small one.
         match &Message::parse(bytes, framing) {
-            Ok(message) if self.is_too_large(message) => self.too_large(turn, meta, realm, message),
             Ok(message) => match message.start() {
                 StartLine::Response { .. } => self.response(turn, meta, message),
                 StartLine::Request { .. } => self.request(turn, meta, message, (listener, realm)),
@@ -106,12 +105,25 @@ impl Engine {
         Some(received)
     }
 
-    /// Whether a message is longer than the operator takes. An initial INVITE has a gate for that,
-    /// which emergency calls pass.
+    /// Whether a message of this shard is longer than the operator takes. Emergency calls are not
+    /// bound by that; an initial INVITE has a gate, which they pass.
     fn is_too_large(&self, message: &Message<'_>) -> bool {
         let bound = self.core.loadout.snapshot.limits.message_bytes;
-        u32::try_from(message.raw().len()).unwrap_or(u32::MAX) > bound
-            && (message.method() != Some(Method::Invite) || message.to().tag().is_some())
+        if u32::try_from(message.raw().len()).unwrap_or(u32::MAX) <= bound {
+            return false;
+        }
+        let call = match (message.method(), message.to().tag()) {
+            (Some(Method::Invite), None) => return false,
+            (Some(_), tag) => tag.and_then(Handle::from_tag).map(|handle| handle.slot),
+            (None, _) => message
+                .top_via()
+                .branch
+                .and_then(|branch| call_of(self.core.layer.owner_of(branch)?))
+                .map(|key| key.slot),
+        };
+        let call =
+            call.and_then(|slot| usize::try_from(slot).ok()).and_then(|slot| self.calls.get(slot));
+        !call.is_some_and(|call| call.is_emergency())
     }
 
     /// Answered if it is a request of somebody we know (RFC 3261 21.5.7), else dropped.
@@ -173,6 +185,9 @@ impl Engine {
             None => return Received::Dropped(DropReason::StrayResponse),
             Some(owner) if owner != self.core.shard => return Received::Elsewhere(owner),
             Some(_) => {}
+        }
+        if self.is_too_large(message) {
+            return Received::Dropped(DropReason::Oversized);
         }
         let core = &mut self.core;
         let event = core.layer.receive_response(turn.now.mono, message, ctx!(core, turn));
@@ -247,6 +262,9 @@ impl Engine {
         let owner = self.owners.of_request(to_tag, message.call_id());
         if owner != self.core.shard {
             return Received::Elsewhere(owner);
+        }
+        if self.is_too_large(message) {
+            return self.too_large(turn, meta, realm, message);
         }
         let core = &mut self.core;
         match core.layer.receive_request(turn.now.mono, message, ctx!(core, turn)) {

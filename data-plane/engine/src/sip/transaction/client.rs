@@ -419,6 +419,14 @@ impl Layer {
         }
     }
 
+    /// Whose transaction a response with this branch would be for.
+    #[must_use]
+    pub fn owner_of(&self, branch: &[u8]) -> Option<TuKey> {
+        let key = ClientKey::of_branch(branch)?;
+        let entry = self.clients.get(key.slot as usize)?;
+        (entry.nonce == key.nonce).then_some(entry.owner)
+    }
+
     /// Whether the transaction still exists.
     #[must_use]
     pub fn client_is_current(&self, client: ClientKey) -> bool {
