@@ -15,7 +15,7 @@ use super::{
     attempt::{abandon, contact_user, search},
     call::{Call, CallTimers, GENERATION_MASK, PendingInvite, Permits, Phase, call_id_text, tu_of},
     cdr::{Refused, write_refused},
-    compose::{host_text, write_record_routes},
+    compose::{host_text, push_address, write_record_routes},
     dialog::Dialog,
     headers::Veil,
     ladder::{Peer, Steps},
@@ -270,8 +270,15 @@ pub(crate) const fn refusal(refusal: Refusal) -> Cause {
 }
 
 fn caller_leg(core: &mut Core, arrival: &Arrival<'_>, tag: crate::ids::TagText) -> Leg {
-    let dialog = Dialog::incoming(arrival.invite, tag);
+    let mut dialog = Dialog::incoming(arrival.invite, tag);
     let source = arrival.meta.source;
+    if dialog.target.is_empty() {
+        // Its Contact is missing (RFC 3261 8.1.1.8): where it came from is all that is known.
+        dialog.target.extend_from_slice(b"sip:");
+        let mut host = Vec::with_capacity(24);
+        push_address(source, &mut host);
+        dialog.target.extend_from_slice(&host);
+    }
     let listener = arrival.listener;
     let egress = match arrival.meta.local {
         Local::Stream { flow, listener } => {

@@ -279,3 +279,34 @@ fn an_inbound_call_goes_to_the_customer() {
     assert_eq!(world.call_cdr().route.as_deref(), Some("inbound"));
     world.all_gone();
 }
+
+/// RFC 3261 8.1.1.8 demands a Contact. A caller without one is reached where it called from; a
+/// request with nothing in place of its URI would be worse.
+#[test]
+fn a_caller_without_contact_is_reached_where_it_called_from() {
+    let mut world = World::new();
+    let body = sdp("127.0.1.1", 40_000);
+    let invite = format!(
+        "INVITE sip:+12125551234@127.0.0.10 SIP/2.0\nVia: SIP/2.0/UDP {PBX};branch=z9hG4bK-nc\n\
+         Max-Forwards: 70\nFrom: <sip:a@127.0.1.1>;tag=1\nTo: <sip:b@127.0.0.10>\nCall-ID: nc\n\
+         CSeq: 1 INVITE\nContent-Type: application/sdp\n\n{body}"
+    );
+    world.send(PBX, ACCESS, &invite);
+    world.expect(PBX, "SIP/2.0 100");
+    let mut callee = Callee::take(&mut world, CARRIER_A);
+    callee.answer(&mut world);
+    world.expect(CARRIER_A, "ACK ");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    let ack = format!(
+        "ACK {} SIP/2.0\nVia: SIP/2.0/UDP {PBX};branch=z9hG4bK-nca\nMax-Forwards: 70\n\
+         From: <sip:a@127.0.1.1>;tag=1\nTo: {}\nCall-ID: nc\nCSeq: 1 ACK\n",
+        ok.contact_uri(),
+        ok.header("To")
+    );
+    world.send(PBX, ACCESS, &ack);
+    callee.request(&mut world, "BYE", "");
+    world.expect(CARRIER_A, "SIP/2.0 200");
+    let bye = world.expect(PBX, "BYE sip:127.0.1.1:5060 SIP/2.0");
+    world.send(PBX, ACCESS, &bye.reply("200 OK", "", ""));
+    world.all_gone();
+}
