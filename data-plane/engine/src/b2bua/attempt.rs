@@ -12,7 +12,7 @@ use super::{
     call::{Attempt, AttemptState, Call, PendingInvite, Phase},
     compose::{host_text, push_address, write_content, write_no_body, write_party, write_uri},
     dialog::Dialog,
-    headers::{Skip, write_body_headers, write_line, write_passed_except},
+    headers::{Hide, Skip, Veil, write_body_headers, write_line, write_passed_except},
     ladder::Peer,
     leg::{Goodbye, Leg},
     offer::Negotiation,
@@ -190,6 +190,12 @@ fn new_leg(
 ) -> Option<Leg> {
     let own_host = SmallVec::from_slice(&core.listener(listener)?.host);
     let peer_host = SmallVec::from_vec(host_text(target));
+    let hide = Hide {
+        hosts: [&call.caller.peer_host, &call.caller.own_host],
+        by: &own_host,
+        call_id: &[],
+    };
+    let veil = Veil::of(invite, hide);
     let (mut from, mut to) = (core.pool.take(), core.pool.take());
     let mut user = SmallVec::new();
     match emergency::callback(&call.loadout.snapshot, call.class, call.location) {
@@ -199,7 +205,7 @@ fn new_leg(
         }
         None => {
             let told = told(call, trunk).filter(|_| verstat::place(invite) == verstat::Place::From);
-            write_party(&invite.from(), &own_host, &mut from);
+            write_party(&invite.from(), &own_host, &veil, &mut from);
             if let Some(outcome) = told {
                 let plain = core.pool.copy(&from);
                 from.clear();
@@ -217,7 +223,7 @@ fn new_leg(
         to.extend_from_slice(&peer_host);
         to.push(b'>');
     } else {
-        write_party(&invite.to(), &peer_host, &mut to);
+        write_party(&invite.to(), &peer_host, &veil, &mut to);
     }
     let generator = core.layer.identifiers();
     let tag = generator.handle(call.key.slot).tag();
@@ -226,6 +232,7 @@ fn new_leg(
     let dialog = Dialog::outgoing(&call_id, tag, &from, &to);
     core.pool.give(from);
     core.pool.give(to);
+    drop(veil);
     Some(Leg {
         dialog,
         listener,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use ravelin_policy::{RealmId, Snapshot, Transport};
 use ravelin_wire::sip::{HeaderName, Message, NameAddr, Scheme, Uri};
 
-use super::headers::{push_number, push_value};
+use super::headers::{Veil, push_number, push_value};
 use crate::ids::BranchText;
 
 /// What a listener looks like in messages, written once per snapshot.
@@ -210,11 +210,12 @@ fn write_user(user: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// A From or To value without tag: the display name, and the URI as [`write_uri`] has it.
-pub(crate) fn write_party(party: &NameAddr<'_>, host: &[u8], out: &mut Vec<u8>) {
+/// A From or To value without tag: the display name, without hosts of the other side in it, and the
+/// URI as [`write_uri`] has it.
+pub(crate) fn write_party(party: &NameAddr<'_>, host: &[u8], veil: &Veil<'_>, out: &mut Vec<u8>) {
     let display = party.safe_display();
     if !display.is_empty() {
-        push_value(display, out);
+        veil.push(display, out);
         out.push(b' ');
     }
     out.push(b'<');
@@ -227,7 +228,10 @@ pub(crate) fn write_party(party: &NameAddr<'_>, host: &[u8], out: &mut Vec<u8>) 
 
 #[cfg(test)]
 mod tests {
+    use ravelin_wire::sip::Framing;
+
     use super::*;
+    use crate::b2bua::headers::Hide;
 
     fn uri(text: &str) -> String {
         let mut out = Vec::new();
@@ -266,8 +270,17 @@ mod tests {
     #[test]
     fn a_party_keeps_its_display_name() {
         let party = NameAddr::parse(b"\"A, B\" <sip:a@192.0.2.1>;tag=x").unwrap();
+        let text = "INVITE sip:1@h SIP/2.0\r\nVia: SIP/2.0/UDP pbx.inside.example;branch=z9hG4bKx\r\n\
+            From: \"at pbx.inside.example\" <sip:a@h>;tag=1\r\nTo: <sip:1@h>\r\nCall-ID: c\r\n\
+            CSeq: 1 INVITE\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n";
+        let message = Message::parse(text.as_bytes(), Framing::Datagram).unwrap();
+        let hide = Hide { hosts: [b"", b""], by: b"us", call_id: b"" };
+        let veil = Veil::of(&message, hide);
         let mut out = Vec::new();
-        write_party(&party, b"us", &mut out);
+        write_party(&party, b"us", &veil, &mut out);
         assert_eq!(out, b"\"A, B\" <sip:a@us>");
+        out.clear();
+        write_party(&message.from(), b"us", &veil, &mut out);
+        assert_eq!(out, b"\"at us\" <sip:a@us>");
     }
 }

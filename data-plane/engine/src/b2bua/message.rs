@@ -12,7 +12,7 @@ use super::{
     attempt::contact_user,
     compose::{host_text, write_content, write_no_body, write_party, write_uri},
     dialog::Dialog,
-    headers::{Hide, push_number, write_body_headers, write_passed},
+    headers::{Hide, Veil, push_number, write_body_headers, write_passed},
     respond::{Response, write_head},
 };
 use crate::{
@@ -133,16 +133,17 @@ impl Messages {
         let Core { layer, listeners, wheel, counters, pool, .. } = core;
         let text = listeners.get(usize::from(listener.0)).ok_or(Cause::Internal)?;
         let (mut from, mut to, mut target_uri) = (pool.take(), pool.take(), pool.take());
-        write_party(&message.from(), &text.host, &mut from);
-        write_party(&message.to(), &far_host, &mut to);
+        let source = host_text(meta.source);
+        let hosts = [source.as_slice(), incoming.near_own];
+        let hide = Hide { hosts, by: &text.host, call_id: &call_id };
+        let veil = Veil::of(message, hide);
+        write_party(&message.from(), &text.host, &veil, &mut from);
+        write_party(&message.to(), &far_host, &veil, &mut to);
         let dialog = Dialog::outgoing(&call_id, far_tag, &from, &to);
         let mut host = host_text(target);
         host.push(b':');
         push_number(u64::from(target.port()), &mut host);
         write_uri(&uri, requested, &host, &mut target_uri);
-        let source = host_text(meta.source);
-        let hide =
-            Hide { hosts: [&source, incoming.near_own], by: &text.host, call_id: dialog.call_id() };
         let mut head = pool.take();
         write_head(message, meta.source, &near_tag, &mut head);
         let far_own = SmallVec::from_slice(&text.host);
