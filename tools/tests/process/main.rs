@@ -10,5 +10,6 @@ mod link;
 mod nodes;
 mod notify;
 mod peer;
+mod stir;
 mod stop;
 mod support;
