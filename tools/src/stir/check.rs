@@ -23,6 +23,8 @@ use crate::{
 /// Any URL that verifiers accept: stands for the one that was not given.
 const SOME_URL: &str = "https://certificate.example/chain.pem";
 
+const DAY_S: i64 = 24 * 3600;
+
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
     /// Certificate chains, PEM (leaf first) or DER
@@ -36,6 +38,9 @@ pub(crate) struct CheckArgs {
     /// URL that the chain is published under, checked against the policy of verifiers
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// Do not pass a certificate that ends within so many days: time to renew
+    #[arg(long, value_name = "DAYS", default_value_t = 0)]
+    days: u32,
     /// One JSON object per file
     #[arg(long)]
     json: bool,
@@ -54,6 +59,8 @@ struct Line {
     serial: Option<String>,
     not_before: Option<String>,
     not_after: Option<String>,
+    /// Whole days until the leaf's end; negative after it.
+    days_left: Option<i64>,
     key: Option<&'static str>,
     tn_auth_list: Vec<String>,
     claim_constraints: bool,
@@ -69,8 +76,12 @@ pub(crate) fn run(args: &CheckArgs) -> Result<Outcome, Failure> {
     let key = args.key.as_ref().map(|path| read(path)).transpose()?;
     let mut passed = true;
     for file in &args.files {
-        let line = check(args, &read(file)?, key.as_deref(), &file.to_string_lossy())?;
-        passed &= line.cause.is_none();
+        let mut line = check(args, &read(file)?, key.as_deref(), &file.to_string_lossy())?;
+        let soon = line.days_left.is_some_and(|left| left < i64::from(args.days));
+        if line.cause.is_none() && soon {
+            line.reason = "expires_soon";
+        }
+        passed &= line.cause.is_none() && !soon;
         if args.json {
             print::json(&line)?;
         } else {
@@ -88,6 +99,8 @@ fn check(args: &CheckArgs, body: &[u8], key: Option<&[u8]>, name: &str) -> Resul
         line.certificates = chain.len();
         if let Some(leaf) = chain.first() {
             describe(leaf, &mut line);
+            let now = i64::try_from(args.trust.now_unix()).unwrap_or(i64::MAX);
+            line.days_left = Some(leaf.not_after.saturating_sub(now).div_euclid(DAY_S));
         }
     }
     let mut builder = args.trust.builder()?;

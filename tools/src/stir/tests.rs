@@ -198,6 +198,10 @@ fn certificates_are_checked_and_renewed() {
     assert_eq!(check(&format!("--at {NOW} @/sp.pem")), 1);
     assert_eq!(check("--at 2030-01-01T00:00:00Z --ca @/sti-ca.pem @/sp.pem"), 1);
     assert_eq!(check(&format!("{at} @/sti-ca.pem")), 1);
+    // 365 days from a day before.
+    for (days, code) in [(0, 0), (364, 0), (365, 1), (1_000, 1)] {
+        assert_eq!(check(&format!("{at} --days {days} @/sp.pem")), code, "{days}");
+    }
     // What is there is not overwritten by accident.
     assert_eq!(folder.stir("cert new --out @ --spc 1234"), 2);
     let read = |name: &str| fs::read(folder.0.join(name)).unwrap();
