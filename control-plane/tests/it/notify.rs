@@ -3,13 +3,18 @@
 
 use aws_lc_rs::hmac;
 use ravelin_contract::{chain::Entry, link::ApplyResult};
+use ravelin_control::{
+    datadir::DataDir,
+    notify::{Contact, Method as ContactMethod, Policy, State, deliveries, queue, work},
+    store::Store,
+};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use crate::{
     sinks::{Hook, MailServer, Manner, Posted},
-    support::{Node, Plane, document, event},
+    support::{Node, Plane, TempDir, document, event},
 };
 
 /// The usual document with this in `features.emergency_notification`.
@@ -385,4 +390,53 @@ async fn a_test_is_marked_and_can_be_for_one_contact() {
     let remove = "/api/emergency/contacts/config:call:5000";
     assert_eq!(plane.call(Method::DELETE, remove, None).await.0, StatusCode::CONFLICT);
     plane.stop().await;
+}
+
+/// The bounds hold where no clock has to be waited for: on the store itself.
+#[tokio::test]
+async fn attempts_and_lanes_are_bounded() {
+    let dir = TempDir::new();
+    let data = DataDir::open(&dir.path().join("data")).unwrap();
+    let store = Store::open("sqlite:test.db", &data).await.unwrap();
+    let contact = |number: usize| Contact {
+        id: format!("c{number:02}"),
+        name: format!("Contact {number}"),
+        extension: Some(format!("50{number:02}")),
+        phone: None,
+        email: None,
+        priority: 1,
+        notification_methods: vec![ContactMethod::Call],
+        site_id: None,
+        source: "config".to_owned(),
+        by_law: true,
+    };
+    let contacts: Vec<Contact> = (0..20).map(contact).collect();
+    let policy = Policy { contacts: contacts.into(), ..Policy::default() };
+    let mut tx = store.write().await.unwrap();
+    let details = std::collections::BTreeMap::new();
+    queue::queue_manual(&mut tx, "manual", "tester", &details, &policy, None).await.unwrap();
+    let now = ravelin_control::clock::unix_ms();
+    let mut all = work::claim(&mut tx, ContactMethod::Call, 8, now).await.unwrap();
+    assert_eq!(all.len(), 8, "no more than there is room for");
+    assert!(all.iter().all(|one| one.attempt == 1));
+    assert_eq!(work::claim(&mut tx, ContactMethod::Call, 99, now).await.unwrap().len(), 12);
+    assert_eq!(work::claim(&mut tx, ContactMethod::Call, 99, now).await.unwrap().len(), 0);
+    // The last attempt but one goes back to the queue, to be due later; the last one does not.
+    let (mut last, mut before) = (all.remove(0), all.remove(0));
+    before.attempt = work::ATTEMPTS_MAX - 1;
+    last.attempt = work::ATTEMPTS_MAX;
+    let again = |one: work::Work| (one, work::Outcome::Retry("busy".to_owned()));
+    work::settle(&mut tx, &[again(before), again(last)], now).await.unwrap();
+    let backlog = work::backlog(tx.connection(), now).await.unwrap();
+    assert_eq!(backlog.pending, 19);
+    assert!(backlog.next_due_ms.is_some_and(|due| due >= now + 60_000), "{backlog:?}");
+    let id = &all[0].told.id;
+    let states = deliveries(tx.connection(), id).await.unwrap();
+    assert_eq!(states[0].reason.as_deref(), Some("gave up after 12 attempts: busy"));
+    assert_eq!((states[0].state, states[1].state), (State::Failed, State::Queued));
+    // What was under way when a process ended is due at once after the next start.
+    assert_eq!(work::recover(&mut tx, now).await.unwrap(), 18);
+    assert_eq!(work::claim(&mut tx, ContactMethod::Call, 99, now).await.unwrap().len(), 18);
+    tx.commit().await.unwrap();
+    store.close().await;
 }
