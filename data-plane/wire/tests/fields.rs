@@ -492,3 +492,29 @@ fn only_requests_other_than_ack_are_answerable() {
     assert!(!answerable("\r\n\r\n"));
     assert!(!answerable("<html> x"));
 }
+
+/// A name that stands twice is found wherever the two stand, among few and among many, alike or not.
+#[test]
+fn a_second_parameter_of_a_name_is_found_anywhere() {
+    for name in ["p", "longer-name", "%"] {
+        for count in [2, 5, 6, 7, 8, 20, PARAM_MAX_COUNT] {
+            let list = |names: &[String]| {
+                names.iter().map(|name| format!(";{name}=1")).collect::<String>()
+            };
+            let names: Vec<String> = (10..10 + count).map(|n| format!("{name}{n}")).collect();
+            let header = |names: &[String]| format!("<sip:h>{}", list(names)).into_bytes();
+            let uri = |names: &[String]| format!("sip:h{}", list(names)).into_bytes();
+            // `%10` is an escape in a URI and three octets of a header.
+            assert!(NameAddr::parse(&header(&names)).is_some(), "{name} {count}");
+            assert!(Uri::parse(&uri(&names)).is_some(), "{name} {count}");
+            for (first, second) in [(0, count - 1), (count / 2, count - 1), (0, 1)] {
+                let mut twice = names.clone();
+                if first != second {
+                    twice[second] = names[first].to_uppercase();
+                    assert!(NameAddr::parse(&header(&twice)).is_none(), "{twice:?}");
+                    assert!(Uri::parse(&uri(&twice)).is_none(), "{twice:?}");
+                }
+            }
+        }
+    }
+}

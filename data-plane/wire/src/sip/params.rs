@@ -35,11 +35,12 @@ impl<'a> Params<'a> {
         while !rest.is_empty() {
             let ((name, value), tail) = next(rest)?;
             // RFC 3261 7.3.1: each name once. Readers differ in which of two they take.
-            if seen.maybe(name) {
+            let names = || {
                 let before = Self(split(bytes, bytes.len() - rest.len()).0);
-                if before.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
-                    return None;
-                }
+                before.iter().map(|(name, _)| name)
+            };
+            if seen.maybe(name, names) && names().any(|other| other.eq_ignore_ascii_case(name)) {
+                return None;
             }
             see(name, value)?;
             rest = tail;
@@ -94,20 +95,66 @@ impl<'a> Params<'a> {
     }
 }
 
-/// Which names have been seen, by length and first octet: enough to know that most are new.
+/// So many names of a list are compared with each other.
+const NAMES_FEW: u8 = 6;
+
+/// Which names of a list have been seen: by length and first octet, which is enough to know that
+/// most are new. Those of a long list are hashed as well, so that names chosen to look alike cannot
+/// make each of them cost a reading of all before it.
 #[derive(Default)]
-pub(crate) struct NamesSeen(u64);
+pub(crate) struct NamesSeen {
+    filter: u64,
+    count: u8,
+    hashes: Option<[u64; PARAM_MAX_COUNT]>,
+}
 
 impl NamesSeen {
-    /// Takes `name`. False: it was not there before, in any case. True: it may have been.
+    /// Takes `name`, which stands behind the names of `before`. False: it was not there, in any
+    /// case. True: it may have been.
     #[inline]
-    pub(crate) fn maybe(&mut self, name: &[u8]) -> bool {
+    pub(crate) fn maybe<'a, I: Iterator<Item = &'a [u8]>>(
+        &mut self,
+        name: &[u8],
+        before: impl FnOnce() -> I,
+    ) -> bool {
         let first = name.first().map_or(0, |c| c | 0x20);
         let bit = 1_u64 << ((usize::from(first) ^ name.len().wrapping_mul(5)) & 63);
-        let seen = self.0 & bit != 0;
-        self.0 |= bit;
-        seen
+        let seen = self.filter & bit != 0;
+        self.filter |= bit;
+        let count = self.count;
+        self.count = count.saturating_add(1);
+        if self.hashes.is_none() && (!seen || count < NAMES_FEW) {
+            return seen;
+        }
+        self.is_known(name, usize::from(count), before)
     }
+
+    #[cold]
+    fn is_known<'a, I: Iterator<Item = &'a [u8]>>(
+        &mut self,
+        name: &[u8],
+        count: usize,
+        before: impl FnOnce() -> I,
+    ) -> bool {
+        let hashes = self.hashes.get_or_insert_with(|| {
+            let mut hashes = [0; PARAM_MAX_COUNT];
+            hashes.iter_mut().zip(before()).for_each(|(slot, name)| *slot = hash(name));
+            hashes
+        });
+        let hash = hash(name);
+        let known = hashes.get(..count).is_none_or(|known| known.contains(&hash));
+        if let Some(slot) = hashes.get_mut(count) {
+            *slot = hash;
+        }
+        known
+    }
+}
+
+/// FNV-1a over the name, case folded.
+fn hash(name: &[u8]) -> u64 {
+    name.iter().fold(0xcbf2_9ce4_8422_2325, |hash, c| {
+        (hash ^ u64::from(c.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 type Param<'a> = (&'a [u8], Option<&'a [u8]>);

@@ -254,11 +254,12 @@ fn split_params(s: &[u8]) -> Option<(UriParams<'_>, &[u8])> {
             return None;
         }
         // RFC 3261 19.1.1: each name once. Readers differ in which of two they take.
-        if seen.maybe(name) {
+        let names = || {
             let before = UriParams(split(s, s.len() - rest.len()).0);
-            if before.iter().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
-                return None;
-            }
+            before.iter().map(|(name, _)| name)
+        };
+        if seen.maybe(name, names) && names().any(|other| other.eq_ignore_ascii_case(name)) {
+            return None;
         }
         rest = tail;
         if let Some(value) = rest.strip_prefix(b"=") {
