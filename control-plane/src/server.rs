@@ -19,6 +19,7 @@ use crate::{
     error::ControlError,
     http, notify,
     publish::{ConfigFault, Publisher},
+    soc2::seal::Signer,
     store::{
         EventExt, Store, WriteTx, event,
         tokens::{self, Role},
@@ -89,6 +90,7 @@ impl Server {
         let active = publisher.active();
         let control = active.as_ref().and_then(|active| active.snapshot.control.clone());
         first_token(&store, &data).await?;
+        Signer::ensure(&data.certs())?;
         let signals = signals(options.config.as_deref());
         if !signals.0.is_empty() {
             tracing::warn!(?signals, "test signals in the environment of the control plane");

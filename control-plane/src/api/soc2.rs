@@ -22,6 +22,7 @@ use crate::{
         drill::{Drill, DrillOutcome, DrillTest},
         package::{self, PackageFault, Period},
         scrub,
+        seal::Signer,
     },
     store::{Backend, EventExt, event},
 };
@@ -383,15 +384,26 @@ pub(crate) async fn package(State(app): State<App>, query: Query) -> Result<Resp
             .execute(&mut *reader)
             .await?;
     }
-    let bytes = package::build(&mut reader, &period).await.map_err(|fault| match fault {
-        PackageFault::TooManyEvents(count) => {
-            let limit = package::EVENTS_MAX;
-            let text = format!("{count} audit events, at most {limit}; ask for a shorter period");
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text)
-        }
-        PackageFault::Archive(reason) => ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason),
-        PackageFault::Store(error) => error.into(),
+    let signer = Signer::open(&app.data.join("certs")).map_err(|error| {
+        tracing::error!(%error, "the key of audit packages");
+        ApiError::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the key that signs packages cannot be used; see the log",
+        )
     })?;
+    let bytes =
+        package::build(&mut reader, &period, &signer).await.map_err(|fault| match fault {
+            PackageFault::TooManyEvents(count) => {
+                let limit = package::EVENTS_MAX;
+                let text =
+                    format!("{count} audit events, at most {limit}; ask for a shorter period");
+                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, text)
+            }
+            PackageFault::Archive(reason) => {
+                ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, reason)
+            }
+            PackageFault::Store(error) => error.into(),
+        })?;
     let name = format!("attachment; filename=\"ravelin-soc2-{from}-{to}.tar\"");
     let kind = "application/x-tar".to_owned();
     Ok(([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)], bytes).into_response())

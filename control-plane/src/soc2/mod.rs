@@ -5,6 +5,7 @@ pub mod drill;
 mod evidence;
 pub mod package;
 pub mod scrub;
+pub mod seal;
 mod tar;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Row};
 
-use super::{evidence, scrub, tar};
+use super::{
+    evidence, scrub,
+    seal::{self, Signer},
+    tar,
+};
 use crate::{
     clock,
     error::StoreError,
@@ -23,6 +27,9 @@ const FORMAT: &str = "ravelin-soc2-package/1";
 const MANIFEST: &str = "manifest.json";
 /// Digest of the manifest, in the form that `sha256sum -c` reads.
 const SEAL: &str = "manifest.json.sha256";
+/// Signature over the manifest, 64 octets, and the key that it was made with.
+const SIGNATURE: &str = "manifest.json.sig";
+const PUBLIC: &str = "evidence.pub";
 
 /// Why a package was not made.
 #[derive(Debug)]
@@ -117,6 +124,7 @@ const NOTE: &str = "Evidence as Ravelin recorded it, with secrets taken out. Whe
 pub async fn build(
     connection: &mut AnyConnection,
     period: &Period,
+    signer: &Signer,
 ) -> Result<Vec<u8>, PackageFault> {
     let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let controls = super::controls(connection, None).await?;
@@ -168,13 +176,19 @@ pub async fn build(
         files: listed,
     };
     let manifest = pretty(&manifest)?;
-    let seal = seal(&manifest);
-    let mut archive = vec![(MANIFEST.to_owned(), manifest), (SEAL.to_owned(), seal.into_bytes())];
+    let digest = digest_line(&manifest).into_bytes();
+    let signature = signer.sign(&manifest).map_err(PackageFault::Archive)?;
+    let mut archive = vec![
+        (MANIFEST.to_owned(), manifest),
+        (SEAL.to_owned(), digest),
+        (SIGNATURE.to_owned(), signature),
+        (PUBLIC.to_owned(), signer.public().into_bytes()),
+    ];
     archive.extend(files);
     tar::write(&archive).map_err(PackageFault::Archive)
 }
 
-fn seal(manifest: &[u8]) -> String {
+fn digest_line(manifest: &[u8]) -> String {
     format!("{}  {MANIFEST}\n", ident::sha256_hex(manifest))
 }
 
@@ -438,24 +452,45 @@ async fn ends(
     }))
 }
 
-/// Checks that an archive holds what its manifest says, and nothing else.
+/// A package that is whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    pub manifest: Manifest,
+    /// Fingerprint of the key that signed it. That it is the key of a certain system is known only
+    /// to who got that key from there.
+    pub signer: String,
+}
+
+/// Checks that an archive holds what its manifest says, and nothing else, and that its signature
+/// fits; with `public` (PEM), that it was made with that key.
 ///
 /// # Errors
 /// Every fault that was found.
-pub fn verify(bytes: &[u8]) -> Result<Manifest, Vec<String>> {
+pub fn verify(bytes: &[u8], public: Option<&[u8]>) -> Result<Whole, Vec<String>> {
     let files = tar::read(bytes).map_err(|fault| vec![fault])?;
-    let [(first, manifest), (second, sealed), rest @ ..] = files.as_slice() else {
+    let [first, second, third, fourth, rest @ ..] = files.as_slice() else {
         return Err(vec!["the archive has no manifest".to_owned()]);
     };
-    if first != MANIFEST || second != SEAL {
-        return Err(vec![format!("{MANIFEST} and {SEAL} are not the first files")]);
+    let names = [&first.0, &second.0, &third.0, &fourth.0];
+    if names != [MANIFEST, SEAL, SIGNATURE, PUBLIC] {
+        return Err(vec![format!("{MANIFEST} and what belongs to it are not the first files")]);
     }
-    if *sealed != seal(manifest).as_bytes() {
+    let manifest = first.1;
+    if second.1 != digest_line(manifest).as_bytes() {
         return Err(vec![format!("{MANIFEST}: is not what {SEAL} says")]);
     }
+    let signer = seal::check(fourth.1, manifest, third.1)
+        .map_err(|fault| vec![format!("{SIGNATURE}: {fault}")])?;
     let manifest = serde_json::from_slice::<Manifest>(manifest)
         .map_err(|error| vec![format!("{MANIFEST}: {error}")])?;
     let mut faults = Vec::new();
+    if let Some(public) = public {
+        match seal::fingerprint(public) {
+            Ok(wanted) if wanted == signer => {}
+            Ok(wanted) => faults.push(format!("{PUBLIC}: signed by {signer}, not by {wanted}")),
+            Err(fault) => faults.push(fault),
+        }
+    }
     if manifest.format != FORMAT {
         faults.push(format!("{MANIFEST}: format {:?} is not known", manifest.format));
     }
@@ -472,5 +507,5 @@ pub fn verify(bytes: &[u8]) -> Result<Manifest, Vec<String>> {
         }
     }
     faults.extend(listed.keys().map(|name| format!("{name}: is missing")));
-    if faults.is_empty() { Ok(manifest) } else { Err(faults) }
+    if faults.is_empty() { Ok(Whole { manifest, signer }) } else { Err(faults) }
 }

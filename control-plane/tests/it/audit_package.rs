@@ -129,7 +129,10 @@ async fn the_same_state_gives_the_same_package_and_no_octet_can_change() {
     plane.post(CONTROL, body).await;
 
     let first = package(&plane, "2024-12-01", "2099-12-31").await;
-    let manifest = verify(&first).unwrap();
+    let whole = verify(&first, None).unwrap();
+    let public = std::fs::read(plane.data().join("certs/evidence.pub")).unwrap();
+    assert_eq!(verify(&first, Some(&public)), Ok(whole.clone()), "signed with this system's key");
+    let manifest = whole.manifest;
     assert_eq!((manifest.controls, manifest.tests, manifest.evidence), (16, 1, 1));
     assert!(manifest.chains_intact && manifest.audit_events > 3);
     assert!(first == package(&plane, "2024-12-01", "2099-12-31").await, "asking changes nothing");
@@ -139,7 +142,7 @@ async fn the_same_state_gives_the_same_package_and_no_octet_can_change() {
     assert!(first == package(&plane, "2024-12-01", "2099-12-31").await);
     // A period that is over does not change by what comes after it.
     let past = package(&plane, "2024-12-01", "2024-12-31").await;
-    assert_eq!(verify(&past).unwrap().audit_events, 1);
+    assert_eq!(verify(&past, None).unwrap().manifest.audit_events, 1);
     plane.post(CONTROL, json!({"control_id": "A1.1", "test_results": "Passed - later"})).await;
     assert!(first != package(&plane, "2024-12-01", "2099-12-31").await, "a new test is in it");
 
@@ -165,11 +168,21 @@ async fn the_same_state_gives_the_same_package_and_no_octet_can_change() {
     for at in (0..past.len()).step_by(37) {
         let mut changed = past.clone();
         changed[at] ^= 1;
-        assert!(verify(&changed).is_err(), "octet {at}");
+        assert!(verify(&changed, None).is_err(), "octet {at}");
     }
     for length in (0..past.len()).step_by(101) {
-        assert!(verify(&past[..length]).is_err(), "{length}");
+        assert!(verify(&past[..length], None).is_err(), "{length}");
     }
+    // The key outlives a restart; a package of another system has another one.
+    let stranger = Plane::start(&document("edge-1", "")).await;
+    let other = package(&stranger, "2024-12-01", "2024-12-31").await;
+    assert!(verify(&other, None).is_ok());
+    let faults = verify(&other, Some(&public)).unwrap_err();
+    assert!(faults.len() == 1 && faults[0].contains("not by"), "{faults:?}");
+    stranger.stop().await;
+    let before = package(&plane, "2024-12-01", "2024-12-31").await;
+    let plane = plane.restart().await;
+    assert!(before == package(&plane, "2024-12-01", "2024-12-31").await);
     for (query, field) in [
         ("from=2024-12-01", "to"),
         ("from=2024-13-01&to=2024-12-31", "from"),

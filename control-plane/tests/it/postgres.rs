@@ -211,7 +211,7 @@ async fn the_control_plane_runs_on_postgresql() {
         answer.bytes().await.unwrap()
     };
     let first = package().await;
-    let manifest = ravelin_control::soc2::package::verify(&first).unwrap();
+    let manifest = ravelin_control::soc2::package::verify(&first, None).unwrap().manifest;
     assert_eq!((manifest.tests, manifest.evidence), (1, 1));
     assert!(manifest.chains_intact && first == package().await);
     plane.get("/api/tokens").await;

@@ -192,6 +192,14 @@ fn audit_package(planes: &Planes) {
     let verify =
         |file: &Path| run(ravelin().args(["soc2", "package", "--json", "--verify"]).arg(file));
     assert_eq!(verify(&path("one.tar")).status.code(), Some(0));
+    let public = planes.scratch.data().join("certs/evidence.pub");
+    let signed = run(ravelin()
+        .args(["soc2", "package", "--verify"])
+        .arg(path("one.tar"))
+        .arg("--key")
+        .arg(&public));
+    assert_eq!(signed.status.code(), Some(0), "{}", text(&signed.stderr));
+    signed_for_others(&planes.scratch, &path("one.tar"), &public);
     let mut bytes = fs::read(path("one.tar")).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -211,6 +219,32 @@ fn audit_package(planes: &Planes) {
     assert_eq!(planes.ask("soc2 package --from 2026-01-32").status.code(), Some(2));
     let late = planes.ask("soc2 package --from 2026-02-01 --to 2026-01-01 --out x.tar");
     assert_eq!(late.status.code(), Some(2), "{}", text(&late.stderr));
+}
+
+/// What OpenSSL and sha256sum make of the package.
+fn signed_for_others(scratch: &Scratch, package: &Path, public: &Path) {
+    let folder = scratch.path().join("unpacked");
+    fs::create_dir(&folder).unwrap();
+    let tar = Command::new("tar").arg("xf").arg(package).arg("-C").arg(&folder).status().unwrap();
+    assert!(tar.success());
+    let sums = Command::new("sha256sum")
+        .args(["-c", "manifest.json.sha256"])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert!(sums.status.success(), "{}", text(&sums.stderr));
+    if Command::new("openssl").arg("version").output().is_err() {
+        println!("SKIPPED compliance::signed_for_others: no openssl");
+        return;
+    }
+    let checked = Command::new("openssl")
+        .args(["pkeyutl", "-verify", "-pubin", "-rawin", "-in", "manifest.json"])
+        .args(["-sigfile", "manifest.json.sig", "-inkey"])
+        .arg(public.canonicalize().unwrap())
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}{}", text(&checked.stdout), text(&checked.stderr));
 }
 
 #[test]

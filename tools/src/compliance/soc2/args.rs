@@ -22,7 +22,7 @@ pub(crate) enum Soc2Command {
     Test(TestArgs),
     /// Write the audit package of a period, or check one
     #[command(
-        after_help = "Examples:\n  ravelin soc2 package --from 2026-01-01 --to 2026-06-30 --out audit.tar\n  ravelin soc2 package --verify audit.tar\n\nBoth days belong to the period, UTC. The same state gives the same octets; keep the digest that is\nprinted apart from the file. Exit code 0: made, or whole; 1: not whole, or a chain of records is\nbroken; 2: could not run."
+        after_help = "Examples:\n  ravelin soc2 package --from 2026-01-01 --to 2026-06-30 --out audit.tar\n  ravelin soc2 package --verify audit.tar --key evidence.pub\n\nBoth days belong to the period, UTC. The same state gives the same octets; keep the digest that is\nprinted apart from the file. Exit code 0: made, or whole; 1: not whole, or a chain of records is\nbroken; 2: could not run."
     )]
     Package(PackageArgs),
 }
@@ -62,6 +62,9 @@ pub(crate) struct PackageArgs {
     /// Check that this package holds what its manifest says, and nothing else
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "out"])]
     pub(crate) verify: Option<PathBuf>,
+    /// Key that must have signed it: certs/evidence.pub of the control plane, got on another way
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub(crate) key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) api: ApiArgs,
     /// One JSON object

@@ -7,7 +7,10 @@ use std::{
     path::Path,
 };
 
-use ravelin_control::{clock, ident, soc2::package};
+use ravelin_control::{
+    clock, ident,
+    soc2::package::{self, Whole},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -22,9 +25,12 @@ const YEAR_MS: u64 = 364 * 86_400_000;
 
 pub(super) fn run(args: &PackageArgs) -> Result<Outcome, Failure> {
     if let Some(file) = &args.verify {
-        let bytes = fs::read(file)
-            .map_err(|error| Failure::cannot_run(format!("{}: {error}", file.display())))?;
-        return show(file, &bytes, args.json);
+        let read = |file: &Path| {
+            fs::read(file)
+                .map_err(|error| Failure::cannot_run(format!("{}: {error}", file.display())))
+        };
+        let key = args.key.as_deref().map(read).transpose()?;
+        return show(file, &read(file)?, key.as_deref(), args.json);
     }
     let (from, to) = period(args)?;
     let out = args.out.clone().unwrap_or_else(|| format!("ravelin-soc2-{from}-{to}.tar").into());
@@ -41,7 +47,7 @@ pub(super) fn run(args: &PackageArgs) -> Result<Outcome, Failure> {
         return Err(Failure::cannot_run(format!("{text}{fields} ({status})")));
     }
     write(&out, &bytes)?;
-    show(&out, &bytes, args.json)
+    show(&out, &bytes, None, args.json)
 }
 
 /// First and last day. What is sent is a day or nothing: it goes into a path.
@@ -79,16 +85,17 @@ fn write(out: &Path, bytes: &[u8]) -> Result<(), Failure> {
     written().map_err(|error| Failure::cannot_run(format!("{}: {error}", out.display())))
 }
 
-fn show(file: &Path, bytes: &[u8], as_json: bool) -> Result<Outcome, Failure> {
+fn show(file: &Path, bytes: &[u8], key: Option<&[u8]>, as_json: bool) -> Result<Outcome, Failure> {
     let name = file.display().to_string();
     let sha256 = ident::sha256_hex(bytes);
-    match package::verify(bytes) {
-        Ok(manifest) => {
+    match package::verify(bytes, key) {
+        Ok(Whole { manifest, signer }) => {
             if as_json {
                 print::json(&json!({
                     "file": name,
                     "whole": true,
                     "sha256": sha256,
+                    "signer": signer,
                     "size": bytes.len(),
                     "from": manifest.from,
                     "to": manifest.to,
@@ -110,6 +117,7 @@ fn show(file: &Path, bytes: &[u8], as_json: bool) -> Result<Outcome, Failure> {
                     manifest.evidence,
                     manifest.audit_events
                 )))?;
+                print::line(&format!("signed with the key {signer}"))?;
                 let chains = if manifest.chains_intact { "whole" } else { "BROKEN" };
                 print::line(&format!("chains of records: {chains}"))?;
             }
