@@ -9,7 +9,12 @@ pub mod records;
 pub mod sites;
 pub mod tokens;
 
-use std::{borrow::Cow, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ravelin_contract::{
     audit::{AuditEvent, Severity},
@@ -33,6 +38,9 @@ use crate::{
 const READERS_MAX: u32 = 4;
 /// How long a piece of work waits for a connection before it fails with an error.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the database may be held by a control plane that is going.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+const LOCK_INTERVAL: Duration = Duration::from_millis(100);
 /// PostgreSQL advisory lock that says "a control plane uses this database" ("RVLN").
 const ADVISORY_LOCK: i64 = 0x5256_4c4e;
 /// The control plane's own chain of admin events stands in the same tables under this name.
@@ -286,7 +294,21 @@ const LOCKED: &str = "another control plane uses this database";
 
 /// Says at once if another control plane holds the database; the pool itself, which takes the lock
 /// with each new connection, would only try until it gives up.
+///
+/// A control plane that has just ended holds it until the server has noticed: that is waited for.
 async fn free(options: &AnyConnectOptions, setting: &str) -> Result<(), ControlError> {
+    let end = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match try_free(options, setting).await {
+            Err(ControlError::AlreadyRunning { .. }) if Instant::now() < end => {
+                tokio::time::sleep(LOCK_INTERVAL).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+async fn try_free(options: &AnyConnectOptions, setting: &str) -> Result<(), ControlError> {
     let mut connection = AnyConnection::connect_with(options).await.map_err(StoreError::from)?;
     let prepared = prepare(&mut connection, Backend::Postgres, true).await;
     // Ending the connection frees the lock.

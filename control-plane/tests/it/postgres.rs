@@ -8,7 +8,7 @@ use std::{
 };
 
 use ravelin_contract::{chain::Entry, link::ApplyResult};
-use ravelin_control::ControlError;
+use ravelin_control::{ControlError, datadir::DataDir, store::Store};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
@@ -217,4 +217,15 @@ async fn the_control_plane_runs_on_postgresql() {
     plane.get("/api/tokens").await;
     plane.get("/api/config/versions").await;
     plane.stop().await;
+
+    // The database is free only when its server has noticed that the one before is gone.
+    let (old, new) = (TempDir::new(), TempDir::new());
+    let going = Store::open(&postgres.url(), &DataDir::open(old.path()).unwrap()).await.unwrap();
+    let gone = tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        going.close().await;
+    });
+    let coming = Store::open(&postgres.url(), &DataDir::open(new.path()).unwrap()).await;
+    coming.expect("the database comes free").close().await;
+    gone.await.unwrap();
 }
