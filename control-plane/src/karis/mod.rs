@@ -12,7 +12,10 @@ use ravelin_contract::{config::KarisLaw, view::TrunkView};
 use ravelin_policy::{Document, Mode, Snapshot, Tier};
 use serde::Serialize;
 
-use crate::{e911, notify::Contact};
+use crate::{
+    e911,
+    notify::{Contact, Method},
+};
 
 /// Details of one check that are listed; all are counted.
 pub const DETAILS_MAX: usize = 100;
@@ -144,6 +147,7 @@ fn of_config(document: &Document, snapshot: &Snapshot, contacts: &[Contact]) -> 
     checks.push(dedicated_trunk(snapshot, &law));
     checks.push(notification(snapshot, &law));
     checks.push(people(snapshot, contacts));
+    checks.push(ways_out(snapshot, contacts));
     checks.push(location(snapshot, &law));
     checks.push(callback(snapshot));
     checks
@@ -226,6 +230,27 @@ fn people(snapshot: &Snapshot, contacts: &[Contact]) -> Check {
     Check::new("contacts", Verdict::Warn, text)
         .todo("give these contacts an address for each of their methods")
         .details(useless)
+}
+
+/// What carries a notification: e-mail needs a mail server or the webhook, the rest the webhook.
+fn ways_out(snapshot: &Snapshot, contacts: &[Contact]) -> Check {
+    let block = snapshot.features.emergency_notification.as_ref();
+    let webhook = block.is_some_and(|block| block.webhook_url.is_some());
+    let mail = block.is_some_and(|block| block.smtp_url.is_some() && block.email_from.is_some());
+    let mut silent = Vec::new();
+    for contact in contacts {
+        for method in &contact.notification_methods {
+            if !(webhook || (mail && *method == Method::Email)) {
+                silent.push(format!("{} by {}: nothing carries it", contact.name, method.name()));
+            }
+        }
+    }
+    if silent.is_empty() {
+        return Check::new("delivery", Verdict::Pass, "each contact's methods have a way out");
+    }
+    Check::new("delivery", Verdict::Warn, "some notifications are recorded and go nowhere")
+        .todo("set smtp_url and email_from, or webhook_url, in features.emergency_notification")
+        .details(silent)
 }
 
 fn location(snapshot: &Snapshot, law: &KarisLaw) -> Check {

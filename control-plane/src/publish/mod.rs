@@ -9,6 +9,7 @@ mod redact;
 
 pub use contacts::contacts_of;
 pub use redact::redacted;
+pub(crate) use redact::secrets;
 
 use std::{sync::Arc, time::Duration};
 

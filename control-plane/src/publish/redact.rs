@@ -11,22 +11,24 @@ const HIDDEN: &str = "***";
 #[must_use]
 pub fn redacted(text: &str) -> Option<String> {
     let mut document = Document::from_yaml(text).ok()?;
+    secrets(&mut document).into_iter().for_each(hide);
+    Some(document.to_yaml())
+}
+
+/// Every secret of a document, literal or referred to.
+pub(crate) fn secrets(document: &mut Document) -> Vec<&mut SecretText> {
     let config = &mut document.config;
-    if let Some(control) = &mut config.control
-        && control.store.0.contains('@')
-    {
-        hide(&mut control.store);
-    }
+    let store = config.control.as_mut().map(|control| &mut control.store);
+    let mut found: Vec<&mut SecretText> =
+        store.into_iter().filter(|store| store.0.contains('@')).collect();
     if let Some(notification) = &mut config.features.emergency_notification {
-        notification.smtp_url.as_mut().map(hide);
-        notification.webhook_url.as_mut().map(hide);
-        notification.webhook_secret.as_mut().map(hide);
+        let urls = [&mut notification.smtp_url, &mut notification.webhook_url];
+        found.extend(urls.into_iter().flatten());
+        found.extend(&mut notification.webhook_secret);
     }
     let sms = config.emergency.as_mut().and_then(|emergency| emergency.sms.as_mut());
-    if let Some(twilio) = sms.and_then(|sms| sms.twilio.as_mut()) {
-        hide(&mut twilio.auth_token);
-    }
-    Some(document.to_yaml())
+    found.extend(sms.and_then(|sms| sms.twilio.as_mut()).map(|twilio| &mut twilio.auth_token));
+    found
 }
 
 fn hide(secret: &mut SecretText) {

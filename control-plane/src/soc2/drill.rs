@@ -13,7 +13,7 @@ use crate::{
     datadir::DataDir,
     error::{ControlError, StoreError},
     ident, notify,
-    publish::{Active, redacted},
+    publish::{self, Active, redacted},
     store::{
         Backend, Store, query,
         tokens::{self, Role},
@@ -327,7 +327,8 @@ impl Drill<'_> {
         let canary = ident::uuid_v7();
         let text = format!(
             "node: drill\nedge: {{}}\nfeatures:\n  emergency_notification:\n    smtp_url: \
-             \"smtps://u:{canary}@mail.example\"\n    webhook_url: \"https://x.example/{canary}\"\n\
+             \"smtps://u:{canary}@mail.example\"\n    webhook_url: \"https://x.example/{canary}\"\n    \
+             webhook_secret: \"{canary}\"\n\
              emergency:\n  sms:\n    twilio: {{ account_sid: a, auth_token: \"{canary}\", \
              from_number: \"+15551230000\" }}\ncontrol:\n  listen: 127.0.0.1:1\n  store: \
              \"postgres://u:{canary}@db.example/x\"\n"
@@ -336,11 +337,16 @@ impl Drill<'_> {
         if shown.contains(&canary) {
             return Err("a secret of a document is shown to viewers".to_owned());
         }
-        let mut known = 4;
+        let mut known = 5;
         if let Some(active) = self.active {
             let shown = redacted(&active.document).ok_or("the config in force does not read")?;
-            let document = Document::from_yaml(&active.document).map_err(|_| "does not read")?;
-            let secrets = literal_secrets(&document);
+            let mut document =
+                Document::from_yaml(&active.document).map_err(|_| "does not read")?;
+            let secrets: Vec<String> = publish::secrets(&mut document)
+                .into_iter()
+                .filter(|secret| matches!(secret.source(), SecretSource::Literal(_)))
+                .map(|secret| secret.0.clone())
+                .collect();
             known += secrets.len();
             if secrets.iter().any(|secret| shown.contains(secret.as_str())) {
                 return Err("a secret of the config in force is shown to viewers".to_owned());
@@ -361,25 +367,6 @@ fn no_room(data: &Path) -> Option<String> {
         Err(error) => return Some(format!("how much room is free is not known: {error}")),
     };
     (free < needed).then(|| format!("a copy may need {needed} octets, {free} are free"))
-}
-
-/// Literal secrets of a document, as they stand there.
-fn literal_secrets(document: &Document) -> Vec<String> {
-    let config = &document.config;
-    let notification = config.features.emergency_notification.as_ref();
-    let sms = config.emergency.as_ref().and_then(|emergency| emergency.sms.as_ref());
-    let store = config.control.as_ref().map(|control| &control.store);
-    [
-        notification.and_then(|block| block.smtp_url.as_ref()),
-        notification.and_then(|block| block.webhook_url.as_ref()),
-        sms.and_then(|sms| sms.twilio.as_ref()).map(|twilio| &twilio.auth_token),
-        store.filter(|store| store.0.contains('@')),
-    ]
-    .into_iter()
-    .flatten()
-    .filter(|secret| matches!(secret.source(), SecretSource::Literal(_)))
-    .map(|secret| secret.0.clone())
-    .collect()
 }
 
 /// Changes one octet of a record of the copy, then takes one away; both must be found.

@@ -71,6 +71,8 @@ async fn karis_law_checks_follow_the_running_system() {
     // No address for callers without a site: nothing fails, and it is said.
     assert_eq!(check(&report, "location")["result"], "warn");
     assert_eq!(check(&report, "notification_test")["result"], "warn");
+    let delivery = check(&report, "delivery");
+    assert_eq!((&delivery["result"], &delivery["details_total"]), (&json!("warn"), &json!(2)));
 
     // A dead trunk is a warning while another one of the chain answers, then a failure.
     node.up(&trunks(&[("detroit_emergency", "down"), up[1], up[2]])).await;
