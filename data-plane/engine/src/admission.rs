@@ -222,7 +222,12 @@ pub struct TargetHealth {
     failures: AtomicU32,
     /// Asked to be left alone until then (503 with Retry-After), nanoseconds.
     held_until: AtomicU64,
+    /// When it last answered a call, nanoseconds; at most [`ALIVE_GRAIN`] behind.
+    alive_at: AtomicU64,
 }
+
+/// How often an answer is written down: all shards share the place, so not for each.
+const ALIVE_GRAIN: Duration = Duration::from_secs(1);
 
 const UP: u8 = 1;
 const DOWN: u8 = 2;
@@ -245,7 +250,28 @@ impl TargetHealth {
 
     #[must_use]
     pub fn is_usable(&self, now: Instant) -> bool {
-        self.state() != TargetState::Down && self.held_until.load(Ordering::Relaxed) <= now.0
+        self.state() != TargetState::Down && !self.is_held(now)
+    }
+
+    /// Whether it asked to be left alone, and still is to be.
+    #[must_use]
+    pub fn is_held(&self, now: Instant) -> bool {
+        self.held_until.load(Ordering::Relaxed) > now.0
+    }
+
+    /// It answered a request of a call.
+    pub fn heard(&self, now: Instant) {
+        let before = Instant(self.alive_at.load(Ordering::Relaxed));
+        if now.since(before) >= ALIVE_GRAIN || before == Instant::default() {
+            self.alive_at.store(now.0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it answered a call in the last `period`.
+    #[must_use]
+    pub fn heard_within(&self, now: Instant, period: Duration) -> bool {
+        let last = self.alive_at.load(Ordering::Relaxed);
+        last != 0 && now.since(Instant(last)) < period
     }
 
     /// It answered. True if it was down.
@@ -271,6 +297,7 @@ impl TargetHealth {
     pub fn forget(&self) {
         self.failures.store(0, Ordering::Relaxed);
         self.held_until.store(0, Ordering::Relaxed);
+        self.alive_at.store(0, Ordering::Relaxed);
         self.state.store(0, Ordering::Relaxed);
     }
 }

@@ -5,6 +5,9 @@
 //! on over config versions that keep it. Any final response means alive, except 503, which says
 //! itself that calls are unwelcome, for as long as its Retry-After says. No answer before the next
 //! probe is due, or before 64*T1, is a failure; so is a connection that cannot be made.
+//!
+//! A target that answered a call since the last probe was due is alive: it is not asked. One that
+//! takes calls and does not know OPTIONS so stays in use as long as there are calls.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -142,6 +145,12 @@ impl Prober {
             return None;
         }
         probe.timer = ctx.wheel.insert(now + probe.interval, Timer::Probe { target, generation });
+        if probe.health.heard_within(now, probe.interval) {
+            if let Some(client) = probe.outstanding.take() {
+                layer.kill_client(client, ctx);
+            }
+            return probe.health.succeeded().then(|| probe.change(true));
+        }
         let change = probe.outstanding.take().and_then(|client| {
             layer.kill_client(client, ctx);
             probe.failed()

@@ -28,6 +28,18 @@ pub(crate) struct Way {
 pub(crate) struct Plan {
     ways: SmallVec<[Way; 4]>,
     next: usize,
+    /// No target was up: these are tried all the same.
+    last_resort: bool,
+}
+
+/// Which targets of a trunk a plan takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Take {
+    Up,
+    /// Down by their probes, and not asking to be left alone.
+    Down,
+    /// All that are not up.
+    Rest,
 }
 
 impl Plan {
@@ -56,17 +68,29 @@ impl Plan {
         self.next = 0;
     }
 
+    /// Whether every target of the call is down by its probes.
+    pub(crate) fn is_last_resort(&self) -> bool {
+        self.last_resort
+    }
+
     /// The targets of `trunks` that are up, trunk by trunk, each trunk's by priority, those of one
-    /// priority drawn by weight.
+    /// priority drawn by weight. If none is, those that are down: to be wrong about one costs every
+    /// call, to try it costs one that is lost anyway.
     pub(crate) fn ordinary(
         loadout: &Loadout,
-        trunks: impl Iterator<Item = TrunkId>,
+        trunks: impl Iterator<Item = TrunkId> + Clone,
         now: Instant,
         draw: &mut Generator,
     ) -> Self {
         let mut plan = Self::default();
-        for trunk in trunks {
-            plan.add(loadout, trunk, now, draw, true);
+        for trunk in trunks.clone() {
+            plan.add(loadout, trunk, now, draw, Take::Up);
+        }
+        if plan.is_empty() {
+            plan.last_resort = true;
+            for trunk in trunks {
+                plan.add(loadout, trunk, now, draw, Take::Down);
+            }
         }
         plan.ways.truncate(ATTEMPTS_MAX);
         plan
@@ -82,8 +106,8 @@ impl Plan {
     ) -> Self {
         let mut plan = Self::default();
         for trunk in trunks {
-            plan.add(loadout, trunk, now, draw, true);
-            plan.add(loadout, trunk, now, draw, false);
+            plan.add(loadout, trunk, now, draw, Take::Up);
+            plan.add(loadout, trunk, now, draw, Take::Rest);
         }
         plan
     }
@@ -94,16 +118,24 @@ impl Plan {
         trunk: TrunkId,
         now: Instant,
         draw: &mut Generator,
-        up: bool,
+        take: Take,
     ) {
         let index = usize::from(trunk.0);
         let Some(settings) = loadout.snapshot.trunks.get(index) else { return };
         let gauge = loadout.gauges.get(index);
-        let is_up = |target: usize| gauge.is_none_or(|gauge| gauge.is_usable(target, now));
+        let health = |target: usize| gauge.and_then(|gauge| gauge.targets().get(target));
+        let is_wanted = |target: usize| {
+            let up = health(target).is_none_or(|health| health.is_usable(now));
+            match take {
+                Take::Up => up,
+                Take::Down => !up && health(target).is_some_and(|health| !health.is_held(now)),
+                Take::Rest => !up,
+            }
+        };
         let first = self.ways.len();
         for (target, _) in settings.targets.iter().enumerate() {
             let Ok(number) = u16::try_from(target) else { break };
-            if is_up(target) == up {
+            if is_wanted(target) {
                 self.ways.push(Way { trunk, target: number });
             }
         }

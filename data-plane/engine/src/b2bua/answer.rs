@@ -30,6 +30,7 @@ pub(crate) fn provisional(
     message: &Message<'_>,
 ) {
     let Some(code) = message.code() else { return };
+    heard(call, turn, index);
     let Some(attempt) = call.attempts.get_mut(index) else { return };
     let number = attempt.number;
     // 199 tells of a branch of a fork that is gone (RFC 6228); the caller has one dialog with us, not
@@ -133,6 +134,9 @@ pub(crate) fn last(
     message: &Message<'_>,
 ) {
     let Some(code) = message.code() else { return };
+    if code != 503 {
+        heard(call, turn, index);
+    }
     let Some(attempt) = call.attempts.get_mut(index) else { return };
     let number = attempt.number;
     core.wheel.cancel(attempt.timer);
@@ -144,6 +148,16 @@ pub(crate) fn last(
     let was = call.attempts.get(index).map(|attempt| attempt.state);
     close(core, call, turn, index, code, Cause::FarSideRefused);
     failed(core, call, turn, was, code, Cause::FarSideRefused, Some(message));
+}
+
+/// Notes that the target of an attempt answered: it is alive, whatever its probes say.
+fn heard(call: &Call, turn: &Turn<'_>, index: usize) {
+    let Some(attempt) = call.attempts.get(index) else { return };
+    let gauge = call.loadout.gauges.get(usize::from(attempt.trunk.0));
+    let target = gauge.and_then(|gauge| gauge.targets().get(usize::from(attempt.way.target)));
+    if let Some(target) = target {
+        target.heard(turn.now.mono);
+    }
 }
 
 /// An attempt ended without an answer from the far side: timer B, or nothing could be sent.

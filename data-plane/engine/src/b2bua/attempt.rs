@@ -602,7 +602,7 @@ pub(crate) fn out_of_patience(core: &mut Core, call: &mut Call, turn: &mut Turn<
     {
         return;
     }
-    let alone = !call.is_emergency() && !call.plan.has_more();
+    let alone = !call.is_emergency() && !call.plan.has_more() && !call.plan.is_last_resort();
     if alone || attempt.progress == walk::Progress::Ringing {
         return;
     }

@@ -413,8 +413,9 @@ fn route_call(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, invite: Opt
         .unwrap_or_default();
     call.plan = if call.class == Class::TestAddress {
         // Only trunks that read the address back (EM-19).
-        let chain = snapshot.address_test_chain(call.location.map(|found| found.site));
-        Plan::ordinary(&loadout, chain, now, core.layer.identifiers())
+        let chain: SmallVec<[_; 4]> =
+            snapshot.address_test_chain(call.location.map(|found| found.site)).collect();
+        Plan::ordinary(&loadout, chain.iter().copied(), now, core.layer.identifiers())
     } else {
         Plan::ordinary(&loadout, trunks.iter().copied(), now, core.layer.identifiers())
     };

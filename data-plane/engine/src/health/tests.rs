@@ -201,6 +201,25 @@ fn a_silent_target_goes_down_and_comes_back() {
     assert!(rig.loadout.gauges[0].is_usable(0, rig.now));
 }
 
+/// SIPp's built-in callee answers calls and no OPTIONS: it must not lose its calls for that.
+#[test]
+fn a_target_that_answers_calls_is_up_and_is_not_asked() {
+    let mut rig = Rig::new();
+    rig.run(32_000);
+    assert_eq!(rig.health(0).state(), TargetState::Down);
+    rig.health(0).heard(rig.now);
+    let (_, changes) = rig.run(8_100);
+    let up = Change { trunk: TrunkId(0), target: 0, up: true };
+    assert_eq!(changes.into_iter().map(|(_, change)| change).collect::<Vec<_>>(), [up]);
+    rig.health(0).heard(rig.now);
+    let (sent, _) = rig.run(9_000);
+    assert!(sent.iter().all(|(_, egress, _)| !is_udp(*egress)), "it was asked all the same");
+    // Without calls it is asked again, and goes down again.
+    let (sent, changes) = rig.run(45_000);
+    assert!(sent.iter().filter(|(_, egress, _)| is_udp(*egress)).count() >= 3);
+    assert!(changes.iter().any(|(_, change)| change.target == 0 && !change.up));
+}
+
 #[test]
 fn a_503_is_no_sign_of_health_and_its_retry_after_holds() {
     let mut rig = Rig::new();

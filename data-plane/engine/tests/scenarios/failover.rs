@@ -301,3 +301,26 @@ fn a_shared_connection_takes_only_what_waits_with_it() {
     world.pass(190_000);
     world.all_gone();
 }
+
+/// When all trunks are down by their probes, they are tried in order all the same: a wrong verdict
+/// would cost every call. The caller waits no longer for that than for any other way.
+#[test]
+fn with_every_trunk_down_the_call_is_tried_all_the_same() {
+    let mut world = World::new();
+    for gauge in &loadout(CONFIG, 1, &world.registry).gauges {
+        for target in gauge.targets() {
+            target.failed(1);
+        }
+    }
+    let caller = Caller::dial(&mut world, "+12125551234");
+    world.expect(PBX, "SIP/2.0 100");
+    Callee::take(&mut world, CARRIER_A);
+    world.pass(4_100);
+    let second = Callee::take(&mut world, CARRIER_B);
+    second.reply(&mut world, "503 Service Unavailable", "");
+    world.expect(CARRIER_B, "ACK ");
+    let refused = world.expect(PBX, "SIP/2.0 503");
+    caller.ack_refusal(&mut world, &refused);
+    world.forget_inbox();
+    world.all_gone();
+}
