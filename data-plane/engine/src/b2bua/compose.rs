@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use ravelin_policy::{RealmId, Snapshot, Transport};
 use ravelin_wire::sip::{HeaderName, Message, NameAddr, Scheme, Uri};
 
-use super::headers::{Veil, push_number, push_value};
+use super::{
+    headers::{push_number, push_value},
+    hiding::Veil,
+};
 use crate::ids::BranchText;
 
 /// What a listener looks like in messages, written once per snapshot.
@@ -231,7 +234,7 @@ mod tests {
     use ravelin_wire::sip::Framing;
 
     use super::*;
-    use crate::b2bua::headers::Hide;
+    use crate::b2bua::hiding::Hide;
 
     fn uri(text: &str) -> String {
         let mut out = Vec::new();

@@ -17,7 +17,7 @@ use super::{
     cdr::{Refused, write_refused},
     compose::{host_text, push_address, write_record_routes},
     dialog::Dialog,
-    headers::Veil,
+    hiding::Veil,
     ladder::{Peer, Steps},
     leg::{Goodbye, Leg, is_behind_nat},
     offer::Negotiation,

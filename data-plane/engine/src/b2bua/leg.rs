@@ -3,7 +3,7 @@
 use ravelin_wire::sip::{Message, Method};
 use smallvec::SmallVec;
 
-use super::{dialog::Dialog, headers::Hide, offer::Negotiation, sdp::Description};
+use super::{dialog::Dialog, hiding::Hide, offer::Negotiation, sdp::Description};
 pub(crate) use crate::media::Side;
 use crate::{
     port::{Egress, ListenerId, Transport},

@@ -12,7 +12,8 @@ use super::{
     attempt::contact_user,
     compose::{host_text, write_content, write_no_body, write_party, write_uri},
     dialog::Dialog,
-    headers::{Hide, Veil, push_number, write_body_headers, write_passed},
+    headers::{push_number, write_body_headers, write_passed},
+    hiding::{Hide, Veil},
     respond::{Response, write_head},
 };
 use crate::{

@@ -42,6 +42,7 @@ pub(crate) mod cdr;
 pub(crate) mod compose;
 pub(crate) mod dialog;
 pub(crate) mod headers;
+pub(crate) mod hiding;
 pub(crate) mod invite;
 pub(crate) mod ladder;
 pub(crate) mod leg;

@@ -9,7 +9,8 @@ use super::{
     cdr,
     compose::write_no_body,
     dialog::Dialog,
-    headers::{Hide, push_number, write_line, write_passed},
+    headers::{push_number, write_line, write_passed},
+    hiding::Hide,
     leg::{AckExpected, Goodbye, Leg, Side, socket_address},
     respond::{ACCEPT_LINES, Response},
 };

@@ -5,9 +5,10 @@ use ravelin_wire::sip::Message;
 use super::{
     compose::{ListenerText, write_content, write_no_body},
     headers::{
-        ALLOW, Hide, Veil, push_number, push_value, write_body_headers, write_line, write_passed,
+        ALLOW, push_number, push_value, write_body_headers, write_line, write_passed,
         write_unsupported,
     },
+    hiding::{Hide, Veil},
 };
 use crate::{
     cause::Cause,

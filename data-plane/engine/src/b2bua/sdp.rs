@@ -10,7 +10,10 @@ use ravelin_wire::{
 };
 use smallvec::SmallVec;
 
-use super::headers::{Hide, Veil, push_number};
+use super::{
+    headers::push_number,
+    hiding::{Hide, Veil},
+};
 use crate::{
     cause::Cause,
     core::Core,
