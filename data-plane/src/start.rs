@@ -1,5 +1,7 @@
 //! From a snapshot to running shards: sockets, engines, threads.
 
+mod vacancy;
+
 use std::{
     io,
     sync::{Arc, mpsc},
@@ -31,6 +33,7 @@ use crate::{
     spool::{Feed, SpoolHandle},
     telemetry::{log, pulse::Pulse},
 };
+use vacancy::Vacancy;
 
 /// Datagrams that may be on their way from one shard to another.
 pub(crate) const CROSS_SLOTS: usize = 4_096;
@@ -66,6 +69,7 @@ struct Plan {
     pulse: Arc<Pulse>,
     helpers: Arc<Helpers>,
     choice: Choice,
+    vacancy: Arc<Vacancy>,
     retired: Retired,
     opened: mpsc::Sender<Opened>,
 }
@@ -82,6 +86,7 @@ pub(crate) fn shards(
 ) -> Result<Started, String> {
     let count = u8::try_from(cores.len()).map_err(|_| "too many cores".to_owned())?;
     let snapshot = &loadout.snapshot;
+    let vacancy = Arc::new(Vacancy::new());
     for listener in &snapshot.listeners {
         let transport = match listener.transport {
             Transport::Udp => port::Transport::Udp,
@@ -89,7 +94,8 @@ pub(crate) fn shards(
             Transport::Tls => port::Transport::Tls,
         };
         // Shards share a port among themselves, and with nobody else.
-        probe::take_alone(transport, listener.bind)
+        vacancy
+            .wait(&listener.bind.to_string(), || probe::take_alone(transport, listener.bind))
             .map_err(|error| name_listener(&listener.id, &listener.bind, &error).to_string())?;
     }
     let media = open_files::media(snapshot, count)?;
@@ -125,6 +131,7 @@ pub(crate) fn shards(
             pulse: Arc::clone(&pulse),
             helpers: Arc::clone(&helpers),
             choice: choice(snapshot),
+            vacancy: Arc::clone(&vacancy),
             retired: janitor.shard(),
             opened: opened_sender,
         };
@@ -203,7 +210,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         };
         result.map_err(|error| name_listener(&listener.id, &listener.bind, &error))?;
     }
-    open_media(&mut engine, &mut *driver, &ports)?;
+    open_media(&mut engine, &mut *driver, &ports, &plan.vacancy)?;
 
     let waker = driver.waker();
     let cross = plan.cross;
@@ -248,11 +255,13 @@ fn open_media(
     engine: &mut Engine,
     driver: &mut dyn Driver,
     ports: &[std::net::SocketAddr],
+    vacancy: &Vacancy,
 ) -> io::Result<()> {
     let mut failed = Vec::new();
     for (index, &address) in (0..).zip(ports) {
-        match driver.open_media(MediaPortId(index), address) {
-            Ok(_) => engine.media_port_opened(MediaPortId(index)),
+        let id = MediaPortId(index);
+        match vacancy.wait(&address.to_string(), || driver.open_media(id, address)) {
+            Ok(_) => engine.media_port_opened(id),
             // A port that was not opened is never used.
             Err(error) => failed.push((address, error)),
         }

@@ -76,6 +76,20 @@ fn a_killed_edge_leaves_a_chain_that_holds_and_a_gap_that_is_told() {
     assert!(text(&verified.stdout).contains("3 gaps told"), "{}", text(&verified.stdout));
 }
 
+/// The kernel frees the sockets of a killed edge only after the process is gone.
+#[test]
+fn an_edge_waits_for_an_address_that_is_let_go_soon() {
+    let scratch = Scratch::new();
+    let file = scratch.write("ravelin.yml", &config(12));
+    let before = UdpSocket::bind(address(12, 0, 10, 5060)).expect("a socket");
+    let mut process = Process::start(&mut edge(&file, &scratch.data()));
+    process.wait_for_line(":5060 is in use; waiting", 1);
+    drop(before);
+    process.wait_for_line("edge: ready", 1);
+    assert_eq!(ask(12), "SIP/2.0 200 OK");
+    process.stop();
+}
+
 #[test]
 fn an_altered_audit_log_is_found_by_the_command() {
     let scratch = Scratch::new();
