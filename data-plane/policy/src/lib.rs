@@ -26,9 +26,10 @@ pub use document::{Document, PinError, SiteError};
 pub use explain::{Explanation, explain};
 pub use ids::{RealmId, RouteId, SiteId, TrunkId};
 pub use snapshot::{
-    Address, Attestation, AttestationLevel, Driver, EmergencyStep, HealthCheck, Identity, Limits,
-    Listener, Location, MediaRange, Mode, NumberPlan, OnFailure, Realm, RealmKind, Role, Route,
-    RuleId, Site, SiteMatch, SiteRule, Snapshot, Stir, Target, Tier, Transport, Trunk, TrunkLimits,
+    Address, Attestation, AttestationLevel, Driver, Dscp, EmergencyStep, HealthCheck, Ice,
+    Identity, Limits, Listener, Location, MediaRange, Mode, Nat, NumberPlan, OnFailure, Realm,
+    RealmKind, Role, Route, RtpTimeout, RtpTimeoutAction, RuleId, Site, SiteMatch, SiteRule,
+    Snapshot, Srtp, SrtpSuite, Stir, Target, Tier, Transport, Trunk, TrunkLimits, TrunkMedia,
     Trust,
 };
 pub use test_mode::{TEST_VARIABLES, TestSignal, TestSignals, test_signals};

@@ -9,7 +9,8 @@ use std::{
 
 use ravelin_contract::config::{self, Features};
 pub use ravelin_contract::config::{
-    MediaDriver as Driver, Mode, NumberPlan, OnFailure, RealmKind, Role, Transport,
+    Dscp, Ice, MediaDriver as Driver, Mode, Nat, NumberPlan, OnFailure, RealmKind, Role,
+    RtpTimeoutAction, Srtp, SrtpSuite, Transport,
 };
 
 use crate::{Class, RealmId, RouteId, SiteId, TrunkId, compile::Tables, numbers::Dialled};
@@ -70,6 +71,8 @@ pub struct Realm {
     pub country: &'static str,
     /// Digits that callers dial for an outside line; empty: none.
     pub outside_prefix: String,
+    /// Code points of what we send there, 0-63.
+    pub dscp: Dscp,
 }
 
 /// One signalling address.
@@ -116,6 +119,27 @@ pub struct Trunk {
     pub default_site: Option<SiteId>,
     /// How numbers without `+` are completed.
     pub number_plan: NumberPlan,
+    pub media: TrunkMedia,
+}
+
+/// How media travels on the legs of one trunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrunkMedia {
+    pub nat: Nat,
+    pub srtp: Srtp,
+    /// What may encrypt, the most wanted first; never empty, each once.
+    pub suites: Box<[SrtpSuite]>,
+    pub ice: Ice,
+    /// `None`: silence is not looked for.
+    pub rtp_timeout: Option<RtpTimeout>,
+}
+
+/// A direction that should have packets and has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtpTimeout {
+    pub after: Duration,
+    /// Never [`RtpTimeoutAction::Bye`] to an emergency call: whoever acts on it looks.
+    pub action: RtpTimeoutAction,
 }
 
 /// One address of a trunk.

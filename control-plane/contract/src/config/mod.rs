@@ -13,6 +13,7 @@ mod features;
 mod site;
 mod text;
 mod trunk;
+mod trunk_media;
 
 pub use control::{Control, ControlLink, TlsFiles};
 pub use edge::{Deployment, Edge, EdgeLimits, Listener, Media, MediaDriver, Mode, Transport};
@@ -24,9 +25,10 @@ pub use features::{
 pub use site::{ExtensionSite, Site, SiteTrunk};
 pub use text::{DurationText, SecretSource, SecretText, SizeText};
 pub use trunk::{
-    Allow, Identity, NumberPlan, OnFailure, Options, Realm, RealmKind, Role, Route, Target, Trunk,
-    TrunkLimits, Trust,
+    Allow, Dscp, Identity, NumberPlan, OnFailure, Options, Realm, RealmKind, Role, Route, Target,
+    Trunk, TrunkLimits, Trust,
 };
+pub use trunk_media::{Ice, Nat, RtpTimeoutAction, Srtp, SrtpSuite, TrunkMedia};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

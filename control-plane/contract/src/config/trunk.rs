@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DurationText, Transport};
+use super::{DurationText, Transport, TrunkMedia};
 
 /// A network that we face: where calls come in and go out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +30,24 @@ pub struct Realm {
     /// `112`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub emergency_numbers: Vec<String>,
+    /// How packets that we send into this realm are marked (DSCP, RFC 2474).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<Dscp>,
+}
+
+/// Differentiated services code points, 0-63, for example 46 (EF) for media and 24 (CS3) or 26
+/// (AF31) for signalling. Absent: the host's default, which is 0. A change needs a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dscp {
+    /// SIP, over any transport.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 63))]
+    pub signalling: Option<u8>,
+    /// RTP, RTCP and what else travels on media ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 63))]
+    pub media: Option<u8>,
 }
 
 /// See [`Realm::kind`].
@@ -82,6 +100,9 @@ pub struct Trunk {
     /// Which headers of this peer are believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trust: Option<Trust>,
+    /// Encryption, NAT, ICE and silence of this peer's media.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub media: Option<TrunkMedia>,
     /// This trunk may carry emergency calls when those of the site and the global one failed
     /// (EM-50).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -10,6 +10,7 @@ mod routes;
 mod sites;
 mod sources;
 mod text;
+mod trunk_media;
 mod trunks;
 
 #[cfg(test)]
@@ -203,9 +204,16 @@ pub fn restart_needed(old: &Snapshot, new: &Snapshot) -> Vec<String> {
         };
         snapshot.media.iter().map(named).collect()
     };
+    // Code points are set when a socket is made.
+    let marks = |snapshot: &Snapshot| -> Vec<_> {
+        let used = snapshot.listeners.iter().map(|listener| listener.realm);
+        let used = used.chain(snapshot.media.iter().map(|range| range.realm));
+        used.map(|id| snapshot.realm(id).map(|realm| realm.dscp)).collect()
+    };
     check(old.node != new.node, "node");
     check(old.cores != new.cores, "edge.cores");
     check(listeners(old) != listeners(new), "edge.listeners");
     check(media(old) != media(new), "edge.media");
+    check(marks(old) != marks(new), "realms.dscp");
     paths
 }

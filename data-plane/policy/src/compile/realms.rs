@@ -6,7 +6,7 @@ use ravelin_contract::config::{Allow, Config, RealmKind, Role};
 
 use super::{Faults, Names, text};
 use crate::{
-    Realm, RealmId,
+    Dscp, Realm, RealmId,
     class::{Class, ClassTable, Country, NUMBER_MAX, OUTSIDE_PREFIX_MAX},
 };
 
@@ -15,6 +15,9 @@ pub(crate) const REALMS_MAX: usize = 4096;
 
 /// Emergency numbers that a realm may add to those of its country.
 const EXTRA_NUMBERS_MAX: usize = 32;
+
+/// Six bits (RFC 2474 3).
+const DSCP_MAX: u8 = 63;
 
 const OUTSIDE_PREFIX_DEFAULT: &str = "9";
 
@@ -139,8 +142,23 @@ fn resolve(
         emergency_allowed,
         country: country.code,
         outside_prefix: prefix.to_owned(),
+        dscp: dscp(raw, &path, faults),
     };
     (realm, class)
+}
+
+fn dscp(
+    raw: Option<&ravelin_contract::config::Realm>,
+    path: &dyn Fn(&str) -> String,
+    faults: &mut Faults,
+) -> Dscp {
+    let dscp = raw.and_then(|realm| realm.dscp).unwrap_or_default();
+    for (key, value) in [("dscp.signalling", dscp.signalling), ("dscp.media", dscp.media)] {
+        if let Some(value) = value {
+            faults.in_range(&path(key), value, 0..=DSCP_MAX);
+        }
+    }
+    dscp
 }
 
 /// EM-1: every emergency number of the realm, with and without outside prefix, is proven to reach

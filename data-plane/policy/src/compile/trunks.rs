@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr};
 
 use ravelin_contract::config::{self, Config, OnFailure, Role, Transport};
 
-use super::{Faults, Names, edge, text};
+use super::{Faults, Names, edge, text, trunk_media};
 use crate::{
     HealthCheck, Identity, Listener, RealmId, SiteId, Stir, Target, Trunk, TrunkId, TrunkLimits,
     Trust,
@@ -61,6 +61,7 @@ pub(super) fn build<'c>(
             address_test: raw.address_test,
             default_site: None,
             number_plan: raw.number_plan.unwrap_or_default(),
+            media: trunk_media::build(raw, index, faults),
         });
         if raw.may_carry_emergency && raw.role == Role::Customer {
             faults.error(at("may_carry_emergency"), "a customer cannot carry emergency calls");
