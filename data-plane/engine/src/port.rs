@@ -4,6 +4,8 @@
 
 use std::net::SocketAddr;
 
+use crate::time::Instant;
+
 /// One pinned core with its own engine, sockets, ports and calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(pub u8);
@@ -13,7 +15,7 @@ pub struct ShardId(pub u8);
 pub struct ListenerId(pub u16);
 
 /// Index of a media port among those of this shard (see `Engine::media_ports`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MediaPortId(pub u32);
 
 /// An open stream connection (TCP, TLS). It belongs to one shard; the generation tells a reused
@@ -72,6 +74,66 @@ pub enum Egress {
         port: MediaPortId,
         to: SocketAddr,
     },
+}
+
+/// No payload type: see [`FastFlow::payload_types_to_user`].
+pub const NO_PAYLOAD_TYPE: u8 = 0xff;
+
+/// A stream that a driver with a fast path may take over: RTP that arrives on one media port from
+/// one source with one SSRC. Everything else on that port (RTCP, STUN, DTLS, other sources, other
+/// SSRCs, fragments, packets with IP options) goes on to the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FastFlow {
+    pub source: SocketAddr,
+    pub ssrc: u32,
+    pub kind: FastKind,
+    /// Which agreement between the parties this is; comes back in [`FastCount`].
+    pub epoch: u32,
+    /// Rate of the RTP clock in Hz, for the jitter; 0: not known, the jitter stays 0.
+    pub clock_hz: u32,
+    /// Packets of these payload types go to the engine too, as telephone-event;
+    /// [`NO_PAYLOAD_TYPE`] for none.
+    pub payload_types_to_user: [u8; 2],
+}
+
+/// What happens to the packets of a [`FastFlow`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FastKind {
+    /// Sent on below the sockets: from the address of media port `out` (of this shard) to `to`,
+    /// contents untouched.
+    Forward {
+        out: MediaPortId,
+        to: SocketAddr,
+        /// Code point of the packets that leave, 0-63; `None`: 0.
+        dscp: Option<u8>,
+    },
+    /// Delivered to this shard past the kernel's UDP path: their contents must be touched.
+    Deliver,
+}
+
+/// What the engine asks of the fast path. A `Set` replaces the flow of its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FastChange {
+    Set { port: MediaPortId, flow: FastFlow },
+    Clear { port: MediaPortId },
+}
+
+/// What the fast path did for the flow of one port: totals since its `Set`, to be read until the
+/// next `Set` of that port, also after `Clear`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FastCount {
+    pub port: MediaPortId,
+    pub epoch: u32,
+    pub packets: u64,
+    /// Octets of RTP, headers included.
+    pub bytes: u64,
+    /// Packets expected by their sequence numbers less those that came (RFC 3550 A.3).
+    pub lost: u64,
+    /// Interarrival jitter in units of the RTP clock (RFC 3550 A.8).
+    pub jitter: u32,
+    pub highest_sequence: u16,
+    /// Arrival of the last packet; zero if there was none.
+    pub last: Instant,
 }
 
 /// Names the client transaction that wants to hear of a failed send (`Engine::send_failed`).

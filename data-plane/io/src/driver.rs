@@ -12,7 +12,7 @@ pub use choice::{Choice, Opened, open};
 pub use stats::{Count, SendError, Stats};
 pub use waker::Waker;
 
-use ravelin_engine::port::{ListenerId, MediaPortId, Meta, Token, TxQueue};
+use ravelin_engine::port::{FastChange, FastCount, ListenerId, MediaPortId, Meta, Token, TxQueue};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -117,6 +117,18 @@ pub trait Driver {
 
     /// Moves what became ready since the last call into `into`.
     fn take_ready(&mut self, into: &mut Vec<Ready>);
+
+    /// Tells the fast path which streams it may take over. A driver without one has nothing to do:
+    /// what it does not take over arrives by [`Driver::receive`].
+    fn program(&mut self, changes: &[FastChange]) {
+        let _ = changes;
+    }
+
+    /// Appends what the fast path counted for each flow that it has, and for those cleared since
+    /// the last call.
+    fn fast_counts(&mut self, into: &mut Vec<FastCount>) {
+        let _ = into;
+    }
 
     fn stats(&self) -> &Stats;
 }
