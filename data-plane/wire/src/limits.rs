@@ -50,6 +50,8 @@ pub const SDP_FORMAT_MAX_COUNT: usize = 64;
 pub const RTCP_COMPOUND_MAX_COUNT: usize = 64;
 /// Most attributes walked in one STUN message.
 pub const STUN_ATTRIBUTE_MAX_COUNT: usize = 64;
+/// Most attributes that an answer names as not understood.
+pub const STUN_UNKNOWN_MAX_COUNT: usize = 8;
 
 // An offset into a message fits the index entries.
 const _: () = assert!(MESSAGE_MAX_BYTES <= u16::MAX as usize);

@@ -51,11 +51,19 @@ fn parsing_and_reading_use_no_heap() {
 #[test]
 fn media_views_use_no_heap() {
     let packet = [0x80, 8, 0, 1, 0, 0, 0, 160, 1, 2, 3, 4, 9, 9, 9, 9];
+    let mut check = Vec::new();
+    stun::Writer::binding(&mut check, stun::Class::Request, [1; 12])
+        .attribute(stun::attribute::USERNAME, b"abcd:wxyz")
+        .attribute(0x7fff, b"")
+        .integrity(|_| [0; 20])
+        .finish();
     let uses = heap_uses(|| {
         let _ = demux::first_byte(&packet);
         let _ = rtp::Header::parse(&packet);
         let _ = rtcp::Compound::parse(&packet).map(|c| c.packets().count());
         let _ = stun::Message::parse(&packet);
+        let message = stun::Message::parse(&check).unwrap();
+        assert!(stun::Check::read(&message).is_ok() && message.integrity().is_some());
     });
     assert_eq!(uses, 0);
 }

@@ -504,5 +504,45 @@ pub(crate) fn rtp_rtcp_stun(data: &[u8]) {
         assert_eq!(sum + 20, data.len());
         assert_eq!(kind, demux::Kind::Stun);
         let _ = message.fingerprint_ok();
+        stun_check(&message);
     }
+}
+
+/// The typed view agrees with the raw walk, and what is written from it says the same.
+fn stun_check(message: &stun::Message<'_>) {
+    use stun::attribute::{
+        COMPREHENSION_OPTIONAL, MESSAGE_INTEGRITY, PRIORITY, USE_CANDIDATE, USERNAME,
+    };
+    if let Some(integrity) = message.integrity() {
+        let end = 4 + integrity.covered.len();
+        assert_eq!(integrity.covered, &message.bytes()[4..end]);
+        assert_eq!(message.bytes()[end..end + 4], [0, 8, 0, 20]);
+        assert_eq!(&message.bytes()[end + 4..end + 24], integrity.tag);
+        assert_eq!(
+            usize::from(u16::from_be_bytes([integrity.head[2], integrity.head[3]])),
+            end + 4
+        );
+    }
+    let Ok(check) = stun::Check::read(message) else { return };
+    let covered = || message.attributes().take_while(|(kind, _)| *kind != MESSAGE_INTEGRITY);
+    let first = |wanted| covered().find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    assert_eq!(check.username, first(USERNAME));
+    assert_eq!(check.priority.map(u32::to_be_bytes).as_ref().map(|v| &v[..]), first(PRIORITY));
+    assert_eq!(check.use_candidate, first(USE_CANDIDATE).is_some());
+    for kind in check.unknown.as_slice() {
+        assert!(*kind < COMPREHENSION_OPTIONAL && first(*kind).is_some());
+    }
+    if message.attributes().count() > 60 || message.bytes().len() > 60_000 {
+        return; // no room for what is added
+    }
+    let mut out = Vec::new();
+    let mut writer = stun::Writer::binding(&mut out, message.class, message.transaction);
+    for (kind, value) in covered().filter(|(kind, _)| *kind != stun::FINGERPRINT) {
+        writer = writer.attribute(kind, value);
+    }
+    writer.integrity(|_| [0; 20]).finish();
+    let again = stun::Message::parse(&out).expect("what is written is sound");
+    assert_eq!(again.fingerprint_ok(), Some(true));
+    assert_eq!(stun::Check::read(&again), Ok(check));
+    assert_eq!((again.class, again.transaction), (message.class, message.transaction));
 }
