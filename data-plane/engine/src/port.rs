@@ -199,6 +199,14 @@ impl TxQueue {
         written
     }
 
+    /// Begins an entry with a copy of `bytes`. It is queued by [`Draft::send`] and forgotten
+    /// otherwise.
+    pub fn draft(&mut self, bytes: &[u8]) -> Draft<'_> {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        Draft { queue: self, start }
+    }
+
     /// The newest entry, for a last change of its destination or of octets in place.
     pub fn last_mut(&mut self) -> Option<(&mut Egress, &mut [u8])> {
         let Self { arena, entries } = self;
@@ -248,5 +256,68 @@ impl TxQueue {
     pub fn clear(&mut self) {
         self.arena.clear();
         self.entries.clear();
+    }
+}
+
+/// A datagram that is being made at the end of the arena. Dropped without [`Self::send`], it never
+/// was.
+#[derive(Debug)]
+pub struct Draft<'q> {
+    queue: &'q mut TxQueue,
+    start: usize,
+}
+
+impl Draft<'_> {
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.queue.arena.get(self.start..).unwrap_or_default()
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.queue.arena.get_mut(self.start..).unwrap_or_default()
+    }
+
+    /// The arena and where this datagram starts in it, for what makes it longer or shorter. What
+    /// stands before belongs to others.
+    pub fn tail(&mut self) -> (&mut Vec<u8>, usize) {
+        (&mut self.queue.arena, self.start)
+    }
+
+    /// Queues it.
+    pub fn send(self, egress: Egress, token: Token) {
+        let mut draft = self;
+        let (start, end) = (draft.start, draft.queue.arena.len());
+        draft.queue.entries.push(Entry { egress, token, start, end });
+        draft.start = end;
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        self.queue.arena.truncate(self.start);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draft_that_is_not_sent_never_was() {
+        let egress = Egress::Media { port: MediaPortId(3), to: ([127, 0, 0, 1], 9).into() };
+        let mut queue = TxQueue::default();
+        queue.push(egress, Token::default(), b"first");
+        let mut draft = queue.draft(b"half ma");
+        draft.tail().0.extend_from_slice(b"de");
+        assert_eq!(draft.bytes(), b"half made");
+        drop(draft);
+        let mut draft = queue.draft(b"second..");
+        let (arena, start) = draft.tail();
+        arena.truncate(start + 6);
+        draft.bytes_mut()[0] = b'S';
+        draft.send(egress, Token(7));
+        queue.push(egress, Token::default(), b"third");
+        let sent: Vec<_> = queue.iter().map(|tx| (tx.token.0, tx.bytes)).collect();
+        assert_eq!(sent, [(0, &b"first"[..]), (7, b"Second"), (0, b"third")]);
     }
 }

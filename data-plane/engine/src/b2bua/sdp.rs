@@ -169,15 +169,21 @@ fn rewrite(
             .rtcp()
             .and_then(|rtcp| rtcp.connection)
             .map_or(address, |connection| connection.address);
+        let rtcp_mux = agree_on_mux(anchor, to, index, media.rtcp_mux());
         anchor.stage(
             from,
             index,
             Remote {
                 rtp: address.map(|ip| SocketAddr::new(ip, media.port)),
                 rtcp: rtcp_address
-                    .zip(media.rtcp_port())
+                    .zip(
+                        media
+                            .rtcp()
+                            .map_or_else(|| media.port.checked_add(1), |rtcp| Some(rtcp.port)),
+                    )
                     .filter(|_| usable)
                     .map(|(ip, port)| SocketAddr::new(ip, port)),
+                rtcp_mux,
                 sends: matches!(direction, Direction::SendRecv | Direction::SendOnly),
                 receives: matches!(direction, Direction::SendRecv | Direction::RecvOnly),
                 encrypted: media.is_secure(),
@@ -212,6 +218,16 @@ fn rewrite(
     };
     sdp::rewrite_parsed(&parsed, &with, out).map_err(|_| Cause::NotAcceptable)?;
     Ok(Carried { description: true, both_ways })
+}
+
+/// Whether stream `index` carries RTCP on its RTP ports: the attribute passes from end to end, so
+/// both legs do or neither does. `other` made the offer if something is staged for it; without the
+/// attribute in the answer its RTCP goes to its RTCP port (RFC 5761 5.1.1).
+fn agree_on_mux(anchor: &mut Anchor, other: Side, index: usize, mux: bool) -> bool {
+    let Some(offer) = anchor.staged(other, index) else { return mux };
+    let agreed = mux && offer.rtcp_mux;
+    anchor.stage(other, index, Remote { rtcp_mux: agreed, ..offer });
+    agreed
 }
 
 /// Sees to it that the call has ports for `streams` streams, on the callee's side in the realm of the

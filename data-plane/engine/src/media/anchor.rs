@@ -6,7 +6,7 @@ use ravelin_contract::cdr::MediaCount;
 use ravelin_policy::RealmId;
 use smallvec::SmallVec;
 
-use super::{MediaTable, NO_PAIR, Remote, StreamCount, pool::Draw};
+use super::{MediaTable, Remote, endpoint::NO_PAIR, pool::Draw};
 use crate::{
     counters::Counters, emergency::Passage, limits::STREAMS_PER_CALL_MAX, port::MediaPortId,
     time::Instant,
@@ -112,6 +112,12 @@ impl Anchor {
         if let Some(stream) = self.streams.get_mut(index) {
             stream.half_mut(side).staged = Some(remote);
         }
+    }
+
+    /// What `side` signalled for stream `index` and has not yet taken effect.
+    #[must_use]
+    pub fn staged(&self, side: Side, index: usize) -> Option<Remote> {
+        self.streams.get(index)?.half(side).staged
     }
 
     /// Forgets what was staged: the offer was refused.
@@ -276,10 +282,10 @@ impl MediaTable {
             let half = stream.half(side);
             let Some(endpoint) = self.endpoints.get(half.pair as usize) else { continue };
             if endpoint.generation == half.generation {
-                total.packets += endpoint.count.packets;
-                total.bytes += endpoint.count.bytes;
-                total.rtcp_packets += endpoint.count.rtcp_packets;
-                total.dropped += endpoint.count.dropped;
+                total.packets += endpoint.quality.packets;
+                total.bytes += endpoint.quality.bytes;
+                total.rtcp_packets += endpoint.quality.rtcp_packets;
+                total.dropped += endpoint.quality.dropped;
             }
         }
         total
@@ -291,7 +297,7 @@ impl MediaTable {
         let halves = anchor.streams.iter().map(|stream| stream.half(side));
         halves
             .filter_map(|half| self.endpoints.get(half.pair as usize))
-            .filter_map(|endpoint| endpoint.last_packet)
+            .filter_map(|endpoint| endpoint.quality.last_packet)
             .max()
     }
 
@@ -333,10 +339,7 @@ impl MediaTable {
         for (pair, other) in [(first, second), (second, first)] {
             let Some(endpoint) = self.endpoints.get_mut(pair as usize) else { continue };
             if endpoint.other == NO_PAIR {
-                endpoint.generation = endpoint.generation.wrapping_add(1);
-                endpoint.remote = Remote::NONE;
-                endpoint.count = StreamCount::default();
-                endpoint.last_packet = None;
+                endpoint.begin(other);
                 fresh += 1;
             }
             endpoint.other = other;
@@ -354,13 +357,7 @@ impl MediaTable {
     fn apply(&mut self, half: Half, remote: Remote) {
         let Some(endpoint) = self.endpoints.get_mut(half.pair as usize) else { return };
         if endpoint.generation == half.generation && endpoint.other != NO_PAIR {
-            let canonical =
-                |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
-            endpoint.remote = Remote {
-                rtp: remote.rtp.map(canonical),
-                rtcp: remote.rtcp.map(canonical),
-                ..remote
-            };
+            endpoint.apply(remote);
         }
     }
 
@@ -369,8 +366,7 @@ impl MediaTable {
         let Some(endpoint) = self.endpoints.get_mut(half.pair as usize) else { return false };
         let current = endpoint.generation == half.generation && endpoint.other != NO_PAIR;
         if current {
-            endpoint.other = NO_PAIR;
-            endpoint.remote = Remote::NONE;
+            endpoint.end();
         }
         current
     }

@@ -2,31 +2,46 @@
 //!
 //! [`MediaTable`] holds one entry per port pair (even RTP, odd RTCP), indexed by
 //! [`MediaPortId`]: a packet finds its stream without hashing. A call owns an [`Anchor`]: for each
-//! media stream one pair towards the caller and one towards the callee. A packet is forwarded when
-//! it comes from exactly the address that its sender signalled in SDP; it leaves from the other
-//! leg's port to the address that the other party signalled. Nothing else moves a packet: no
-//! learning from packets, so a sprayer redirects and injects nothing (lessons.md 1.3, 2.20, 2.21).
+//! media stream one pair towards the caller and one towards the callee. `relay.rs` is the way of a
+//! packet:
+//!
+//! ```text
+//! port in use? -> first octet (RFC 7983) -> STUN: ice, DTLS: dtls, RTP and RTCP:
+//! gate.check -> shield.open -> header -> gate.learn -> quality -> direction and hold
+//!            -> payload -> the other side's shield.seal -> TxQueue
+//! ```
+//!
+//! A packet is forwarded when it comes from the address of its sender; it leaves from the other
+//! leg's port to the address of the other party. The gate says which addresses these are; no packet
+//! of anybody else redirects or injects anything (lessons.md 1.3, 2.20, 2.21).
 
 mod anchor;
+mod dtls;
+mod endpoint;
+mod gate;
+mod ice;
+mod payload;
 mod pool;
+mod quality;
+mod relay;
+mod shield;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
 
 use ravelin_policy::{MediaRange, RealmId};
-use ravelin_wire::{demux, rtcp, rtp};
 
 use crate::{
-    counters::Counters,
-    drops::DropReason,
     ids::{Generator, Seed},
     limits::Limits,
-    port::{Egress, MediaPortId, ShardId, Token, TxQueue},
+    port::{MediaPortId, ShardId},
     time::Instant,
 };
 
 pub use anchor::{Anchor, Place, PortsExhausted, Side};
+use endpoint::Endpoint;
+pub use endpoint::Remote;
 use pool::Pool;
 
 /// A port that the driver opens when the shard starts. Its index is its [`MediaPortId`].
@@ -34,61 +49,6 @@ use pool::Pool;
 pub struct MediaPortSpec {
     pub addr: SocketAddr,
 }
-
-/// What a party signalled for one stream, and what it may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Remote {
-    /// Where it sends RTP from and receives it; `None` while not known, or for a refused stream.
-    pub rtp: Option<SocketAddr>,
-    /// The same for RTCP: `a=rtcp`, else the port after RTP's. `None`: no RTCP.
-    pub rtcp: Option<SocketAddr>,
-    /// Its packets go to the other party (its direction is sendrecv or sendonly).
-    pub sends: bool,
-    /// It gets the other party's packets (sendrecv or recvonly).
-    pub receives: bool,
-    /// SRTP: contents cannot be checked, headers still are.
-    pub encrypted: bool,
-}
-
-impl Remote {
-    /// Nothing is known, nothing passes.
-    pub const NONE: Self =
-        Self { rtp: None, rtcp: None, sends: false, receives: false, encrypted: false };
-}
-
-impl Default for Remote {
-    fn default() -> Self {
-        Self::NONE
-    }
-}
-
-/// Packets that came from one party.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StreamCount {
-    /// RTP packets forwarded.
-    pub packets: u64,
-    /// Octets of these, RTP headers included.
-    pub bytes: u64,
-    /// RTCP packets forwarded.
-    pub rtcp_packets: u64,
-    /// Packets from the signalled address that were not forwarded.
-    pub dropped: u64,
-}
-
-/// One port pair.
-#[derive(Clone, Debug)]
-struct Endpoint {
-    /// The pair of the same stream towards the other party; [`NO_PAIR`] while unused.
-    other: u32,
-    /// Which use of the pair this is: an [`Anchor`] of an earlier one changes nothing.
-    generation: u32,
-    remote: Remote,
-    count: StreamCount,
-    /// Last packet from the signalled address.
-    last_packet: Option<Instant>,
-}
-
-const NO_PAIR: u32 = u32::MAX;
 
 /// The media ports and streams of one shard.
 #[derive(Debug)]
@@ -139,13 +99,7 @@ impl MediaTable {
                 table.specs.push(MediaPortSpec { addr: SocketAddr::new(range.address, port) });
                 table.specs.push(MediaPortSpec { addr: SocketAddr::new(range.address, port | 1) });
                 table.opened.push(0);
-                table.endpoints.push(Endpoint {
-                    other: NO_PAIR,
-                    generation: 0,
-                    remote: Remote::NONE,
-                    count: StreamCount::default(),
-                    last_packet: None,
-                });
+                table.endpoints.push(Endpoint::unused());
             }
             table.pools.push(Pool::new(range, first..table.endpoints.len()));
         }
@@ -174,84 +128,6 @@ impl MediaTable {
 
     fn pool_of_pair(&mut self, pair: u32) -> Option<&mut Pool> {
         self.pools.iter_mut().find(|pool| pool.contains(pair))
-    }
-
-    /// Relays one datagram that arrived on a media port.
-    ///
-    /// # Errors
-    /// Why it was not forwarded; counted.
-    pub fn relay(
-        &mut self,
-        now: Instant,
-        port: MediaPortId,
-        source: SocketAddr,
-        bytes: &[u8],
-        tx: &mut TxQueue,
-        counters: &mut Counters,
-    ) -> Result<(), DropReason> {
-        let forwarded = self.forward(now, port, source, bytes, tx);
-        match forwarded {
-            Ok(Packet::Rtp) => {
-                counters.rtp_packets += 1;
-                counters.rtp_bytes += bytes.len() as u64;
-            }
-            Ok(Packet::Rtcp) => counters.rtcp_packets += 1,
-            Err(reason) => {
-                counters.drop(reason);
-                return Err(reason);
-            }
-        }
-        Ok(())
-    }
-
-    fn forward(
-        &mut self,
-        now: Instant,
-        port: MediaPortId,
-        source: SocketAddr,
-        bytes: &[u8],
-        tx: &mut TxQueue,
-    ) -> Result<Packet, DropReason> {
-        let pair = port.0 / 2;
-        let odd = port.0 % 2;
-        let endpoint = self.endpoints.get_mut(pair as usize).ok_or(DropReason::MediaPortIdle)?;
-        let other = endpoint.other;
-        if other == NO_PAIR {
-            return Err(DropReason::MediaPortIdle);
-        }
-        let remote = &endpoint.remote;
-        let packet = classify(bytes, odd == 1, remote.encrypted)?;
-        let expected = if odd == 0 { remote.rtp } else { remote.rtcp };
-        match expected {
-            None => return Err(DropReason::MediaNoPeer),
-            Some(expected) if expected != source => return Err(DropReason::MediaSource),
-            Some(_) => {}
-        }
-        // RTCP goes on while the media is on hold (RFC 3264 5.1).
-        let may_send = remote.sends || packet == Packet::Rtcp;
-        endpoint.last_packet = Some(now);
-        let to = self.endpoints.get(other as usize).and_then(|peer| {
-            let may_receive = peer.remote.receives || packet == Packet::Rtcp;
-            let to = if odd == 0 { peer.remote.rtp } else { peer.remote.rtcp };
-            to.filter(|_| may_send && may_receive)
-        });
-        let Some(endpoint) = self.endpoints.get_mut(pair as usize) else {
-            return Err(DropReason::MediaPortIdle);
-        };
-        let Some(to) = to else {
-            endpoint.count.dropped += 1;
-            return Err(DropReason::MediaNoPeer);
-        };
-        match packet {
-            Packet::Rtp => {
-                endpoint.count.packets += 1;
-                endpoint.count.bytes += bytes.len() as u64;
-            }
-            Packet::Rtcp => endpoint.count.rtcp_packets += 1,
-        }
-        let port = MediaPortId(other * 2 + odd);
-        tx.push(Egress::Media { port, to }, Token::default(), bytes);
-        Ok(packet)
     }
 
     /// Streams that anchors hold.
@@ -302,33 +178,5 @@ impl MediaTable {
         for pool in &mut self.pools {
             pool.sweep(now);
         }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packet {
-    Rtp,
-    Rtcp,
-}
-
-/// What a packet is, if it may be on this port: RTP, and RTCP for peers that agreed to multiplex
-/// (RFC 5761), on the even one, RTCP on the odd one. Its lengths must agree with each other.
-fn classify(bytes: &[u8], odd: bool, encrypted: bool) -> Result<Packet, DropReason> {
-    match demux::first_byte(bytes) {
-        demux::Kind::Rtp if odd => Err(DropReason::MediaMalformed),
-        demux::Kind::Rtp => rtp::Header::parse_encrypted(bytes)
-            .map(|_| Packet::Rtp)
-            .ok_or(DropReason::MediaMalformed),
-        demux::Kind::Rtcp => {
-            let sound = if encrypted {
-                bytes.len() >= rtcp::DATAGRAM_MIN_BYTES
-            } else {
-                rtcp::Compound::parse(bytes).is_some()
-            };
-            if sound { Ok(Packet::Rtcp) } else { Err(DropReason::MediaMalformed) }
-        }
-        demux::Kind::KeepAlive => Err(DropReason::KeepAlive),
-        demux::Kind::Unknown if bytes.len() < rtp::HEADER_BYTES => Err(DropReason::MediaMalformed),
-        _ => Err(DropReason::MediaUnsupported),
     }
 }

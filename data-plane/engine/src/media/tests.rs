@@ -8,7 +8,12 @@ use proptest::prelude::*;
 use ravelin_policy::Driver;
 
 use super::*;
-use crate::emergency::EmergencyRoute;
+use crate::{
+    counters::Counters,
+    drops::DropReason,
+    emergency::EmergencyRoute,
+    port::{Egress, TxQueue},
+};
 
 const ACCESS: RealmId = RealmId(0);
 const CORE: RealmId = RealmId(1);
@@ -52,7 +57,7 @@ fn remote(addr: SocketAddr) -> Remote {
         rtcp: Some(SocketAddr::new(addr.ip(), addr.port() + 1)),
         sends: true,
         receives: true,
-        encrypted: false,
+        ..Remote::NONE
     }
 }
 
@@ -123,13 +128,17 @@ fn both_directions_and_rtcp_pass_between_the_signalled_addresses() {
     let next = |addr: SocketAddr| SocketAddr::new(addr.ip(), addr.port() + 1);
     assert_eq!(rig.relay(odd(pa), next(a), &RTCP_PACKET), Ok((odd(pb), next(b))));
     assert_eq!(rig.relay(odd(pb), next(b), &RTCP_PACKET), Ok((odd(pa), next(a))));
-    // Multiplexed RTCP stays on the RTP port (RFC 5761).
-    assert_eq!(rig.relay(pa, a, &RTCP_PACKET), Ok((pb, b)));
+    // Multiplexed RTCP goes to where the other party takes it (RFC 5761).
+    assert_eq!(rig.relay(pa, a, &RTCP_PACKET), Ok((odd(pb), next(b))));
+    let mux = |at| Remote { rtcp_mux: true, ..remote(at) };
+    rig.table.set_remote(&anchor, Side::Callee, 0, mux(b));
+    assert_eq!(rig.relay(odd(pa), next(a), &RTCP_PACKET), Ok((pb, b)));
+    assert_eq!(rig.relay(pb, b, &RTCP_PACKET), Ok((odd(pa), next(a))));
 
     let count = rig.table.count(&anchor, Side::Caller);
-    assert_eq!((count.packets, count.bytes, count.rtcp_packets, count.dropped), (1, 16, 2, 0));
+    assert_eq!((count.packets, count.bytes, count.rtcp_packets, count.dropped), (1, 16, 3, 0));
     assert_eq!(rig.table.last_packet(&anchor, Side::Caller), Some(Instant::from_millis(1)));
-    assert_eq!((rig.counters.rtp_packets, rig.counters.rtcp_packets), (2, 3));
+    assert_eq!((rig.counters.rtp_packets, rig.counters.rtcp_packets), (2, 5));
     assert_eq!((rig.table.streams(), rig.table.ports_in_use()), (1, 4));
     rig.table.release(Instant(0), anchor);
     assert_eq!((rig.table.streams(), rig.table.ports_quarantined()), (0, 4));

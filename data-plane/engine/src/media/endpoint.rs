@@ -1,0 +1,150 @@
+//! One port pair as the end of a stream: what its party signalled, and the hooks that a packet of
+//! that party passes.
+
+use std::net::SocketAddr;
+
+use super::{
+    dtls::Dtls, gate::Gate, ice::Ice, payload::PayloadMap, quality::Quality, shield::Shield,
+};
+use crate::port::MediaPortId;
+
+/// What a party signalled for one stream, and what it may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Where it sends RTP from and receives it; `None` while not known, or for a refused stream.
+    pub rtp: Option<SocketAddr>,
+    /// The same for RTCP: `a=rtcp`, else the port after RTP's. `None`: no RTCP.
+    pub rtcp: Option<SocketAddr>,
+    /// RTCP goes to its RTP port: agreed between it and us (RFC 5761 5.1.1).
+    pub rtcp_mux: bool,
+    /// Its packets go to the other party (its direction is sendrecv or sendonly).
+    pub sends: bool,
+    /// It gets the other party's packets (sendrecv or recvonly).
+    pub receives: bool,
+    /// SRTP that passes as it is: contents cannot be checked, headers still are. A stream that we
+    /// decrypt has a shield instead.
+    pub encrypted: bool,
+}
+
+impl Remote {
+    /// Nothing is known, nothing passes.
+    pub const NONE: Self = Self {
+        rtp: None,
+        rtcp: None,
+        rtcp_mux: false,
+        sends: false,
+        receives: false,
+        encrypted: false,
+    };
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// Which port of a pair (the word of RFC 8445).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Component {
+    /// The even port: RTP, and RTCP of peers that multiplex (RFC 5761).
+    Rtp,
+    /// The odd port.
+    Rtcp,
+}
+
+impl Component {
+    pub(super) const fn of(port: MediaPortId) -> Self {
+        if port.0.is_multiple_of(2) { Self::Rtp } else { Self::Rtcp }
+    }
+
+    pub(super) const fn port(self, pair: u32) -> MediaPortId {
+        match self {
+            Self::Rtp => MediaPortId(pair * 2),
+            Self::Rtcp => MediaPortId(pair * 2 + 1),
+        }
+    }
+}
+
+/// What a packet of a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Packet {
+    Rtp,
+    Rtcp,
+}
+
+/// One port pair.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// The pair of the same stream towards the other party; [`NO_PAIR`] while unused.
+    pub(super) other: u32,
+    /// Which use of the pair this is: an `Anchor` of an earlier one changes nothing.
+    pub(super) generation: u32,
+    pub(super) remote: Remote,
+    /// Whose packets are let in.
+    pub(super) gate: Gate,
+    /// Of what came from this party.
+    pub(super) quality: Quality,
+    /// SRTP between this party and us, both ways.
+    pub(super) shield: Option<Box<Shield>>,
+    pub(super) ice: Option<Box<Ice>>,
+    pub(super) dtls: Option<Box<Dtls>>,
+    /// From this party's payload types to the other's.
+    pub(super) payload: Option<Box<PayloadMap>>,
+}
+
+pub(super) const NO_PAIR: u32 = u32::MAX;
+
+impl Endpoint {
+    pub(super) fn unused() -> Self {
+        Self {
+            other: NO_PAIR,
+            generation: 0,
+            remote: Remote::NONE,
+            gate: Gate::default(),
+            quality: Quality::default(),
+            shield: None,
+            ice: None,
+            dtls: None,
+            payload: None,
+        }
+    }
+
+    /// Begins a new use of the pair.
+    pub(super) fn begin(&mut self, other: u32) {
+        *self = Self { other, generation: self.generation.wrapping_add(1), ..Self::unused() };
+    }
+
+    /// Ends the use; what was counted stays readable until the next begins.
+    pub(super) fn end(&mut self) {
+        *self = Self {
+            generation: self.generation,
+            quality: std::mem::take(&mut self.quality),
+            ..Self::unused()
+        };
+    }
+
+    /// What the party signalled takes effect: a new epoch.
+    pub(super) fn apply(&mut self, remote: Remote) {
+        let canonical = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        self.remote =
+            Remote { rtp: remote.rtp.map(canonical), rtcp: remote.rtcp.map(canonical), ..remote };
+        self.gate.signalled(&self.remote);
+    }
+
+    /// Where packets for this party go, and which of our ports they leave from.
+    pub(super) fn destination(&self, packet: Packet) -> Option<(Component, SocketAddr)> {
+        let component = match packet {
+            Packet::Rtcp if !self.remote.rtcp_mux => Component::Rtcp,
+            _ => Component::Rtp,
+        };
+        // RTCP goes on while the media is on hold (RFC 3264 5.1).
+        let wanted = self.remote.receives || packet == Packet::Rtcp;
+        self.gate.source(component).filter(|_| wanted).map(|to| (component, to))
+    }
+
+    /// Whether packets of this party go to the other.
+    pub(super) fn may_send(&self, packet: Packet) -> bool {
+        self.remote.sends || packet == Packet::Rtcp
+    }
+}

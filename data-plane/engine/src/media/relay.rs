@@ -1,0 +1,193 @@
+//! The way of one datagram through a stream. It reads from top to bottom; each step is one line here
+//! and has its own file.
+
+use std::net::SocketAddr;
+
+use ravelin_wire::{
+    demux::{self, Kind},
+    rtcp, rtp,
+};
+
+use super::{
+    MediaTable,
+    endpoint::{Component, Endpoint, NO_PAIR, Packet},
+};
+use crate::{
+    counters::Counters,
+    drops::DropReason,
+    port::{Egress, MediaPortId, Token, TxQueue},
+    time::Instant,
+};
+
+/// A datagram and where it came in.
+#[derive(Clone, Copy)]
+struct Arrival<'a> {
+    now: Instant,
+    port: MediaPortId,
+    component: Component,
+    source: SocketAddr,
+    bytes: &'a [u8],
+}
+
+impl MediaTable {
+    /// Relays one datagram that arrived on a media port.
+    ///
+    /// # Errors
+    /// Why it was not forwarded; counted.
+    pub fn relay(
+        &mut self,
+        now: Instant,
+        port: MediaPortId,
+        source: SocketAddr,
+        bytes: &[u8],
+        tx: &mut TxQueue,
+        counters: &mut Counters,
+    ) -> Result<(), DropReason> {
+        let arrival = Arrival { now, port, component: Component::of(port), source, bytes };
+        match self.take(arrival, tx) {
+            Ok(Some(Packet::Rtp)) => {
+                counters.rtp_packets += 1;
+                counters.rtp_bytes += bytes.len() as u64;
+            }
+            Ok(Some(Packet::Rtcp)) => counters.rtcp_packets += 1,
+            Ok(None) => {}
+            Err(reason) => {
+                counters.drop(reason);
+                return Err(reason);
+            }
+        }
+        Ok(())
+    }
+
+    /// What was forwarded; `None` if the datagram was for us.
+    fn take(
+        &mut self,
+        arrival: Arrival<'_>,
+        tx: &mut TxQueue,
+    ) -> Result<Option<Packet>, DropReason> {
+        let pair = arrival.port.0 / 2;
+        let endpoint = self.endpoints.get_mut(pair as usize).ok_or(DropReason::MediaPortIdle)?;
+        let other = endpoint.other;
+        if other == NO_PAIR {
+            return Err(DropReason::MediaPortIdle);
+        }
+        let packet = match demux::first_byte(arrival.bytes) {
+            Kind::Rtp if arrival.component == Component::Rtp => Packet::Rtp,
+            Kind::Rtcp => Packet::Rtcp,
+            Kind::Stun => return endpoint.stun(arrival, tx).map(|()| None),
+            Kind::Dtls => return endpoint.dtls(arrival, tx).map(|()| None),
+            Kind::KeepAlive => return Err(DropReason::KeepAlive),
+            Kind::Rtp => return Err(DropReason::MediaMalformed),
+            Kind::Unknown if arrival.bytes.len() < rtp::HEADER_BYTES => {
+                return Err(DropReason::MediaMalformed);
+            }
+            _ => return Err(DropReason::MediaUnsupported),
+        };
+        endpoint.gate.check(arrival.component, arrival.source)?;
+        let both = self.endpoints.get_disjoint_mut([pair as usize, other as usize]);
+        let Ok([from, to]) = both else { return Err(DropReason::MediaPortIdle) };
+        match pass(from, to, packet, arrival, tx) {
+            Ok(()) => from.quality.forwarded(packet, arrival.bytes.len()),
+            Err(reason) => {
+                from.quality.not_forwarded(reason);
+                return Err(reason);
+            }
+        }
+        Ok(Some(packet))
+    }
+}
+
+/// From one party, whose packet it may be, to the other.
+fn pass(
+    from: &mut Endpoint,
+    to: &mut Endpoint,
+    packet: Packet,
+    arrival: Arrival<'_>,
+    tx: &mut TxQueue,
+) -> Result<(), DropReason> {
+    let Arrival { now, source, bytes, .. } = arrival;
+    let mut draft = tx.draft(bytes);
+    let clear = !from.remote.encrypted;
+    if let Some(shield) = &mut from.shield {
+        // What a cipher costs is not spent on what cannot be a packet.
+        match packet {
+            Packet::Rtp => drop(rtp_header(bytes, false)?),
+            Packet::Rtcp => drop(rtcp_compound(bytes, false)?),
+        }
+        let (arena, start) = draft.tail();
+        shield.open(packet, arena, start)?;
+    }
+    match packet {
+        Packet::Rtp => {
+            let header = rtp_header(draft.bytes(), clear)?;
+            from.gate.learn(now, source, &header)?;
+            from.quality.rtp(now, &header, clear);
+        }
+        Packet::Rtcp => {
+            let compound = rtcp_compound(draft.bytes(), clear)?;
+            from.quality.rtcp(now, compound, &mut to.quality);
+        }
+    }
+    let way = to.destination(packet).filter(|_| from.may_send(packet));
+    let (component, address) = way.ok_or(DropReason::MediaNoPeer)?;
+    if let Some(map) = from.payload.as_mut().filter(|_| packet == Packet::Rtp) {
+        map.apply(draft.bytes_mut())?;
+    }
+    if let Some(shield) = &mut to.shield {
+        let (arena, start) = draft.tail();
+        shield.seal(packet, arena, start)?;
+    }
+    let port = component.port(from.other);
+    draft.send(Egress::Media { port, to: address }, Token::default());
+    Ok(())
+}
+
+/// The header of an RTP packet whose lengths agree with each other, as far as they can be seen.
+fn rtp_header(bytes: &[u8], clear: bool) -> Result<rtp::Header<'_>, DropReason> {
+    let header =
+        if clear { rtp::Header::parse(bytes) } else { rtp::Header::parse_encrypted(bytes) };
+    header.ok_or(DropReason::MediaMalformed)
+}
+
+/// A sound RTCP packet; `None` if only its length can be judged.
+fn rtcp_compound(bytes: &[u8], clear: bool) -> Result<Option<rtcp::Compound<'_>>, DropReason> {
+    if clear {
+        rtcp::Compound::parse(bytes).map(Some).ok_or(DropReason::MediaMalformed)
+    } else if bytes.len() >= rtcp::DATAGRAM_MIN_BYTES {
+        Ok(None)
+    } else {
+        Err(DropReason::MediaMalformed)
+    }
+}
+
+impl Endpoint {
+    /// A STUN message. Its own integrity says whose it is, so it may come from anywhere.
+    fn stun(&mut self, arrival: Arrival<'_>, tx: &mut TxQueue) -> Result<(), DropReason> {
+        let ice = self.ice.as_mut().ok_or(DropReason::MediaUnsupported)?;
+        let Arrival { now, port, component, source, bytes } = arrival;
+        let mut reply = tx.draft(&[]);
+        let checked = ice.receive(now, component, source, bytes, reply.tail().0);
+        if !reply.bytes().is_empty() {
+            reply.send(Egress::Media { port, to: source }, Token::default());
+        }
+        if let Some(nominated) = checked? {
+            self.gate.nominated(component, nominated);
+        }
+        Ok(())
+    }
+
+    /// A DTLS record, from the party's address only: an error of anybody else changes nothing
+    /// (lessons.md 2.22).
+    fn dtls(&mut self, arrival: Arrival<'_>, tx: &mut TxQueue) -> Result<(), DropReason> {
+        let dtls = self.dtls.as_mut().ok_or(DropReason::MediaUnsupported)?;
+        let Arrival { now, port, component, source, bytes } = arrival;
+        self.gate.check(component, source)?;
+        let mut send = |datagram: &[u8]| {
+            tx.push(Egress::Media { port, to: source }, Token::default(), datagram);
+        };
+        if let Some(shield) = dtls.receive(now, bytes, &mut send)? {
+            self.shield = Some(shield);
+        }
+        Ok(())
+    }
+}
