@@ -9,8 +9,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ravelin-contract", &[]),
     ("ravelin-wire", &[]),
     ("ravelin-stir", &[]),
+    ("ravelin-srtp", &[]),
     ("ravelin-policy", &["ravelin-contract"]),
-    ("ravelin-engine", &["ravelin-contract", "ravelin-wire", "ravelin-stir", "ravelin-policy"]),
+    (
+        "ravelin-engine",
+        &["ravelin-contract", "ravelin-wire", "ravelin-stir", "ravelin-srtp", "ravelin-policy"],
+    ),
     ("ravelin-io", &["ravelin-engine", "ravelin-wire"]),
     (
         "ravelin-edge",
@@ -38,7 +42,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that see the network only through values handed to them: none of these may come near.
-const SANS_IO: &[&str] = &["ravelin-wire", "ravelin-stir", "ravelin-policy", "ravelin-engine"];
+const SANS_IO: &[&str] =
+    &["ravelin-wire", "ravelin-stir", "ravelin-srtp", "ravelin-policy", "ravelin-engine"];
 const IO_CRATES: &[&str] =
     &["tokio", "glommio", "io-uring", "socket2", "libc", "rand", "getrandom", "reqwest", "mio"];
 

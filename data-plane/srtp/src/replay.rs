@@ -1,0 +1,221 @@
+//! Packet indices: the estimate of the full index from a sequence number, and which indices were
+//! used (RFC 3711 3.3.1, 3.3.2, appendix A).
+
+use smallvec::SmallVec;
+
+use crate::{
+    limits::{REPLAY_WINDOW, SOURCES_MAX},
+    refusal::Refusal,
+};
+
+/// Highest packet index used, and which of the [`REPLAY_WINDOW`] up to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    highest: u64,
+    /// Bit 0 is `highest`, bit n is n before it.
+    used: u128,
+}
+
+impl Window {
+    pub(crate) const fn starting(index: u64) -> Self {
+        Self { highest: index, used: 1 }
+    }
+
+    pub(crate) const fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// # Errors
+    /// [`Refusal::Replay`]: used before, or too old to tell.
+    pub(crate) const fn check(&self, index: u64) -> Result<(), Refusal> {
+        let Some(age) = self.highest.checked_sub(index) else { return Ok(()) };
+        if age >= REPLAY_WINDOW || self.used >> age & 1 == 1 {
+            return Err(Refusal::Replay);
+        }
+        Ok(())
+    }
+
+    /// Marks an index that [`Self::check`] let pass.
+    pub(crate) const fn mark(&mut self, index: u64) {
+        match self.highest.checked_sub(index) {
+            Some(age) if age < REPLAY_WINDOW => self.used |= 1 << age,
+            Some(_) => {}
+            None => {
+                let ahead = index - self.highest;
+                self.used = if ahead < REPLAY_WINDOW { self.used << ahead | 1 } else { 1 };
+                self.highest = index;
+            }
+        }
+    }
+}
+
+/// The index nearest to `highest` that ends in `sequence` (RFC 3711 appendix A).
+///
+/// # Errors
+/// [`Refusal::Replay`]: that is before the first of all. [`Refusal::Spent`]: behind the last of all.
+pub(crate) fn estimate(highest: u64, sequence: u16) -> Result<u64, Refusal> {
+    const HALF: u64 = 1 << 15;
+    let (rollovers, last) = (highest >> 16, highest & 0xffff);
+    let at = u64::from(sequence);
+    let rollovers = if last < HALF && at > last + HALF {
+        rollovers.checked_sub(1).ok_or(Refusal::Replay)?
+    } else if last >= HALF && at < last - HALF {
+        let next = rollovers + 1;
+        if next > u64::from(u32::MAX) {
+            return Err(Refusal::Spent);
+        }
+        next
+    } else {
+        rollovers
+    };
+    Ok(rollovers << 16 | at)
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    ssrc: u32,
+    window: Window,
+}
+
+/// The sources of one direction, each with its window.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sources {
+    known: SmallVec<[Source; 2]>,
+    /// Where the one of the last packet stands: mostly it is the one of the next.
+    last: usize,
+}
+
+impl Sources {
+    pub(crate) fn find(&self, ssrc: u32) -> Option<&Window> {
+        let same = |source: &&Source| source.ssrc == ssrc;
+        let known = self.known.get(self.last).filter(same);
+        known.or_else(|| self.known.iter().find(same)).map(|source| &source.window)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.known.len() >= SOURCES_MAX
+    }
+
+    /// Marks an index that was checked. A new source begins with it; allocates for the third.
+    pub(crate) fn mark(&mut self, ssrc: u32, index: u64) {
+        let at = match self.known.get(self.last) {
+            Some(source) if source.ssrc == ssrc => Some(self.last),
+            _ => self.known.iter().position(|source| source.ssrc == ssrc),
+        };
+        if let Some(at) = at {
+            self.last = at;
+            if let Some(source) = self.known.get_mut(at) {
+                source.window.mark(index);
+            }
+        } else if !self.is_full() {
+            self.last = self.known.len();
+            self.known.push(Source { ssrc, window: Window::starting(index) });
+        }
+    }
+
+    /// Highest index of each.
+    pub(crate) fn highest(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        self.known.iter().map(|source| (source.ssrc, source.window.highest()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 3711 appendix A, written down with signed numbers.
+    fn reference(highest: u64, sequence: u16) -> i64 {
+        let roc = (highest >> 16) as i64;
+        [roc - 1, roc, roc + 1]
+            .into_iter()
+            .map(|v| v * 65_536 + i64::from(sequence))
+            .min_by_key(|index| (index - highest as i64).abs())
+            .unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn the_estimate_is_the_nearest_index(highest in 0..1_u64 << 48, sequence: u16) {
+            let distance = (i64::from(sequence) - (highest & 0xffff) as i64).abs();
+            // In the middle between two both are as near; the RFC's own code decides.
+            prop_assume!(distance != 32_768);
+            let nearest = reference(highest, sequence);
+            match estimate(highest, sequence) {
+                Ok(index) => prop_assert_eq!(index as i64, nearest),
+                Err(Refusal::Replay) => prop_assert!(nearest < 0),
+                Err(refusal) => {
+                    prop_assert_eq!(refusal, Refusal::Spent);
+                    prop_assert!(nearest >= 1 << 48);
+                }
+            }
+        }
+
+        /// Against a set of all indices ever used.
+        #[test]
+        fn the_window_never_lets_an_index_pass_twice(
+            start in 0..1_u64 << 40,
+            steps in prop::collection::vec(-200_i64..200, 1..400),
+        ) {
+            let mut window = Window::starting(start);
+            let mut used = BTreeSet::from([start]);
+            for step in steps {
+                let Some(index) = window.highest().checked_add_signed(step) else { continue };
+                let highest = *used.last().unwrap();
+                let fresh = !used.contains(&index);
+                let recent = index + REPLAY_WINDOW > highest;
+                prop_assert_eq!(window.check(index).is_ok(), fresh && recent);
+                if window.check(index).is_ok() {
+                    window.mark(index);
+                    used.insert(index);
+                }
+                prop_assert_eq!(window.highest(), *used.last().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn the_estimate_turns_over_at_the_edges() {
+        assert_eq!(estimate(0, 0), Ok(0));
+        assert_eq!(estimate(0, 0x8000), Ok(0x8000));
+        assert_eq!(estimate(0, 0x8001), Err(Refusal::Replay));
+        assert_eq!(estimate(0xffff, 0), Ok(0x1_0000));
+        assert_eq!(estimate(0x1_0000, 0xffff), Ok(0xffff));
+        assert_eq!(estimate(0x8000, 0), Ok(0));
+        assert_eq!(estimate(0x8001, 0), Ok(0x1_0000));
+        assert_eq!(estimate((1 << 48) - 1, 0), Err(Refusal::Spent));
+        assert_eq!(estimate((1 << 48) - 1, 0xfff0), Ok((1 << 48) - 16));
+    }
+
+    #[test]
+    fn the_window_ends_where_it_says() {
+        let mut window = Window::starting(1_000);
+        assert!(window.check(1_000).is_err());
+        assert!(window.check(1_000 - REPLAY_WINDOW + 1).is_ok());
+        assert!(window.check(1_000 - REPLAY_WINDOW).is_err());
+        window.mark(1_000 - REPLAY_WINDOW + 1);
+        assert!(window.check(1_000 - REPLAY_WINDOW + 1).is_err());
+        window.mark(1_001);
+        assert!(window.check(1_000).is_err());
+        window.mark(1_001 + 5 * REPLAY_WINDOW);
+        assert!(window.check(1_002).is_err(), "too old");
+        assert!(window.check(1_000 + 5 * REPLAY_WINDOW).is_ok());
+    }
+
+    #[test]
+    fn sources_are_bounded() {
+        let mut sources = Sources::default();
+        for ssrc in 0..2 * SOURCES_MAX as u32 {
+            sources.mark(ssrc, 7);
+        }
+        assert!(sources.is_full());
+        assert_eq!(sources.highest().count(), SOURCES_MAX);
+        assert!(sources.find(0).is_some() && sources.find(SOURCES_MAX as u32).is_none());
+        sources.mark(3, 9);
+        assert!(sources.find(3).unwrap().check(9).is_err());
+        assert!(sources.find(4).unwrap().check(9).is_ok());
+    }
+}
