@@ -57,14 +57,16 @@ pub fn write(message: &Message<'_>, out: &mut Vec<u8>) {
 /// If it cannot be rewritten.
 #[inline(never)]
 pub fn rewrite_sdp(body: &[u8], out: &mut Vec<u8>) {
-    let streams = [StreamRewrite { port: 40_000, rtcp_port: Some(40_001), direction: None }];
+    let streams = [StreamRewrite { port: 40_000, rtcp_port: Some(40_001), ..StreamRewrite::default() }];
     let with = Rewrite {
         username: b"-",
         id: 1_718_280_192,
         version: 1,
         address: std::net::Ipv4Addr::new(198, 51, 100, 7).into(),
         streams: &streams,
-        strip_ice: true,
+        strip_keys: false,
+        lines: b"",
+        tail: b"",
         inside: &[b"192.0.2.1", b"198.51.100.1"],
     };
     rewrite(black_box(body), &with, out).expect("valid");

@@ -72,7 +72,7 @@ fn media_views_use_no_heap() {
 fn writing_into_a_grown_buffer_uses_no_heap() {
     let sdp = b"v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
         m=audio 4000 RTP/AVP 0\r\na=rtcp:4001\r\n";
-    let streams = [StreamRewrite { port: 5000, rtcp_port: Some(5001), direction: None }];
+    let streams = [StreamRewrite { port: 5000, rtcp_port: Some(5001), ..StreamRewrite::default() }];
     let address = "2001:db8::1".parse().unwrap();
     let with = Rewrite {
         username: b"-",
@@ -80,7 +80,9 @@ fn writing_into_a_grown_buffer_uses_no_heap() {
         version: 2,
         address,
         streams: &streams,
-        strip_ice: true,
+        strip_keys: true,
+        lines: b"",
+        tail: b"",
         inside: &[b"pbx.example"],
     };
     let mut body = Vec::with_capacity(1024);

@@ -38,7 +38,7 @@ impl Description {
         Self { id: id >> 2, version: 0, told: None }
     }
 
-    fn version_of(&mut self, input: &[u8], our_ports: &[StreamRewrite]) -> u64 {
+    fn version_of(&mut self, input: &[u8], our_ports: &[StreamRewrite<'_>]) -> u64 {
         let mut digest = FixedState::with_seed(0).hash_one(input);
         for stream in our_ports {
             digest = digest.rotate_left(7) ^ u64::from(stream.port);
@@ -154,7 +154,7 @@ fn rewrite(
     let (from, to) = (crossing.from, crossing.from.other());
     reserve(core, crossing, medias.len().max(1))?;
     let anchor = crossing.anchor.as_mut().ok_or(Cause::Internal)?;
-    let mut streams: SmallVec<[StreamRewrite; 2]> = SmallVec::new();
+    let mut streams: SmallVec<[StreamRewrite<'_>; 2]> = SmallVec::new();
     let mut both_ways = true;
     for (index, media) in medias.iter().enumerate() {
         // Only RTP can be relayed; another kind of stream is refused without harm to the rest
@@ -196,7 +196,7 @@ fn rewrite(
             rtcp_port: local
                 .filter(|_| media.rtcp().is_some() || !media.rtcp_mux())
                 .map(|local| local.port() | 1),
-            direction: None,
+            ..StreamRewrite::default()
         });
     }
     let asked = medias.iter().any(|media| media.port != 0);
@@ -213,7 +213,9 @@ fn rewrite(
         version,
         address,
         streams: &streams,
-        strip_ice: true,
+        strip_keys: false,
+        lines: b"",
+        tail: b"",
         inside: veil.hosts(),
     };
     sdp::rewrite_parsed(&parsed, &with, out).map_err(|_| Cause::NotAcceptable)?;

@@ -114,7 +114,20 @@ impl<'a> Attribute<'a> {
                 | b"ice-lite"
                 | b"ice-mismatch"
                 | b"ice-pacing"
+                | b"bundle-only"
         ) || self.name == b"group" && self.value.is_some_and(|v| v.starts_with(b"BUNDLE"))
+    }
+}
+
+impl Attribute<'_> {
+    /// Whether this line agrees on keys of SRTP: SDES (RFC 4568), DTLS (RFC 5763, RFC 8842) or MIKEY
+    /// (RFC 4567).
+    #[must_use]
+    pub fn is_keying(&self) -> bool {
+        matches!(
+            self.name,
+            b"crypto" | b"fingerprint" | b"setup" | b"connection" | b"tls-id" | b"key-mgmt"
+        )
     }
 }
 

@@ -3,6 +3,7 @@
 //! Input lines may end in CRLF or bare LF; a CR anywhere else, or a NUL, refuses the whole
 //! description, since two readers could see two sets of lines.
 
+mod hide;
 mod line;
 mod media;
 mod rewrite;

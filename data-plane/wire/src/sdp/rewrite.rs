@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::line::{Attribute, Connection, Direction, Line, Lines};
+use super::hide::{Names, holds_foreign_address};
+use super::line::{Attribute, Connection, Direction, Line, Lines, words};
 use super::{Description, Media, SdpError};
 use crate::{
     names,
-    sip::{push_decimal, push_ip},
+    sip::{decimal, push_decimal, push_ip},
 };
 
 /// What to put into a description.
@@ -21,81 +22,39 @@ pub struct Rewrite<'r> {
     /// Our media address, for o=, every c= and a=rtcp.
     pub address: IpAddr,
     /// One for each m= line, in order.
-    pub streams: &'r [StreamRewrite],
-    /// Leave ICE and bundling lines out (see [`super::Attribute::is_ice`]): they name transport
-    /// addresses that are not ours.
-    pub strip_ice: bool,
+    pub streams: &'r [StreamRewrite<'r>],
+    /// Leave lines of keying out (see [`super::Attribute::is_keying`]): the parties do not encrypt
+    /// from end to end.
+    pub strip_keys: bool,
+    /// Whole lines, each with its end, to add to the session level.
+    pub lines: &'r [u8],
+    /// Whole lines to add behind the last stream: streams that the input lacks.
+    pub tail: &'r [u8],
     /// Hosts of the peer, besides those of its o= and c= lines: where one of them stands in an
     /// attribute or a title, our address takes its place.
     pub inside: &'r [&'r [u8]],
 }
 
-/// Names that are looked for in one description. More are not.
-const NAMES_MAX: usize = 12;
-
-/// The hosts that must not be read on the other side.
-struct Names<'n> {
-    names: [&'n [u8]; NAMES_MAX],
-    count: usize,
-}
-
-impl<'n> Names<'n> {
-    fn of(description: &Description<'n>, inside: &[&'n [u8]]) -> Self {
-        let mut all = Self { names: [&[]; NAMES_MAX], count: 0 };
-        inside.iter().for_each(|name| all.add(name));
-        if description.has_one_connection_each() {
-            all.add(description.origin().address);
-            all.add(description.connection().map_or(&[], |connection| connection.text));
-            for media in description.medias() {
-                all.add(media.connection().map_or(&[], |connection| connection.text));
-            }
-            return all;
-        }
-        let medias = description.medias().iter().map(|media| media.section);
-        for section in std::iter::once(description.session).chain(medias) {
-            for line in Lines::new(section) {
-                // Of o=: user, id, version, net, family, address; of c=: net, family, address.
-                let place = match line.kind {
-                    b'o' => 5,
-                    b'c' => 2,
-                    _ => continue,
-                };
-                let word = line.value.split(|&b| b == b' ').filter(|w| !w.is_empty()).nth(place);
-                let host = word.and_then(|word| word.split(|&b| b == b'/').next());
-                all.add(host.unwrap_or_default());
-            }
-        }
-        all
-    }
-
-    /// Single words without a dot or colon are too likely to mean something else.
-    fn add(&mut self, name: &'n [u8]) {
-        let held = matches!(name, b"0.0.0.0" | b"::");
-        let host = name.iter().any(|b| matches!(b, b'.' | b':'));
-        if held || !host || self.all().contains(&name) {
-            return;
-        }
-        if let Some(slot) = self.names.get_mut(self.count) {
-            *slot = name;
-            self.count += 1;
-        }
-    }
-
-    fn all(&self) -> &[&'n [u8]] {
-        self.names.get(..self.count).unwrap_or_default()
-    }
-}
-
 /// What to put into one media description.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StreamRewrite {
-    /// Our RTP port; 0 refuses the stream. A stream that is refused in the input stays so.
+pub struct StreamRewrite<'r> {
+    /// Our RTP port; 0 refuses the stream. A stream that is refused in the input stays so. Of a
+    /// refused stream only the m= line, c= and a=mid are written: nothing else means anything
+    /// (RFC 3264 6, 8.2).
     pub port: u16,
     /// Our RTCP port. An a=rtcp line is written when the input has one or the port is not the one
     /// above RTP; `None` leaves such lines out.
     pub rtcp_port: Option<u16>,
     /// Direction to write in place of the input's.
     pub direction: Option<Direction>,
+    /// Transport protocol to write in place of the input's.
+    pub proto: Option<&'r [u8]>,
+    /// Whether a=rtcp-mux is written; `None`: as in the input.
+    pub rtcp_mux: Option<bool>,
+    /// Payload types to write in place of the input's, by the input's.
+    pub payloads: Option<&'r [u8; 128]>,
+    /// Whole lines, each with its end, to add.
+    pub lines: &'r [u8],
 }
 
 /// Why a description cannot be rewritten.
@@ -141,7 +100,8 @@ impl From<SdpError> for RewriteError {
     }
 }
 
-/// Appends the rewritten `input` to `out`. Lines that are not understood are kept octet for octet;
+/// Appends the rewritten `input` to `out`. Lines of ICE and bundling are left out (see
+/// [`super::Attribute::is_ice`]): they name transport addresses that are not ours. Lines that are not understood are kept octet for octet;
 /// every line ends in CRLF.
 ///
 /// # Errors
@@ -181,6 +141,7 @@ pub fn rewrite_parsed(
     for (media, stream) in medias.iter().zip(with.streams) {
         media_level(media, stream, with, &names, out);
     }
+    out.extend_from_slice(with.tail);
     Ok(())
 }
 
@@ -227,23 +188,18 @@ fn session_level(
     if !description.has_line(b't') {
         out.extend_from_slice(b"t=0 0\r\n");
     }
+    out.extend_from_slice(with.lines);
 }
 
 fn media_level(
     media: &Media<'_>,
-    stream: &StreamRewrite,
+    stream: &StreamRewrite<'_>,
     with: &Rewrite<'_>,
     names: &Names<'_>,
     out: &mut Vec<u8>,
 ) {
     let port = if media.port == 0 { 0 } else { stream.port };
-    out.extend_from_slice(b"m=");
-    out.extend_from_slice(media.kind_text);
-    out.push(b' ');
-    push_decimal(out, u64::from(port));
-    out.push(b' ');
-    out.extend_from_slice(media.tail);
-    end(out);
+    media_line(media, port, stream, out);
     let mut connected = false;
     let mut rtcp = stream.rtcp_port.filter(|_| port != 0);
     let default_rtcp = port.checked_add(1);
@@ -255,35 +211,132 @@ fn media_level(
                 connected = true;
                 connection(out, &line, with.address);
             }
+            _ if port == 0 && attribute.is_none_or(|a| a.name != b"mid") => {}
             b'a' if attribute.is_some_and(|a| leaks(&a, with)) => {}
             b'a' if attribute.is_some_and(|a| a.name == b"rtcp") => {
                 if let Some(port) = rtcp.take() {
                     rtcp_line(out, port, with.address);
                 }
             }
+            b'a' if stream.rtcp_mux.is_some()
+                && attribute.is_some_and(|a| matches!(a.name, b"rtcp-mux" | b"rtcp-mux-only")) => {}
             b'a' if stream.direction.is_some()
                 && attribute.is_some_and(|a| a.direction().is_some()) => {}
+            b'a' if stream.payloads.is_some()
+                && attribute.is_some_and(|a| mapped_line(&a, stream, out)) => {}
             b'k' => {}
             _ => keep(out, &line, with, names),
         }
     }
+    if port == 0 {
+        return;
+    }
     if let Some(port) = rtcp.filter(|port| Some(*port) != default_rtcp) {
         rtcp_line(out, port, with.address);
+    }
+    if stream.rtcp_mux == Some(true) {
+        out.extend_from_slice(b"a=rtcp-mux\r\n");
     }
     if let Some(direction) = stream.direction {
         out.extend_from_slice(b"a=");
         out.extend_from_slice(direction.as_str().as_bytes());
         end(out);
     }
+    out.extend_from_slice(stream.lines);
+}
+
+fn media_line(media: &Media<'_>, port: u16, stream: &StreamRewrite<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"m=");
+    out.extend_from_slice(media.kind_text);
+    out.push(b' ');
+    push_decimal(out, u64::from(port));
+    out.push(b' ');
+    if stream.proto.is_none() && stream.payloads.is_none() {
+        out.extend_from_slice(media.tail);
+        return end(out);
+    }
+    out.extend_from_slice(stream.proto.unwrap_or(media.proto));
+    for format in media.formats() {
+        out.push(b' ');
+        push_payload(format, stream, out);
+    }
+    end(out);
+}
+
+/// A payload type under its new number; anything else as it is.
+fn push_payload(format: &[u8], stream: &StreamRewrite<'_>, out: &mut Vec<u8>) {
+    let mapped = stream.payloads.and_then(|map| {
+        let old = usize::try_from(decimal(format)?).ok()?;
+        map.get(old).copied()
+    });
+    match mapped {
+        Some(new) => push_decimal(out, u64::from(new)),
+        None => out.extend_from_slice(format),
+    }
+}
+
+/// Writes an attribute that speaks of payload types with their new numbers; false: it does not.
+fn mapped_line(attribute: &Attribute<'_>, stream: &StreamRewrite<'_>, out: &mut Vec<u8>) -> bool {
+    let fmtp = attribute.name == b"fmtp";
+    let Some(value) = attribute.value else { return false };
+    if !fmtp && !matches!(attribute.name, b"rtpmap" | b"rtcp-fb") {
+        return false;
+    }
+    let mut parts = words(value);
+    let Some(format) = parts.next() else { return false };
+    out.extend_from_slice(b"a=");
+    out.extend_from_slice(attribute.name);
+    out.push(b':');
+    push_payload(format, stream, out);
+    // Spaces inside parameters mean nothing, but stay as they are.
+    let lead = value.iter().position(|c| *c != b' ').unwrap_or(0);
+    let rest = value.get(lead + format.len()..).unwrap_or_default();
+    if fmtp {
+        parameters(rest, stream, out)
+    } else {
+        out.extend_from_slice(rest)
+    }
+    end(out);
+    true
+}
+
+/// Format parameters that name payload types: `apt` (RFC 4588 8.6), and the list of redundant
+/// encodings (RFC 2198 5), which is numbers between slashes.
+fn parameters(text: &[u8], stream: &StreamRewrite<'_>, out: &mut Vec<u8>) {
+    let list = text.trim_ascii();
+    if list.contains(&b'/') && list.iter().all(|c| c.is_ascii_digit() || *c == b'/') {
+        for (index, format) in list.split(|c| *c == b'/').enumerate() {
+            out.push(if index == 0 { b' ' } else { b'/' });
+            push_payload(format, stream, out);
+        }
+        return;
+    }
+    for (index, parameter) in text.split(|c| *c == b';').enumerate() {
+        if index > 0 {
+            out.push(b';');
+        }
+        let start = parameter.iter().position(|c| *c != b' ').unwrap_or(parameter.len());
+        match parameter.get(start..).and_then(|bare| bare.strip_prefix(b"apt=")) {
+            Some(format) => {
+                out.extend_from_slice(parameter.get(..start + 4).unwrap_or_default());
+                push_payload(format.trim_ascii(), stream, out);
+            }
+            None => out.extend_from_slice(parameter),
+        }
+    }
 }
 
 /// Whether an attribute names addresses of the other leg.
 fn leaks(attribute: &Attribute<'_>, with: &Rewrite<'_>) -> bool {
-    attribute.name == b"source-filter" || with.strip_ice && attribute.is_ice()
+    attribute.name == b"source-filter"
+        || attribute.is_ice()
+        || with.strip_keys && attribute.is_keying()
 }
 
-/// A line as it is, but for hosts of the peer in it.
+/// A line as it is, but for hosts of the peer in it. One that holds another address all the same is
+/// left out, unless it tells how a format is to be decoded.
 fn keep(out: &mut Vec<u8>, line: &Line<'_>, with: &Rewrite<'_>, names: &Names<'_>) {
+    let start = out.len();
     let mut from = 0;
     if matches!(line.kind, b'a' | b'i') {
         while let Some(found) = names::find(line.text, from, names.all()) {
@@ -293,6 +346,11 @@ fn keep(out: &mut Vec<u8>, line: &Line<'_>, with: &Rewrite<'_>, names: &Names<'_
         }
     }
     out.extend_from_slice(line.text.get(from..).unwrap_or_default());
+    let format = line.attribute().is_some_and(|a| matches!(a.name, b"rtpmap" | b"fmtp"));
+    let written = out.get(start..).unwrap_or_default();
+    if !format && holds_foreign_address(written, with.address) {
+        return out.truncate(start);
+    }
     end(out);
 }
 
