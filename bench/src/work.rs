@@ -57,7 +57,8 @@ pub fn write(message: &Message<'_>, out: &mut Vec<u8>) {
 /// If it cannot be rewritten.
 #[inline(never)]
 pub fn rewrite_sdp(body: &[u8], out: &mut Vec<u8>) {
-    let streams = [StreamRewrite { port: 40_000, rtcp_port: Some(40_001), ..StreamRewrite::default() }];
+    let streams =
+        [StreamRewrite { port: 40_000, rtcp_port: Some(40_001), ..StreamRewrite::default() }];
     let with = Rewrite {
         username: b"-",
         id: 1_718_280_192,

@@ -84,6 +84,8 @@ pub struct Listener {
     pub bind: SocketAddr,
     /// What goes into Via and Contact: `advertise` of the document, else `bind`.
     pub advertise: SocketAddr,
+    /// Code point of what leaves from here: that of the realm.
+    pub dscp: Option<u8>,
 }
 
 /// One range of media ports.
@@ -98,6 +100,8 @@ pub struct MediaRange {
     /// Odd, included.
     pub last_port: u16,
     pub driver: Driver,
+    /// Code point of what leaves from here: that of the realm.
+    pub dscp: Option<u8>,
 }
 
 /// A peer that we exchange calls with.

@@ -48,6 +48,8 @@ use pool::Pool;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MediaPortSpec {
     pub addr: SocketAddr,
+    /// How what leaves from here is marked (RFC 2474), 0-63.
+    pub dscp: Option<u8>,
 }
 
 /// The media ports and streams of one shard.
@@ -96,8 +98,10 @@ impl MediaTable {
             // What may be opened is shared out; no realm goes without.
             let share = if wanted > bound { (all * bound / wanted).max(1) } else { all };
             for port in ports(range).take(share) {
-                table.specs.push(MediaPortSpec { addr: SocketAddr::new(range.address, port) });
-                table.specs.push(MediaPortSpec { addr: SocketAddr::new(range.address, port | 1) });
+                for port in [port, port | 1] {
+                    let addr = SocketAddr::new(range.address, port);
+                    table.specs.push(MediaPortSpec { addr, dscp: range.dscp });
+                }
                 table.opened.push(0);
                 table.endpoints.push(Endpoint::unused());
             }

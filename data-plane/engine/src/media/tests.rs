@@ -29,6 +29,7 @@ fn range(realm: RealmId, address: &str, first_port: u16, pairs: u16) -> MediaRan
         first_port,
         last_port: first_port + pairs * 2 - 1,
         driver: Driver::Auto,
+        dscp: None,
     }
 }
 
@@ -509,6 +510,7 @@ fn a_bound_on_pairs_is_shared_out_over_the_ranges() {
         first_port,
         last_port,
         driver: ravelin_policy::Driver::Auto,
+        dscp: None,
     };
     let ranges = [range(0, 20_000, 20_799), range(1, 30_000, 30_199), range(2, 40_000, 40_001)];
     for (bound, pairs) in [(u32::MAX, [400, 100, 1]), (501, [400, 100, 1]), (100, [79, 19, 1])] {

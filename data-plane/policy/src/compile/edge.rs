@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 use ravelin_contract::config::{Config, Transport};
 
 use super::{Faults, Names, text};
-use crate::{Limits, Listener, MediaRange, RealmId};
+use crate::{Dscp, Limits, Listener, MediaRange, Realm, RealmId};
 
 /// Cores of one node: a shard number is one octet.
 const CORES_MAX: usize = 256;
@@ -32,7 +32,12 @@ pub(super) fn cores(config: &Config, faults: &mut Faults) {
     }
 }
 
-pub(super) fn listeners(config: &Config, names: &Names<'_>, faults: &mut Faults) -> Vec<Listener> {
+pub(super) fn listeners(
+    config: &Config,
+    names: &Names<'_>,
+    realms: &[Realm],
+    faults: &mut Faults,
+) -> Vec<Listener> {
     let raw = &config.edge.listeners;
     if raw.is_empty() {
         faults.error("edge.listeners", "is empty: nothing could be received");
@@ -76,7 +81,9 @@ pub(super) fn listeners(config: &Config, names: &Names<'_>, faults: &mut Faults)
         let realm = names.realms.get(raw.realm.as_str()).copied();
         if let (Some(bind), Some(advertise), Some(realm)) = (bind, advertise, realm) {
             let transport = raw.transport;
-            listeners.push(Listener { id: raw.id.clone(), realm, transport, bind, advertise });
+            let dscp = dscp(realms, realm).signalling;
+            let id = raw.id.clone();
+            listeners.push(Listener { id, realm, transport, bind, advertise, dscp });
         }
     }
     listeners
@@ -85,6 +92,7 @@ pub(super) fn listeners(config: &Config, names: &Names<'_>, faults: &mut Faults)
 pub(super) fn media(
     config: &Config,
     names: &Names<'_>,
+    realms: &[Realm],
     listeners: &[Listener],
     faults: &mut Faults,
 ) -> Vec<MediaRange> {
@@ -113,12 +121,16 @@ pub(super) fn media(
         else {
             continue;
         };
-        let range =
-            MediaRange { realm, address, advertise, first_port, last_port, driver: raw.driver };
+        let (dscp, driver) = (dscp(realms, realm).media, raw.driver);
+        let range = MediaRange { realm, address, advertise, first_port, last_port, driver, dscp };
         check_overlap(&at("ports"), &range, &ranges, listeners, faults);
         ranges.push(range);
     }
     ranges
+}
+
+fn dscp(realms: &[Realm], realm: RealmId) -> Dscp {
+    realms.get(usize::from(realm.0)).map(|realm| realm.dscp).unwrap_or_default()
 }
 
 /// First and last port of `FIRST-LAST`.

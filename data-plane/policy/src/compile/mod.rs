@@ -110,8 +110,8 @@ pub(crate) fn compile_config(
     let mode = mode(config, &mut faults);
     text::check_node(&config.node, &mut faults);
     let (realms, classes) = realms::build(config, &mut names, &mut faults);
-    let listeners = edge::listeners(config, &names, &mut faults);
-    let media = edge::media(config, &names, &listeners, &mut faults);
+    let listeners = edge::listeners(config, &names, &realms, &mut faults);
+    let media = edge::media(config, &names, &realms, &listeners, &mut faults);
     let limits = edge::limits(config, &mut faults);
     edge::cores(config, &mut faults);
     let stir = features::stir(config, &mut faults);
@@ -206,9 +206,8 @@ pub fn restart_needed(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     };
     // Code points are set when a socket is made.
     let marks = |snapshot: &Snapshot| -> Vec<_> {
-        let used = snapshot.listeners.iter().map(|listener| listener.realm);
-        let used = used.chain(snapshot.media.iter().map(|range| range.realm));
-        used.map(|id| snapshot.realm(id).map(|realm| realm.dscp)).collect()
+        let listeners = snapshot.listeners.iter().map(|listener| listener.dscp);
+        listeners.chain(snapshot.media.iter().map(|range| range.dscp)).collect()
     };
     check(old.node != new.node, "node");
     check(old.cores != new.cores, "edge.cores");

@@ -154,6 +154,10 @@ mod tests {
         let dscp = |name: &str| marked.realm(marked.realm_by_id(name).unwrap()).unwrap().dscp;
         assert_eq!(dscp("core"), Dscp { signalling: Some(26), media: Some(46) });
         assert_eq!(dscp("access"), Dscp::default());
+        let listeners: Vec<_> = marked.listeners.iter().map(|l| l.dscp).collect();
+        assert_eq!(listeners, [None, None, Some(26), Some(26)]);
+        let ranges: Vec<_> = marked.media.iter().map(|range| range.dscp).collect();
+        assert_eq!(ranges, [None, Some(46)]);
         assert_eq!(restart_needed(&plain, &marked), ["realms.dscp"]);
         assert_eq!(restart_needed(&marked, &marked), Vec::<String>::new());
         for (dscp, path) in [

@@ -68,7 +68,7 @@ pub(super) fn holds_foreign_address(text: &[u8], ours: IpAddr) -> bool {
     // A word can be an address only with three dots, or with two colons.
     text.split(|c| !part(c)).filter(|word| word.len() > 2).any(|word| {
         let count = |mark: u8| word.iter().filter(|c| **c == mark).count();
-        if count(b':') >= 2 && v6(word).is_some_and(|ip| foreign(ip)) {
+        if count(b':') >= 2 && v6(word).is_some_and(foreign) {
             return true;
         }
         count(b'.') >= 3

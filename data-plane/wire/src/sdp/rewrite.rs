@@ -292,9 +292,9 @@ fn mapped_line(attribute: &Attribute<'_>, stream: &StreamRewrite<'_>, out: &mut 
     let lead = value.iter().position(|c| *c != b' ').unwrap_or(0);
     let rest = value.get(lead + format.len()..).unwrap_or_default();
     if fmtp {
-        parameters(rest, stream, out)
+        parameters(rest, stream, out);
     } else {
-        out.extend_from_slice(rest)
+        out.extend_from_slice(rest);
     }
     end(out);
     true
