@@ -48,6 +48,21 @@ drop_reasons! {
     MediaMalformed => "media_malformed",
     /// STUN, DTLS or other non-RTP on a media port that does not use it.
     MediaUnsupported => "media_unsupported",
+    /// SRTP or SRTCP whose tag does not verify.
+    SrtpAuthentication => "srtp_auth",
+    /// SRTP or SRTCP that was taken before, or is too old to tell.
+    SrtpReplay => "srtp_replay",
+    /// SRTP or SRTCP with a master key identifier that was not agreed.
+    SrtpMasterKey => "srtp_mki",
+    /// The master key has protected as many packets as it may.
+    SrtpKeySpent => "srtp_key_spent",
+    /// More SSRCs under one key than are kept apart.
+    SrtpSources => "srtp_sources",
+    /// The keys of the stream are still being agreed.
+    SrtpNoKeys => "srtp_no_keys",
+    /// A second packet with the sequence number of one that was sealed: it would be encrypted with
+    /// the same key stream.
+    SrtpRepeat => "srtp_repeat",
     /// The ring to the owning shard was full.
     CrossShardFull => "cross_shard_full",
     /// The transaction table was full and no answer could be given.

@@ -28,26 +28,26 @@ pub struct Opener {
 type Candidates = SmallVec<[u64; 3]>;
 
 impl Opener {
-    /// Begins without any source. `None`: the crypto library has no memory.
+    /// Begins without any source.
     #[must_use]
-    pub fn new(keys: &Keys) -> Option<Self> {
-        Some(Self {
+    pub fn new(keys: &Keys) -> Self {
+        Self {
             suite: keys.suite(),
-            masters: Active::of(keys)?,
+            masters: Active::of(keys),
             rtp: Sources::default(),
             rtcp: Sources::default(),
             inherited: SmallVec::new(),
-        })
+        }
     }
 
     /// As [`Self::new`], for keys that follow those of `before` on the same stream. Their sender may
     /// let the rollover counter go on (RFC 3711 3.3.1) or begin again (RFC 4568 7.1.4): the tag of
     /// its first packet tells.
     #[must_use]
-    pub fn following(before: &Self, keys: &Keys) -> Option<Self> {
-        let mut opener = Self::new(keys)?;
+    pub fn following(before: &Self, keys: &Keys) -> Self {
+        let mut opener = Self::new(keys);
         opener.inherited = before.rtp.highest().collect();
-        Some(opener)
+        opener
     }
 
     #[must_use]

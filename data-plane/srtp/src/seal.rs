@@ -22,10 +22,11 @@ pub(crate) struct Active {
 }
 
 impl Active {
-    /// `None`: as for [`Session::derive`].
-    pub(crate) fn of(keys: &Keys) -> Option<SmallVec<[Self; 1]>> {
+    /// None at all if the crypto library has no memory: then nothing is opened or sealed.
+    pub(crate) fn of(keys: &Keys) -> SmallVec<[Self; 1]> {
         let lifetime = |agreed: Option<u64>, most: u64| agreed.map_or(most, |it| it.min(most));
-        keys.masters()
+        let derived: Option<_> = keys
+            .masters()
             .iter()
             .map(|master| {
                 Some(Self {
@@ -35,7 +36,8 @@ impl Active {
                     rtcp_left: lifetime(master.lifetime, RTCP_LIFETIME),
                 })
             })
-            .collect()
+            .collect();
+        derived.unwrap_or_default()
     }
 }
 
@@ -53,17 +55,16 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// Begins with rollover counters of zero (RFC 4568 6.4). `None`: the crypto library has no
-    /// memory.
+    /// Begins with rollover counters of zero (RFC 4568 6.4).
     #[must_use]
-    pub fn new(keys: &Keys) -> Option<Self> {
-        Some(Self {
+    pub fn new(keys: &Keys) -> Self {
+        Self {
             suite: keys.suite(),
-            masters: Active::of(keys)?,
+            masters: Active::of(keys),
             sources: Sources::default(),
             rtcp_index: 0,
             unencrypted_rtcp: keys.unencrypted_rtcp,
-        })
+        }
     }
 
     #[must_use]

@@ -6,7 +6,7 @@ use ravelin_contract::cdr::MediaCount;
 use ravelin_policy::RealmId;
 use smallvec::SmallVec;
 
-use super::{MediaTable, Remote, endpoint::NO_PAIR, pool::Draw};
+use super::{MediaTable, Remote, Security, endpoint::NO_PAIR, pool::Draw};
 use crate::{
     counters::Counters, emergency::Passage, limits::STREAMS_PER_CALL_MAX, port::MediaPortId,
     time::Instant,
@@ -87,6 +87,8 @@ impl Stream {
 pub struct Anchor {
     places: [Place; 2],
     streams: SmallVec<[Stream; 1]>,
+    /// The protection that an offer or answer under way asks for.
+    securities: SmallVec<[(Side, usize, Security); 2]>,
 }
 
 impl Anchor {
@@ -120,8 +122,18 @@ impl Anchor {
         self.streams.get(index)?.half(side).staged
     }
 
+    /// Notes how stream `index` is protected between `side` and us, to take effect with
+    /// [`MediaTable::commit`]. What is not staged stays as it is.
+    pub fn stage_security(&mut self, side: Side, index: usize, security: Security) {
+        self.securities.retain(|(of, at, _)| (*of, *at) != (side, index));
+        if index < self.streams.len() {
+            self.securities.push((side, index, security));
+        }
+    }
+
     /// Forgets what was staged: the offer was refused.
     pub fn roll_back(&mut self) {
+        self.securities.clear();
         for stream in &mut self.streams {
             stream.caller.staged = None;
             stream.callee.staged = None;
@@ -143,7 +155,11 @@ impl MediaTable {
         passage: Passage<'_>,
         counters: &mut Counters,
     ) -> Result<Anchor, PortsExhausted> {
-        let mut anchor = Anchor { places: [caller, callee], streams: SmallVec::new() };
+        let mut anchor = Anchor {
+            places: [caller, callee],
+            streams: SmallVec::new(),
+            securities: SmallVec::new(),
+        };
         self.extend(now, &mut anchor, count, passage, counters)?;
         Ok(anchor)
     }
@@ -250,12 +266,26 @@ impl MediaTable {
 
     /// Lets what both sides signalled take effect at once: the offer was answered.
     pub fn commit(&mut self, anchor: &mut Anchor) {
+        for (side, index, security) in std::mem::take(&mut anchor.securities) {
+            self.set_security(anchor, side, index, security);
+        }
         for stream in &mut anchor.streams {
             for half in [&mut stream.caller, &mut stream.callee] {
                 if let Some(remote) = half.staged.take() {
                     self.apply(*half, remote);
                 }
             }
+        }
+    }
+
+    /// Sets how stream `index` is protected between `side` and us, at once. The same keys as before
+    /// go on with their counters; new ones begin anew (RFC 4568 7.1.4).
+    pub fn set_security(&mut self, anchor: &Anchor, side: Side, index: usize, security: Security) {
+        let Some(stream) = anchor.streams.get(index) else { return };
+        let half = *stream.half(side);
+        let endpoint = self.endpoints.get_mut(half.pair as usize);
+        if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.generation == half.generation) {
+            security.install(&mut endpoint.shield);
         }
     }
 

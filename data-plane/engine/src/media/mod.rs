@@ -43,6 +43,7 @@ pub use anchor::{Anchor, Place, PortsExhausted, Side};
 use endpoint::Endpoint;
 pub use endpoint::Remote;
 use pool::Pool;
+pub use shield::Security;
 
 /// A port that the driver opens when the shard starts. Its index is its [`MediaPortId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

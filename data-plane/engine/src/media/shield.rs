@@ -1,14 +1,105 @@
 //! SRTP between one party and us (RFC 3711): what comes from the party is opened, what goes to it is
 //! sealed. A stream without a shield is plain, or SRTP that passes from end to end as it is.
+//!
+//! Keys that an offer or answer brings wait in the call's `Anchor` and take effect with it. Keys that
+//! stay the same keep their rollover counters and replay windows; new keys begin anew (RFC 4568
+//! 7.1.4). Until the first packet under a party's new keys its packets under the old ones are let in:
+//! it changes over when it has seen the answer. A packet whose tag does not verify changes nothing
+//! but a counter, however many come and wherever from (lessons.md 2.19).
+
+use ravelin_srtp::{Keying, Opener, Refusal, Sealer};
 
 use super::endpoint::Packet;
 use crate::drops::DropReason;
 
-/// The keys of one party's stream, both ways. There are none: no stream has a shield.
+/// How a stream is protected between one party and us.
+#[derive(Debug, Default)]
+pub enum Security {
+    /// Not by us: RTP in the clear, or SRTP that passes from end to end as it is.
+    #[default]
+    None,
+    /// SRTP under these keys.
+    Keyed(Box<Keying>),
+    /// SRTP whose keys DTLS has yet to give: nothing passes. A DTLS shield that has its keys keeps
+    /// them.
+    Awaiting,
+}
+
+impl Security {
+    /// Takes effect in a shield.
+    pub(super) fn install(self, shield: &mut Option<Box<Shield>>) {
+        match self {
+            Self::None => *shield = None,
+            Self::Keyed(keying) => match shield {
+                Some(shield) => shield.rekey(*keying),
+                None => *shield = Some(Box::new(Shield::of(*keying))),
+            },
+            Self::Awaiting => {
+                if !shield.as_ref().is_some_and(|shield| shield.by_dtls) {
+                    *shield = Some(Box::new(Shield::awaiting()));
+                }
+            }
+        }
+    }
+}
+
+/// SRTP with one party, both ways.
 #[derive(Debug)]
-pub(super) enum Shield {}
+pub(super) struct Shield {
+    /// `None`: DTLS has yet to give the keys.
+    keyed: Option<Keyed>,
+    by_dtls: bool,
+}
+
+#[derive(Debug)]
+struct Keyed {
+    keying: Keying,
+    opener: Opener,
+    /// Under the party's keys before these, until its first packet under these.
+    before: Option<Box<Opener>>,
+    sealer: Sealer,
+}
 
 impl Shield {
+    /// With the keys of an offer and its answer.
+    pub(super) fn of(keying: Keying) -> Self {
+        let keyed = Keyed {
+            opener: Opener::new(&keying.theirs),
+            sealer: Sealer::new(&keying.ours),
+            before: None,
+            keying,
+        };
+        Self { keyed: Some(keyed), by_dtls: false }
+    }
+
+    /// With the keys of a DTLS association.
+    #[allow(dead_code, reason = "called by the DTLS hook")]
+    pub(super) fn of_dtls(keying: Keying) -> Self {
+        Self { by_dtls: true, ..Self::of(keying) }
+    }
+
+    /// Without keys: nothing passes.
+    pub(super) const fn awaiting() -> Self {
+        Self { keyed: None, by_dtls: true }
+    }
+
+    /// Goes over to what was agreed anew, each direction apart.
+    pub(super) fn rekey(&mut self, keying: Keying) {
+        self.by_dtls = false;
+        let Some(keyed) = &mut self.keyed else {
+            *self = Self::of(keying);
+            return;
+        };
+        if keyed.keying.ours != keying.ours {
+            keyed.sealer = Sealer::new(&keying.ours);
+        }
+        if keyed.keying.theirs != keying.theirs {
+            let opener = Opener::following(&keyed.opener, &keying.theirs);
+            keyed.before = Some(Box::new(std::mem::replace(&mut keyed.opener, opener)));
+        }
+        keyed.keying = keying;
+    }
+
     /// Authenticates and decrypts the packet that is `arena[start..]`, in place; it becomes shorter.
     /// Nothing has been learnt from the packet before this. On failure the caller forgets it.
     ///
@@ -16,11 +107,24 @@ impl Shield {
     /// Why it is not a packet of the party.
     pub(super) fn open(
         &mut self,
-        _packet: Packet,
-        _arena: &mut Vec<u8>,
-        _start: usize,
+        packet: Packet,
+        arena: &mut Vec<u8>,
+        start: usize,
     ) -> Result<(), DropReason> {
-        match *self {}
+        let keyed = self.keyed.as_mut().ok_or(DropReason::SrtpNoKeys)?;
+        let end = arena.len();
+        let length = end.saturating_sub(start);
+        // Opened behind itself, so that it is whole for the keys before these.
+        arena.resize(end.saturating_add(length), 0);
+        let (protected, room) = arena.split_at_mut(end);
+        let protected = protected.get(start..).unwrap_or_default();
+        let opened = keyed.open(packet, protected, room).map_err(|refusal| match refusal {
+            Refusal::Replay => DropReason::SrtpReplay,
+            other => reason(other),
+        })?;
+        arena.copy_within(end..end.saturating_add(opened), start);
+        arena.truncate(start.saturating_add(opened));
+        Ok(())
     }
 
     /// Encrypts and authenticates the packet that is `arena[start..]`, in place; it becomes longer.
@@ -30,10 +134,55 @@ impl Shield {
     /// Why it cannot go out.
     pub(super) fn seal(
         &mut self,
-        _packet: Packet,
-        _arena: &mut Vec<u8>,
-        _start: usize,
+        packet: Packet,
+        arena: &mut Vec<u8>,
+        start: usize,
     ) -> Result<(), DropReason> {
-        match *self {}
+        let keyed = self.keyed.as_mut().ok_or(DropReason::SrtpNoKeys)?;
+        let sealer = &mut keyed.sealer;
+        let overhead = match packet {
+            Packet::Rtp => sealer.rtp_overhead(),
+            Packet::Rtcp => sealer.rtcp_overhead(),
+        };
+        let length = arena.len().saturating_sub(start);
+        arena.resize(arena.len().saturating_add(overhead), 0);
+        let room = arena.get_mut(start..).unwrap_or_default();
+        let sealed = match packet {
+            Packet::Rtp => sealer.seal_rtp(room, length),
+            Packet::Rtcp => sealer.seal_rtcp(room, length),
+        };
+        sealed.map(|_| ()).map_err(|refusal| match refusal {
+            Refusal::Replay => DropReason::SrtpRepeat,
+            other => reason(other),
+        })
+    }
+}
+
+impl Keyed {
+    fn open(&mut self, packet: Packet, bytes: &[u8], out: &mut [u8]) -> Result<usize, Refusal> {
+        let mut by = |opener: &mut Opener| match packet {
+            Packet::Rtp => opener.open_rtp(bytes, out),
+            Packet::Rtcp => opener.open_rtcp(bytes, out),
+        };
+        let opened = by(&mut self.opener);
+        let Some(before) = &mut self.before else { return opened };
+        match opened {
+            Ok(length) => {
+                self.before = None;
+                Ok(length)
+            }
+            Err(refusal) => by(before).map_err(|_| refusal),
+        }
+    }
+}
+
+const fn reason(refusal: Refusal) -> DropReason {
+    match refusal {
+        Refusal::Malformed | Refusal::Room => DropReason::MediaMalformed,
+        Refusal::Authentication => DropReason::SrtpAuthentication,
+        Refusal::Replay => DropReason::SrtpReplay,
+        Refusal::MasterKey => DropReason::SrtpMasterKey,
+        Refusal::Spent => DropReason::SrtpKeySpent,
+        Refusal::Sources => DropReason::SrtpSources,
     }
 }
