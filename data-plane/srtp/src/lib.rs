@@ -1,10 +1,11 @@
 //! SRTP and SRTCP (RFC 3711, RFC 6188, RFC 7714) and their keys, as pure functions of what is handed
 //! in: this crate opens no socket, file or thread, reads no clock and draws no randomness (seeds are
-//! handed in), keeps no key beyond the value that owns it, and decides no policy.
+//! handed in; only [`dtls`] has its ephemeral keys from the crypto library), keeps no key beyond the value that owns it, and decides no policy.
 //!
 //! [`open::Opener`] authenticates and decrypts what one party sends, [`seal::Sealer`] protects what is
 //! sent to it; each holds one direction of one m-line. [`keys`] holds master keys, [`sdes`] reads and
-//! writes them as `a=crypto` (RFC 4568). Nothing here is learnt from a packet whose tag does not
+//! writes them as `a=crypto` (RFC 4568), [`dtls`] agrees on them with the peer (RFC 5764).
+//! [`integrity`] signs STUN. Nothing here is learnt from a packet whose tag does not
 //! verify, and no packet index is ever used twice under a key.
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -22,6 +23,8 @@
 
 mod base64;
 mod derive;
+pub mod dtls;
+pub mod integrity;
 pub mod keys;
 pub mod limits;
 pub mod open;

@@ -1,0 +1,125 @@
+//! DTLS-SRTP: two associations with each other, under loss and under attack, and each with OpenSSL.
+
+mod attack;
+mod openssl;
+
+mod pair;
+
+use pair::{Pair, SECOND};
+use ravelin_srtp::{
+    Suite,
+    dtls::{Failure, Fingerprint, Fingerprints, Hash, Rejection, Role, State},
+};
+
+#[test]
+fn both_sides_get_the_same_keys_crosswise() {
+    let mut pair = Pair::new();
+    pair.run(10 * SECOND);
+    let (client, server) = pair.keys();
+    assert_eq!(client.local, server.remote);
+    assert_eq!(client.remote, server.local);
+    assert_ne!(client.local, client.remote);
+    // The strongest profile that both know.
+    assert_eq!(client.local.suite(), Suite::AeadAes256Gcm);
+    assert_eq!((pair.client.state(), pair.server.state()), (State::Done, State::Done));
+    // A second handshake of the same two agrees on others.
+    let mut again = Pair::between(pair.identities.clone());
+    again.run(10 * SECOND);
+    assert_ne!(again.keys().0.local, client.local);
+}
+
+#[test]
+fn a_certificate_that_sdp_does_not_name_gets_no_keys() {
+    let other: Fingerprints = {
+        let mut other = Fingerprints::default();
+        assert!(other.add(Fingerprint::of(Hash::Sha256, b"another").to_string().as_bytes()));
+        other
+    };
+    for wrong in [Role::Client, Role::Server] {
+        let mut pair = Pair::new();
+        pair.expect(wrong, other.clone());
+        pair.run(120 * SECOND);
+        let (client, server) = pair.exported.clone();
+        let (refusing, keys, peer_keys) = match wrong {
+            Role::Client => (&pair.client, client, server),
+            Role::Server => (&pair.server, server, client),
+        };
+        assert_eq!(refusing.state(), State::Failed(Failure::Fingerprint));
+        assert_eq!((keys, peer_keys), (None, None));
+    }
+}
+
+#[test]
+fn every_hash_of_a_fingerprint_is_checked() {
+    for hash in [Hash::Sha1, Hash::Sha224, Hash::Sha256, Hash::Sha384, Hash::Sha512] {
+        let mut pair = Pair::new();
+        // What the server shows is first seen in a handshake of its own.
+        let certificate = pair.certificate_of_server();
+        let mut right = Fingerprints::default();
+        assert!(right.add(Fingerprint::of(hash, &certificate).to_string().as_bytes()));
+        pair.expect(Role::Client, right);
+        pair.run(10 * SECOND);
+        assert_eq!(pair.client.state(), State::Done, "{hash:?}");
+    }
+}
+
+/// Flights lost, repeated and out of order; each seed another pattern.
+#[test]
+fn handshakes_survive_loss_duplication_and_reordering() {
+    for seed in 1..=60_u64 {
+        let mut pair = Pair::new();
+        pair.disturb(seed, 20);
+        pair.run(44 * SECOND);
+        let states = (pair.client.state(), pair.server.state());
+        if let (Some(client), Some(server)) = pair.exported.clone() {
+            assert_eq!(client.local, server.remote, "seed {seed}");
+        }
+        // With one of five datagrams lost, seven transmissions of each flight are enough.
+        assert_eq!(states, (State::Done, State::Done), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_silent_peer_ends_in_a_timeout() {
+    let mut pair = Pair::new();
+    pair.disturb(1, 100);
+    pair.run(60 * SECOND);
+    assert_eq!(pair.client.state(), State::Failed(Failure::Timeout));
+    assert_eq!(pair.server.state(), State::Idle, "heard nothing, holds nothing");
+    assert_eq!(pair.client.deadline(), None);
+    // 7 transmissions of one flight of one datagram.
+    assert_eq!(pair.sent.0, 7);
+}
+
+#[test]
+fn nothing_is_left_after_the_linger() {
+    let mut pair = Pair::new();
+    pair.run(10 * SECOND);
+    pair.run(80 * SECOND);
+    assert_eq!((pair.client.deadline(), pair.server.deadline()), (None, None));
+    let hello = pair.hello.clone();
+    let now = pair.now;
+    let mut sent = 0;
+    let result = pair.server.receive(now, &hello, &mut |_| sent += 1);
+    assert_eq!((result, sent), (Err(Rejection::Over), 0));
+    assert_eq!(pair.server.state(), State::Done);
+}
+
+/// What a handshake costs on the thread that moves packets. Printed, not asserted.
+#[test]
+fn cost_of_a_handshake() {
+    let identities = Pair::new().identities;
+    let mut longest = std::time::Duration::ZERO;
+    let started = std::time::Instant::now();
+    const ROUNDS: u32 = 20;
+    for _ in 0..ROUNDS {
+        let mut pair = Pair::between(identities.clone());
+        pair.run(10 * SECOND);
+        assert_eq!(pair.client.state(), State::Done);
+        longest = longest.max(pair.longest);
+    }
+    println!(
+        "both sides: {:?} per handshake, longest single call {longest:?}",
+        started.elapsed() / ROUNDS
+    );
+}
