@@ -147,6 +147,8 @@ pub struct Counters {
     pub rtcp_packets: u64,
     /// Allocations that found no free port pair.
     pub media_ports_refused: u64,
+    /// Parties that were found behind a NAT (trunk `media.nat: latch`).
+    pub media_latched: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -364,6 +366,7 @@ impl Counters {
                 "Allocations that found no free media port",
                 self.media_ports_refused,
             ),
+            ("media_latched_total", "Parties found behind a NAT", self.media_latched),
         ] {
             add(name, help, None, value);
         }

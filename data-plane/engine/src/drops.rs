@@ -42,6 +42,10 @@ drop_reasons! {
     MediaPortIdle => "media_port_idle",
     /// RTP or RTCP from an address that the stream does not expect.
     MediaSource => "media_source",
+    /// RTP from a source that may be the party's, behind a NAT, and has not shown it yet.
+    MediaUnproven => "media_unproven",
+    /// The same from a source that sent to closed ports.
+    MediaSprayer => "media_sprayer",
     /// Media before the other side's address is known, or on hold.
     MediaNoPeer => "media_no_peer",
     /// Shorter than an RTP or RTCP header, or a wrong version.

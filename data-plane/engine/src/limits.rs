@@ -92,6 +92,38 @@ pub const MEDIA_QUARANTINE_LEAST: Duration = Duration::from_secs(1);
 /// A draw takes one of this many oldest free pairs, so that the next port cannot be told.
 pub const MEDIA_DRAW_WINDOW: usize = 64;
 
+/// After an offer or answer took effect, how long a party behind a NAT is looked for where its trunk
+/// has `media.nat: latch`.
+pub const LATCH_WINDOW: Duration = Duration::from_secs(10);
+/// Packets of one source and SSRC in sequence that make it the party's, spread over at least
+/// [`LATCH_SPAN`]: a burst proves nothing. Counter `ravelin_media_latched_total`.
+pub const LATCH_PACKETS: u32 = 4;
+/// See [`LATCH_PACKETS`]. Four packets of 10 ms.
+pub const LATCH_SPAN: Duration = Duration::from_millis(30);
+/// Packets that pass in the life of one stream before their source is proven, so that the first
+/// words of a caller are heard. Beyond them `ravelin_drops_total{reason="media_unproven"}`.
+pub const LATCH_UNPROVEN_MAX: u32 = 5;
+/// Sources that are compared at a time. The one that has shown least makes room.
+pub const LATCH_CANDIDATES: usize = 4;
+/// A source that sent within this time is a rival of another.
+pub const LATCH_RIVAL: Duration = Duration::from_millis(200);
+/// Sequence numbers from one packet to the next that still count as in sequence: a few may be lost.
+pub const LATCH_SEQUENCE_STEP_MAX: u16 = 4;
+/// Epochs of a stream whose sources are remembered, as the party's or as strays. The oldest makes
+/// room.
+pub const LATCH_PAST: usize = 4;
+
+/// Different closed media ports that a source must have sent to before it may latch to no stream (gauge
+/// `ravelin_media_sprayers`, drop reason `media_sprayer`). One or two may be those of a call of which
+/// we know nothing any more.
+pub const SPRAYED_PORTS_MIN: u32 = 3;
+/// How long that is remembered after the last such packet.
+pub const SPRAYER_MEMORY: Duration = Duration::from_secs(60);
+/// Sources remembered: sets times ways. In a full set the oldest makes room
+/// (`ravelin_media_sprayers_displaced_total`).
+pub const SPRAYER_SETS: usize = 512;
+pub const SPRAYER_WAYS: usize = 4;
+
 /// Targets probed by OPTIONS (shard 0 only). More than that are not probed and stay `unprobed`.
 pub const PROBES_MAX: u32 = 4_096;
 
@@ -104,6 +136,8 @@ const _: () = assert!(TRANSACTIONS_RESERVE < SERVER_TRANSACTIONS_MAX);
 const _: () = assert!(TIMERS_MAX < u32::MAX / 2, "the wheel's index is 32 bits");
 const _: () = assert!(MEDIA_RESERVE_PERCENT < 100);
 const _: () = assert!(MEDIA_QUARANTINE_LEAST.as_millis() <= MEDIA_QUARANTINE.as_millis());
+const _: () = assert!(LATCH_PACKETS <= LATCH_UNPROVEN_MAX, "a caller's first words are heard");
+const _: () = assert!(LATCH_SPAN.as_millis() < LATCH_RIVAL.as_millis());
 const _: () = assert!(T1.as_millis() < T2.as_millis());
 
 /// The bounds that a deployment or a test may choose. `Default` gives the constants above.

@@ -83,7 +83,7 @@ pub(crate) fn provisional(
     if carried.description
         && let Some(anchor) = &mut call.anchor
     {
-        core.media.commit(anchor);
+        core.media.commit(turn.now.mono, anchor);
     }
     if call.phase == Phase::Routing {
         call.phase = Phase::Ringing;
@@ -300,7 +300,7 @@ fn take_answer(
     if carried.description
         && let Some(anchor) = &mut call.anchor
     {
-        core.media.commit(anchor);
+        core.media.commit(turn.now.mono, anchor);
     }
     call.winner = Some(index);
     call.phase = Phase::Answered;

@@ -153,7 +153,7 @@ fn settle(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, settled: Settle
     }
     match &mut call.anchor {
         Some(anchor) if !settled.accepted => anchor.roll_back(),
-        Some(anchor) if !late => core.media.commit(anchor),
+        Some(anchor) if !late => core.media.commit(turn.now.mono, anchor),
         _ => {}
     }
 }
@@ -298,7 +298,7 @@ fn late_answer(
         write_body_headers(message, &mut tail);
         write_content(&body, &mut tail);
         if let Some(anchor) = &mut call.anchor {
-            core.media.commit(anchor);
+            core.media.commit(turn.now.mono, anchor);
         }
     }
     core.pool.give(body);

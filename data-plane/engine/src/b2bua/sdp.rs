@@ -187,6 +187,7 @@ fn rewrite(
                 sends: matches!(direction, Direction::SendRecv | Direction::SendOnly),
                 receives: matches!(direction, Direction::SendRecv | Direction::RecvOnly),
                 encrypted: media.is_secure(),
+                ..Remote::NONE
             },
         );
         both_ways &= !usable || direction == Direction::SendRecv;

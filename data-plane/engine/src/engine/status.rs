@@ -232,6 +232,11 @@ impl Engine {
             ("media_streams", "Relayed media streams", tables.media_streams),
             ("media_ports_in_use", "Media ports of calls", tables.ports_in_use),
             ("media_ports_quarantined", "Media ports that rest", tables.ports_quarantined),
+            (
+                "media_sprayers",
+                "Sources that sent to closed media ports",
+                self.core.media.sprayers(),
+            ),
             ("permits", "Trunk permits held by calls", tables.permits),
             ("records_waiting", "Records not yet taken by the shard", tables.records),
             ("captured_bytes", "Octets of messages kept for traces", self.core.captured),
@@ -244,6 +249,12 @@ impl Engine {
             "Port pairs taken before the end of their rest because none was free",
             None,
             self.core.media.ports_reused_early(),
+        ));
+        into.push(crate::counters::counter(
+            "media_sprayers_displaced_total",
+            "Sources that sent to closed media ports, forgotten before their time",
+            None,
+            self.core.media.sprayers_displaced(),
         ));
         into.push(crate::counters::counter(
             "records_lost_total",

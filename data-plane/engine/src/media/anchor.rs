@@ -265,14 +265,14 @@ impl MediaTable {
     }
 
     /// Lets what both sides signalled take effect at once: the offer was answered.
-    pub fn commit(&mut self, anchor: &mut Anchor) {
+    pub fn commit(&mut self, now: Instant, anchor: &mut Anchor) {
         for (side, index, security) in std::mem::take(&mut anchor.securities) {
             self.set_security(anchor, side, index, security);
         }
         for stream in &mut anchor.streams {
             for half in [&mut stream.caller, &mut stream.callee] {
                 if let Some(remote) = half.staged.take() {
-                    self.apply(*half, remote);
+                    self.apply(now, *half, remote);
                 }
             }
         }
@@ -290,9 +290,16 @@ impl MediaTable {
     }
 
     /// Sets what `side` signalled for stream `index`, at once.
-    pub fn set_remote(&mut self, anchor: &Anchor, side: Side, index: usize, remote: Remote) {
+    pub fn set_remote(
+        &mut self,
+        now: Instant,
+        anchor: &Anchor,
+        side: Side,
+        index: usize,
+        remote: Remote,
+    ) {
         if let Some(stream) = anchor.streams.get(index) {
-            self.apply(*stream.half(side), remote);
+            self.apply(now, *stream.half(side), remote);
         }
     }
 
@@ -384,10 +391,10 @@ impl MediaTable {
         Half { pair, generation, staged: None }
     }
 
-    fn apply(&mut self, half: Half, remote: Remote) {
+    fn apply(&mut self, now: Instant, half: Half, remote: Remote) {
         let Some(endpoint) = self.endpoints.get_mut(half.pair as usize) else { return };
         if endpoint.generation == half.generation && endpoint.other != NO_PAIR {
-            endpoint.apply(remote);
+            endpoint.apply(now, remote);
         }
     }
 

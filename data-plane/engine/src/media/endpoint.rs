@@ -4,9 +4,14 @@
 use std::net::SocketAddr;
 
 use super::{
-    dtls::Dtls, gate::Gate, ice::Ice, payload::PayloadMap, quality::Quality, shield::Shield,
+    dtls::Dtls,
+    gate::{Gate, Nat},
+    ice::Ice,
+    payload::PayloadMap,
+    quality::Quality,
+    shield::Shield,
 };
-use crate::port::MediaPortId;
+use crate::{port::MediaPortId, time::Instant};
 
 /// What a party signalled for one stream, and what it may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,8 @@ pub struct Remote {
     pub sends: bool,
     /// It gets the other party's packets (sendrecv or recvonly).
     pub receives: bool,
+    /// Where its packets may come from.
+    pub nat: Nat,
     /// SRTP that passes as it is: contents cannot be checked, headers still are. A stream that we
     /// decrypt has a shield instead.
     pub encrypted: bool,
@@ -34,6 +41,7 @@ impl Remote {
         rtcp_mux: false,
         sends: false,
         receives: false,
+        nat: Nat::Signalled,
         encrypted: false,
     };
 }
@@ -83,6 +91,8 @@ pub(super) struct Endpoint {
     pub(super) remote: Remote,
     /// Whose packets are let in.
     pub(super) gate: Gate,
+    /// Where the party of the last use was: its last packets come in late.
+    former: [Option<SocketAddr>; 2],
     /// Of what came from this party.
     pub(super) quality: Quality,
     /// SRTP between this party and us, both ways.
@@ -102,6 +112,7 @@ impl Endpoint {
             generation: 0,
             remote: Remote::NONE,
             gate: Gate::default(),
+            former: [None; 2],
             quality: Quality::default(),
             shield: None,
             ice: None,
@@ -120,16 +131,22 @@ impl Endpoint {
         *self = Self {
             generation: self.generation,
             quality: std::mem::take(&mut self.quality),
+            former: [Component::Rtp, Component::Rtcp].map(|one| self.gate.source(one)),
             ..Self::unused()
         };
     }
 
+    /// Whether the party of the last use was there.
+    pub(super) fn knew(&self, source: SocketAddr) -> bool {
+        self.former.contains(&Some(source))
+    }
+
     /// What the party signalled takes effect: a new epoch.
-    pub(super) fn apply(&mut self, remote: Remote) {
+    pub(super) fn apply(&mut self, now: Instant, remote: Remote) {
         let canonical = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
         self.remote =
             Remote { rtp: remote.rtp.map(canonical), rtcp: remote.rtcp.map(canonical), ..remote };
-        self.gate.signalled(&self.remote);
+        self.gate.signalled(now, &self.remote);
     }
 
     /// Where packets for this party go, and which of our ports they leave from.

@@ -1,39 +1,131 @@
 //! Whose packet is it: the source gate of one party's stream (lessons.md 1.3, 1.4, 2.20, 2.21).
 //!
-//! A packet is looked at when it comes from exactly the address that its party signalled. Every
-//! offer or answer begins a new epoch: what held before it holds no longer.
+//! A packet is let in when it comes from exactly the address in force: the one that its party
+//! signalled, or one that was learnt, by an authenticated connectivity check or, where the trunk
+//! allows it, by latching (`latch.rs`). Every offer or answer that takes effect begins a new epoch.
+//! Nothing but sound RTP, authenticated where the stream is SRTP, teaches the gate anything.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ravelin_wire::rtp;
 
-use super::endpoint::{Component, Remote};
+use super::{
+    closed::Sprayers,
+    endpoint::{Component, Remote},
+    latch::{Latch, Proof},
+};
 use crate::{drops::DropReason, time::Instant};
 
-/// Where the packets of one party come from.
-#[derive(Clone, Copy, Debug, Default)]
+/// Where a party's packets may come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nat {
+    /// Only from the addresses that its SDP names.
+    #[default]
+    Signalled,
+    /// It may be behind a NAT of which its SDP does not know. `near`: where its signalling comes
+    /// from.
+    Latch { near: IpAddr },
+}
+
+/// How the source of a packet stands to the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It is the party's.
+    Party,
+    /// It may turn out to be; its packets are looked at.
+    Candidate,
+}
+
+/// What an RTP packet taught the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Learnt {
+    Nothing,
+    /// Its source is from now on where the party is.
+    Latched,
+}
+
+/// An RTP packet with a sound header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heard {
+    pub(super) now: Instant,
+    /// The pair that it came in on.
+    pub(super) pair: u32,
+    pub(super) source: SocketAddr,
+    pub(super) ssrc: u32,
+    pub(super) sequence: u16,
+    /// Its SRTP tag was verified: nobody but the party made it.
+    pub(super) authentic: bool,
+}
+
+impl Heard {
+    pub(super) fn new(
+        now: Instant,
+        pair: u32,
+        source: SocketAddr,
+        header: &rtp::Header<'_>,
+        authentic: bool,
+    ) -> Self {
+        Self { now, pair, source, ssrc: header.ssrc, sequence: header.sequence, authentic }
+    }
+}
+
+/// Where the packets of one party come from, and where those for it go.
+#[derive(Debug, Default)]
 pub(super) struct Gate {
-    /// Offers and answers that have taken effect.
-    epoch: u32,
+    /// In force. `None`: nothing is let in.
     rtp: Option<SocketAddr>,
     rtcp: Option<SocketAddr>,
+    /// What SDP named.
+    signalled: Option<SocketAddr>,
+    signalled_rtcp: Option<SocketAddr>,
+    /// SSRC of the party's last RTP packet, and how many of it came in a row in this epoch.
+    ssrc: u32,
+    run: u32,
+    /// Offers and answers that have taken effect.
+    epoch: u32,
+    /// `rtp` was nominated by ICE.
+    nominated: bool,
+    /// Only where the trunk allows it.
+    latch: Option<Box<Latch>>,
 }
 
 impl Gate {
     /// An offer or answer takes effect.
-    pub(super) fn signalled(&mut self, remote: &Remote) {
-        *self = Self { epoch: self.epoch.wrapping_add(1), rtp: remote.rtp, rtcp: remote.rtcp };
+    pub(super) fn signalled(&mut self, now: Instant, remote: &Remote) {
+        let same = remote.rtp.is_some() && remote.rtp == self.signalled;
+        self.epoch = self.epoch.wrapping_add(1);
+        self.run = 0;
+        self.signalled = remote.rtp;
+        self.signalled_rtcp = remote.rtcp;
+        if self.nominated && same {
+            // What ICE has decided holds until ICE decides otherwise.
+            return;
+        }
+        self.nominated = false;
+        let learnt = match remote.nat {
+            Nat::Signalled => {
+                self.latch = None;
+                None
+            }
+            Nat::Latch { near } => self.latch.get_or_insert_default().begin(now, near, remote.rtp),
+        };
+        match learnt {
+            Some(source) => self.move_to(source),
+            None => (self.rtp, self.rtcp) = (remote.rtp, remote.rtcp),
+        }
     }
 
     /// The party has shown by an authenticated connectivity check where it is (RFC 8445 8.1.1).
     pub(super) fn nominated(&mut self, component: Component, source: SocketAddr) {
+        self.nominated = true;
+        self.latch = None;
         match component {
             Component::Rtp => self.rtp = Some(source),
             Component::Rtcp => self.rtcp = Some(source),
         }
     }
 
-    /// Where the party is reached, and the only place its packets come from.
+    /// Where the party is reached.
     pub(super) fn source(&self, component: Component) -> Option<SocketAddr> {
         match component {
             Component::Rtp => self.rtp,
@@ -41,31 +133,73 @@ impl Gate {
         }
     }
 
-    /// May this source be looked at? Changes nothing.
+    /// May a packet of this source be looked at? Changes nothing. `sealed`: the stream is SRTP that
+    /// we authenticate before [`Self::learn`].
     ///
     /// # Errors
-    /// [`DropReason::MediaNoPeer`] while no source is known, [`DropReason::MediaSource`] for
-    /// another than that.
-    pub(super) fn check(&self, component: Component, from: SocketAddr) -> Result<(), DropReason> {
-        match self.source(component) {
-            Some(source) if source == from => Ok(()),
-            Some(_) => Err(DropReason::MediaSource),
-            None => Err(DropReason::MediaNoPeer),
+    /// [`DropReason::MediaNoPeer`] while the party has no address, [`DropReason::MediaSource`] for a
+    /// source that is not the party's and cannot be.
+    pub(super) fn check(
+        &self,
+        now: Instant,
+        component: Component,
+        from: SocketAddr,
+        sealed: bool,
+    ) -> Result<Admission, DropReason> {
+        let Some(source) = self.source(component) else { return Err(DropReason::MediaNoPeer) };
+        if source == from {
+            return Ok(Admission::Party);
+        }
+        match &self.latch {
+            Some(latch) if component == Component::Rtp && latch.admits(now, from, sealed) => {
+                Ok(Admission::Candidate)
+            }
+            _ => Err(DropReason::MediaSource),
         }
     }
 
-    /// Takes notice of an RTP packet that passed [`Self::check`] and is what it claims to be: its
-    /// header is sound and, with SRTP, its tag was verified.
+    /// Takes notice of an RTP packet that passed [`Self::check`].
     ///
     /// # Errors
-    /// Why it goes no further.
-    #[allow(clippy::unused_self)] // the gate of a signalled source learns nothing
+    /// Why it goes no further: [`DropReason::MediaUnproven`], [`DropReason::MediaSprayer`].
     pub(super) fn learn(
         &mut self,
-        _now: Instant,
-        _from: SocketAddr,
-        _header: &rtp::Header<'_>,
-    ) -> Result<(), DropReason> {
-        Ok(())
+        admission: Admission,
+        heard: &Heard,
+        sprayers: &Sprayers,
+    ) -> Result<Learnt, DropReason> {
+        if admission == Admission::Candidate {
+            let Some(latch) = &mut self.latch else { return Err(DropReason::MediaSource) };
+            if latch.hear(heard, sprayers)? == Proof::Wanting {
+                return Ok(Learnt::Nothing);
+            }
+            self.move_to(heard.source);
+            (self.ssrc, self.run) = (heard.ssrc, 1);
+            return Ok(Learnt::Latched);
+        }
+        if self.run == 0
+            && let Some(latch) = &mut self.latch
+        {
+            latch.close(heard.source, heard.ssrc);
+        }
+        if self.ssrc == heard.ssrc {
+            self.run = self.run.saturating_add(1);
+        } else {
+            (self.ssrc, self.run) = (heard.ssrc, 1);
+        }
+        Ok(Learnt::Nothing)
+    }
+
+    /// The party is at `source`. Its RTCP comes from where it said, if that is the same host, else
+    /// from the next port up (RFC 3550 11).
+    fn move_to(&mut self, source: SocketAddr) {
+        self.rtp = Some(source);
+        self.rtcp = if self.signalled == Some(source) {
+            self.signalled_rtcp
+        } else {
+            let next = source.port().checked_add(1).map(|port| SocketAddr::new(source.ip(), port));
+            self.signalled_rtcp
+                .and_then(|rtcp| if rtcp.ip() == source.ip() { Some(rtcp) } else { next })
+        };
     }
 }

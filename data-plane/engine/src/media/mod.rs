@@ -16,10 +16,12 @@
 //! of anybody else redirects or injects anything (lessons.md 1.3, 2.20, 2.21).
 
 mod anchor;
+mod closed;
 mod dtls;
 mod endpoint;
 mod gate;
 mod ice;
+mod latch;
 mod payload;
 mod pool;
 mod quality;
@@ -40,8 +42,10 @@ use crate::{
 };
 
 pub use anchor::{Anchor, Place, PortsExhausted, Side};
+use closed::Sprayers;
 use endpoint::Endpoint;
 pub use endpoint::Remote;
+pub use gate::Nat;
 use pool::Pool;
 pub use shield::Security;
 
@@ -63,6 +67,9 @@ pub struct MediaTable {
     opened: Vec<u8>,
     pools: Vec<Pool>,
     draws: Generator,
+    sprayers: Sprayers,
+    /// Last [`Self::sweep`].
+    swept: Instant,
     limits: Limits,
     /// Streams that anchors hold: two pairs each.
     streams: usize,
@@ -85,6 +92,8 @@ impl MediaTable {
             opened: Vec::new(),
             pools: Vec::new(),
             draws: Generator::for_purpose(seed, b"media ports", shard),
+            sprayers: Sprayers::new(seed, shard),
+            swept: Instant::default(),
             limits,
             streams: 0,
         };
@@ -159,6 +168,18 @@ impl MediaTable {
         self.pools.iter().map(Pool::reused_early).sum()
     }
 
+    /// Sources remembered for sending to closed ports, beyond what may be chance.
+    #[must_use]
+    pub fn sprayers(&self) -> usize {
+        self.sprayers.count(self.swept)
+    }
+
+    /// Such sources, and those of fewer ports, that were forgotten before their time.
+    #[must_use]
+    pub fn sprayers_displaced(&self) -> u64 {
+        self.sprayers.displaced()
+    }
+
     /// Ports that can be drawn.
     #[must_use]
     pub fn ports_free(&self) -> usize {
@@ -180,6 +201,7 @@ impl MediaTable {
 
     /// Lets ports whose rest is over be drawn again. Called in each turn, and before each draw.
     pub fn sweep(&mut self, now: Instant) {
+        self.swept = now;
         for pool in &mut self.pools {
             pool.sweep(now);
         }

@@ -16,6 +16,8 @@ pub(super) struct Quality {
     pub(super) rtcp_packets: u64,
     /// Packets of the party that were not forwarded.
     pub(super) dropped: u64,
+    /// Times that the party was found behind a NAT.
+    pub(super) latches: u32,
     /// When the last sound packet came, forwarded or not.
     pub(super) last_packet: Option<Instant>,
 }
@@ -36,6 +38,11 @@ impl Quality {
         _peer: &mut Self,
     ) {
         self.last_packet = Some(now);
+    }
+
+    /// The party was found behind a NAT.
+    pub(super) fn latched(&mut self) {
+        self.latches += 1;
     }
 
     /// The packet went out. `octets`: its length as it came.

@@ -10,7 +10,9 @@ use ravelin_wire::{
 
 use super::{
     MediaTable,
+    closed::Sprayers,
     endpoint::{Component, Endpoint, NO_PAIR, Packet},
+    gate::{Admission, Heard, Learnt},
 };
 use crate::{
     counters::Counters,
@@ -44,7 +46,7 @@ impl MediaTable {
         counters: &mut Counters,
     ) -> Result<(), DropReason> {
         let arrival = Arrival { now, port, component: Component::of(port), source, bytes };
-        match self.take(arrival, tx) {
+        match self.take(arrival, tx, counters) {
             Ok(Some(Packet::Rtp)) => {
                 counters.rtp_packets += 1;
                 counters.rtp_bytes += bytes.len() as u64;
@@ -64,11 +66,15 @@ impl MediaTable {
         &mut self,
         arrival: Arrival<'_>,
         tx: &mut TxQueue,
+        counters: &mut Counters,
     ) -> Result<Option<Packet>, DropReason> {
         let pair = arrival.port.0 / 2;
         let endpoint = self.endpoints.get_mut(pair as usize).ok_or(DropReason::MediaPortIdle)?;
         let other = endpoint.other;
         if other == NO_PAIR {
+            if !endpoint.knew(arrival.source) {
+                self.sprayers.note(arrival.now, arrival.source, pair);
+            }
             return Err(DropReason::MediaPortIdle);
         }
         let packet = match demux::first_byte(arrival.bytes) {
@@ -83,10 +89,15 @@ impl MediaTable {
             }
             _ => return Err(DropReason::MediaUnsupported),
         };
-        endpoint.gate.check(arrival.component, arrival.source)?;
+        let Arrival { now, component, source, .. } = arrival;
+        let admission = endpoint.gate.check(now, component, source, endpoint.shield.is_some())?;
+        if admission == Admission::Candidate && packet == Packet::Rtcp {
+            return Err(DropReason::MediaSource);
+        }
         let both = self.endpoints.get_disjoint_mut([pair as usize, other as usize]);
         let Ok([from, to]) = both else { return Err(DropReason::MediaPortIdle) };
-        match pass(from, to, packet, arrival, tx) {
+        let around = Around { sprayers: &self.sprayers, tx, counters };
+        match pass([from, to], packet, admission, arrival, around) {
             Ok(()) => from.quality.forwarded(packet, arrival.bytes.len()),
             Err(reason) => {
                 from.quality.not_forwarded(reason);
@@ -97,16 +108,23 @@ impl MediaTable {
     }
 }
 
+/// What a packet passes besides its stream.
+struct Around<'a> {
+    sprayers: &'a Sprayers,
+    tx: &'a mut TxQueue,
+    counters: &'a mut Counters,
+}
+
 /// From one party, whose packet it may be, to the other.
 fn pass(
-    from: &mut Endpoint,
-    to: &mut Endpoint,
+    [from, to]: [&mut Endpoint; 2],
     packet: Packet,
+    admission: Admission,
     arrival: Arrival<'_>,
-    tx: &mut TxQueue,
+    around: Around<'_>,
 ) -> Result<(), DropReason> {
-    let Arrival { now, source, bytes, .. } = arrival;
-    let mut draft = tx.draft(bytes);
+    let Arrival { now, port, source, bytes, .. } = arrival;
+    let mut draft = around.tx.draft(bytes);
     let clear = !from.remote.encrypted;
     if let Some(shield) = &mut from.shield {
         // What a cipher costs is not spent on what cannot be a packet.
@@ -120,7 +138,12 @@ fn pass(
     match packet {
         Packet::Rtp => {
             let header = rtp_header(draft.bytes(), clear)?;
-            from.gate.learn(now, source, &header)?;
+            let authentic = from.shield.is_some();
+            let heard = Heard::new(now, port.0 / 2, source, &header, authentic);
+            if from.gate.learn(admission, &heard, around.sprayers)? == Learnt::Latched {
+                around.counters.media_latched += 1;
+                from.quality.latched();
+            }
             from.quality.rtp(now, &header, clear);
         }
         Packet::Rtcp => {
@@ -181,7 +204,7 @@ impl Endpoint {
     fn dtls(&mut self, arrival: Arrival<'_>, tx: &mut TxQueue) -> Result<(), DropReason> {
         let dtls = self.dtls.as_mut().ok_or(DropReason::MediaUnsupported)?;
         let Arrival { now, port, component, source, bytes } = arrival;
-        self.gate.check(component, source)?;
+        self.gate.check(now, component, source, false)?;
         let mut send = |datagram: &[u8]| {
             tx.push(Egress::Media { port, to: source }, Token::default(), datagram);
         };

@@ -1,3 +1,5 @@
+mod nat;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     net::IpAddr,
@@ -75,11 +77,14 @@ struct Rig {
     table: MediaTable,
     tx: TxQueue,
     counters: Counters,
+    /// When what is relayed arrives.
+    now: Instant,
 }
 
 impl Rig {
     fn new(table: MediaTable) -> Self {
-        Self { table, tx: TxQueue::default(), counters: Counters::default() }
+        let now = Instant::from_millis(1);
+        Self { table, tx: TxQueue::default(), counters: Counters::default(), now }
     }
 
     fn allocate(&mut self, now: Instant) -> Result<Anchor, PortsExhausted> {
@@ -94,8 +99,7 @@ impl Rig {
         bytes: &[u8],
     ) -> Result<(MediaPortId, SocketAddr), DropReason> {
         self.tx.clear();
-        let now = Instant::from_millis(1);
-        self.table.relay(now, port, source, bytes, &mut self.tx, &mut self.counters)?;
+        self.table.relay(self.now, port, source, bytes, &mut self.tx, &mut self.counters)?;
         assert_eq!(self.tx.len(), 1);
         let sent = self.tx.iter().next().unwrap();
         assert_eq!(sent.bytes, bytes, "relayed octet by octet");
@@ -121,7 +125,7 @@ fn both_directions_and_rtcp_pass_between_the_signalled_addresses() {
     anchor.stage(Side::Caller, 0, remote(a));
     assert_eq!(rig.relay(pa, a, &rtp_packet(1)), Err(DropReason::MediaNoPeer), "only staged");
     anchor.stage(Side::Callee, 0, remote(b));
-    rig.table.commit(&mut anchor);
+    rig.table.commit(Instant(0), &mut anchor);
 
     assert_eq!(rig.relay(pa, a, &rtp_packet(1)), Ok((pb, b)));
     assert_eq!(rig.relay(pb, b, &rtp_packet(2)), Ok((pa, a)));
@@ -132,7 +136,7 @@ fn both_directions_and_rtcp_pass_between_the_signalled_addresses() {
     // Multiplexed RTCP goes to where the other party takes it (RFC 5761).
     assert_eq!(rig.relay(pa, a, &RTCP_PACKET), Ok((odd(pb), next(b))));
     let mux = |at| Remote { rtcp_mux: true, ..remote(at) };
-    rig.table.set_remote(&anchor, Side::Callee, 0, mux(b));
+    rig.table.set_remote(Instant(0), &anchor, Side::Callee, 0, mux(b));
     assert_eq!(rig.relay(odd(pa), next(a), &RTCP_PACKET), Ok((pb, b)));
     assert_eq!(rig.relay(pb, b, &RTCP_PACKET), Ok((odd(pa), next(a))));
 
@@ -152,8 +156,8 @@ fn every_wrong_packet_has_a_reason_and_moves_nothing() {
     let (a, b) = (addr("127.0.1.1:7000"), addr("127.0.2.1:8000"));
     let anchor = rig.allocate(Instant(0)).unwrap();
     let pa = rig.port(&anchor, Side::Caller, 0);
-    rig.table.set_remote(&anchor, Side::Caller, 0, remote(a));
-    rig.table.set_remote(&anchor, Side::Callee, 0, remote(b));
+    rig.table.set_remote(Instant(0), &anchor, Side::Caller, 0, remote(a));
+    rig.table.set_remote(Instant(0), &anchor, Side::Callee, 0, remote(b));
     let stun = {
         let mut stun = [0; 20];
         stun[4..8].copy_from_slice(&0x2112_a442_u32.to_be_bytes());
@@ -191,8 +195,20 @@ fn hold_stops_media_and_lets_rtcp_pass() {
     let (a, b) = (addr("127.0.1.1:7000"), addr("127.0.2.1:8000"));
     let anchor = rig.allocate(Instant(0)).unwrap();
     let (pa, pb) = (rig.port(&anchor, Side::Caller, 0), rig.port(&anchor, Side::Callee, 0));
-    rig.table.set_remote(&anchor, Side::Caller, 0, Remote { receives: false, ..remote(a) });
-    rig.table.set_remote(&anchor, Side::Callee, 0, Remote { sends: false, ..remote(b) });
+    rig.table.set_remote(
+        Instant(0),
+        &anchor,
+        Side::Caller,
+        0,
+        Remote { receives: false, ..remote(a) },
+    );
+    rig.table.set_remote(
+        Instant(0),
+        &anchor,
+        Side::Callee,
+        0,
+        Remote { sends: false, ..remote(b) },
+    );
     assert_eq!(rig.relay(pa, a, &rtp_packet(1)), Ok((pb, b)), "music on hold");
     assert_eq!(rig.relay(pb, b, &rtp_packet(1)), Err(DropReason::MediaNoPeer));
     let rtcp = rig.relay(MediaPortId(pb.0 + 1), addr("127.0.2.1:8001"), &RTCP_PACKET);
@@ -208,14 +224,14 @@ fn a_new_answer_ends_the_old_address_at_once() {
     let b = addr("127.0.2.1:8000");
     let mut anchor = rig.allocate(Instant(0)).unwrap();
     let (pa, pb) = (rig.port(&anchor, Side::Caller, 0), rig.port(&anchor, Side::Callee, 0));
-    rig.table.set_remote(&anchor, Side::Caller, 0, remote(a));
-    rig.table.set_remote(&anchor, Side::Callee, 0, remote(b));
+    rig.table.set_remote(Instant(0), &anchor, Side::Caller, 0, remote(a));
+    rig.table.set_remote(Instant(0), &anchor, Side::Callee, 0, remote(b));
     anchor.stage(Side::Caller, 0, remote(a2));
     anchor.roll_back();
-    rig.table.commit(&mut anchor);
+    rig.table.commit(Instant(0), &mut anchor);
     assert_eq!(rig.relay(pb, b, &rtp_packet(1)), Ok((pa, a)), "a refused offer changes nothing");
     anchor.stage(Side::Caller, 0, remote(a2));
-    rig.table.commit(&mut anchor);
+    rig.table.commit(Instant(0), &mut anchor);
     assert_eq!(rig.relay(pb, b, &rtp_packet(1)), Ok((pa, a2)));
     assert_eq!(rig.relay(pa, a, &rtp_packet(1)), Err(DropReason::MediaSource));
     rig.table.release(Instant(0), anchor);
@@ -234,8 +250,8 @@ fn families_meet() {
     let anchor = rig.table.allocate(Instant(0), six, CALLEE, 1, None, &mut rig.counters).unwrap();
     assert!(rig.table.local(&anchor, Side::Caller, 0).unwrap().is_ipv6());
     assert!(rig.table.local(&anchor, Side::Callee, 0).unwrap().is_ipv4());
-    rig.table.set_remote(&anchor, Side::Caller, 0, remote(a));
-    rig.table.set_remote(&anchor, Side::Callee, 0, remote(b));
+    rig.table.set_remote(Instant(0), &anchor, Side::Caller, 0, remote(a));
+    rig.table.set_remote(Instant(0), &anchor, Side::Callee, 0, remote(b));
     let (pa, pb) = (rig.port(&anchor, Side::Caller, 0), rig.port(&anchor, Side::Callee, 0));
     assert_eq!(rig.relay(pa, a, &rtp_packet(1)), Ok((pb, b)));
     assert_eq!(rig.relay(pb, b, &rtp_packet(1)), Ok((pa, a)));
@@ -259,8 +275,8 @@ fn a_call_moves_to_a_trunk_in_another_realm() {
     let mut rig = Rig::new(table_of(&ranges, Limits::default()));
     let a = addr("127.0.1.1:7000");
     let mut anchor = rig.allocate(Instant(0)).unwrap();
-    rig.table.set_remote(&anchor, Side::Caller, 0, remote(a));
-    rig.table.set_remote(&anchor, Side::Callee, 0, remote(addr("127.0.2.1:8000")));
+    rig.table.set_remote(Instant(0), &anchor, Side::Caller, 0, remote(a));
+    rig.table.set_remote(Instant(0), &anchor, Side::Callee, 0, remote(addr("127.0.2.1:8000")));
     let old = rig.port(&anchor, Side::Callee, 0);
     let place = Place { realm: RealmId(2), v6: false };
     let moved =
@@ -274,7 +290,7 @@ fn a_call_moves_to_a_trunk_in_another_realm() {
         Err(DropReason::MediaPortIdle)
     );
     let b = addr("127.0.3.1:8000");
-    rig.table.set_remote(&anchor, Side::Callee, 0, remote(b));
+    rig.table.set_remote(Instant(0), &anchor, Side::Callee, 0, remote(b));
     assert_eq!(rig.relay(pa, a, &rtp_packet(1)), Ok((pb, b)));
     assert_eq!(rig.table.streams(), 1);
     // No room there for a second call: it stays where it was.
@@ -412,8 +428,8 @@ fn no_packet_of_one_call_reaches_another() {
             refused += 1;
             continue;
         };
-        rig.table.set_remote(&anchor, Side::Caller, 0, remote(party(1, call)));
-        rig.table.set_remote(&anchor, Side::Callee, 0, remote(party(2, call)));
+        rig.table.set_remote(Instant(0), &anchor, Side::Caller, 0, remote(party(1, call)));
+        rig.table.set_remote(Instant(0), &anchor, Side::Callee, 0, remote(party(2, call)));
         told.insert(call, (rig.port(&anchor, Side::Caller, 0), rig.port(&anchor, Side::Callee, 0)));
         live.push_back((call, anchor));
         // Parties of calls that live and of calls long gone all send on.
