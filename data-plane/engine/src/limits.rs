@@ -89,8 +89,6 @@ pub const MEDIA_QUARANTINE: Duration = Duration::from_secs(10);
 /// range would otherwise refuse calls that it has ports for. Early uses are counted
 /// (`ravelin_media_ports_reused_early_total`); the source gate keeps strays out all the same.
 pub const MEDIA_QUARANTINE_LEAST: Duration = Duration::from_secs(1);
-/// A draw takes one of this many oldest free pairs, so that the next port cannot be told.
-pub const MEDIA_DRAW_WINDOW: usize = 64;
 
 /// After an offer or answer took effect, how long a party behind a NAT is looked for where its trunk
 /// has `media.nat: latch`.

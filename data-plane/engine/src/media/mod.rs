@@ -17,12 +17,14 @@
 
 mod anchor;
 mod closed;
+mod cycle;
 mod dtls;
 mod endpoint;
 mod gate;
 mod ice;
 mod latch;
 mod payload;
+mod permutation;
 mod pool;
 mod quality;
 mod relay;
@@ -115,7 +117,8 @@ impl MediaTable {
                 table.opened.push(0);
                 table.endpoints.push(Endpoint::unused());
             }
-            table.pools.push(Pool::new(range, first..table.endpoints.len()));
+            let pairs = first..table.endpoints.len();
+            table.pools.push(Pool::new(range, pairs, &mut table.draws));
         }
         table
     }

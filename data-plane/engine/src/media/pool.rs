@@ -1,11 +1,12 @@
-//! The port pairs of one media range on one shard: free ones in the order they became free, and
-//! released ones that rest.
+//! The port pairs of one media range on one shard: free ones, which are drawn in an order that cannot
+//! be told (`cycle.rs`), and released ones that rest.
 
 use std::{collections::VecDeque, net::IpAddr, ops::Range, time::Duration};
 
 use ravelin_policy::{MediaRange, RealmId};
 
-use crate::{ids::Generator, limits::MEDIA_DRAW_WINDOW, port::ShardId, time::Instant};
+use super::cycle::Cycles;
+use crate::{ids::Generator, port::ShardId, time::Instant};
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -14,7 +15,8 @@ pub(super) struct Pool {
     advertise: IpAddr,
     v6: bool,
     pairs: Range<u32>,
-    free: VecDeque<u32>,
+    /// By their number in `pairs`.
+    free: Cycles,
     /// With the end of their rest, earliest first.
     resting: VecDeque<(u32, Instant)>,
     /// Pairs whose ports are open.
@@ -51,14 +53,14 @@ pub(super) fn ports_of_shard(
 }
 
 impl Pool {
-    pub(super) fn new(range: &MediaRange, pairs: Range<usize>) -> Self {
+    pub(super) fn new(range: &MediaRange, pairs: Range<usize>, draws: &mut Generator) -> Self {
         let index = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
         Self {
             realm: range.realm,
             advertise: range.advertise,
             v6: range.address.is_ipv6(),
             pairs: index(pairs.start)..index(pairs.end),
-            free: VecDeque::with_capacity(pairs.len()),
+            free: Cycles::new(index(pairs.len()), draws),
             resting: VecDeque::with_capacity(pairs.len()),
             opened: 0,
             reused_early: 0,
@@ -96,7 +98,7 @@ impl Pool {
     /// A pair whose ports have just been opened.
     pub(super) fn add(&mut self, pair: u32) {
         self.opened += 1;
-        self.free.push_back(pair);
+        self.put_back(pair);
     }
 
     /// Ends the rest of those whose time is over.
@@ -105,22 +107,17 @@ impl Pool {
             && until <= now
         {
             self.resting.pop_front();
-            self.free.push_back(pair);
+            self.put_back(pair);
         }
     }
 
-    /// One of the pairs that have been free for longest; when there is none, the one whose rest is
-    /// nearest its end. An ordinary call leaves the reserve and the least rest; an emergency call
+    /// The next free pair; when there is none, the one whose rest is nearest its end. An ordinary call leaves the reserve and the least rest; an emergency call
     /// takes what there is.
     pub(super) fn draw(&mut self, by: Draw, draws: &mut Generator) -> Option<u32> {
         let reserve = self.opened * usize::try_from(by.reserve_percent).unwrap_or(0) / 100;
         if by.emergency || self.free.len() > reserve {
-            let window = self.free.len().min(MEDIA_DRAW_WINDOW);
-            if window > 0 {
-                self.free.swap(0, draws.below(window));
-            }
-            if let Some(pair) = self.free.pop_front() {
-                return Some(pair);
+            if let Some(number) = self.free.take(draws) {
+                return Some(self.pairs.start + number);
             }
         }
         let (_, until) = self.resting.front().copied()?;
@@ -134,7 +131,11 @@ impl Pool {
 
     /// Takes back a pair that was drawn and never used.
     pub(super) fn undraw(&mut self, pair: u32) {
-        self.free.push_front(pair);
+        self.put_back(pair);
+    }
+
+    fn put_back(&mut self, pair: u32) {
+        self.free.add(pair - self.pairs.start);
     }
 
     /// Lays a used pair to rest. Times come in order, the rest being the same for all.
