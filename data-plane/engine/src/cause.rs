@@ -102,6 +102,13 @@ causes! {
     /// The Accept header names nothing that we can answer with.
     Accept = 116, 406, "accept", "No acceptable content type";
 
+    /// The trunk's `media.srtp` asks for encryption and the description has none.
+    EncryptionRequired = 117, 488, "encryption_required", "Encryption required";
+    /// The trunk's `media.srtp` leaves no encryption to the peer and the description has nothing else.
+    EncryptionRefused = 118, 488, "encryption_refused", "Encryption not accepted";
+    /// The peer encrypts, and with nothing that we speak or the trunk allows.
+    NoCommonEncryption = 119, 488, "no_common_encryption", "No encryption in common";
+
     /// No trunk of this realm has the packet's source address.
     UnknownSource = 201, 403, "unknown_source", "Source not known";
     /// No route for what was dialled.

@@ -58,6 +58,8 @@ pub(crate) struct Core {
     pub records: Records,
     pub jobs: Jobs,
     pub pool: Pool,
+    /// Where keys of SRTP come from.
+    pub keys: ravelin_srtp::random::Source,
     /// Emergency calls that found no room, to be given some at the end of what is being done.
     pub starved: Vec<Starved>,
     /// Who sent emergency calls of late.
@@ -90,6 +92,10 @@ impl Core {
             records: Records::default(),
             jobs: Jobs::default(),
             pool: Pool::default(),
+            keys: ravelin_srtp::random::Source::new(
+                &config.seed,
+                &[b"srtp keys".as_slice(), &[config.shard.0]].concat(),
+            ),
             starved: Vec::new(),
             sources: Sources::default(),
             captured: 0,

@@ -1,5 +1,7 @@
 //! What the answers to an attempt mean: ringing, refusals, the answer, answers that come too late.
 
+use std::sync::Arc;
+
 use ravelin_wire::sip::Message;
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
     ladder::Peer,
     leg::Leg,
     release,
-    sdp::{self, Carried, Crossing},
+    sdp::{self, Carried, Crossing, LegMedia, Role},
 };
 use crate::{
     cause::Cause,
@@ -109,20 +111,24 @@ pub(crate) fn carry_to_caller(
     body: &mut Vec<u8>,
 ) -> Result<Carried, Cause> {
     let places = call.places(core, index);
-    let Call { anchor, caller, emergency: route, .. } = call;
-    sdp::carry(
-        core,
-        message,
-        Crossing {
-            now: turn.now.mono,
-            from: Side::Callee,
-            places,
-            anchor,
-            description: &mut caller.description,
-            passage: route.as_ref(),
-        },
-        body,
-    )
+    let loadout = Arc::clone(&call.loadout);
+    let role = if call.early_offer { Role::Answer } else { Role::Offer };
+    let Call { anchor, caller, attempts, inbound, source, emergency: route, .. } = call;
+    let attempt = attempts.get_mut(index).ok_or(Cause::Internal)?;
+    let media = [*inbound, Some(attempt.trunk)].map(|id| LegMedia::of(&loadout.snapshot, id));
+    let crossing = Crossing {
+        now: turn.now.mono,
+        from: Side::Callee,
+        places,
+        anchor,
+        role: Some(role),
+        sender: &mut attempt.leg.description,
+        receiver: &mut caller.description,
+        media,
+        near: [source.ip(), attempt.target.ip()],
+        passage: route.as_ref(),
+    };
+    sdp::carry(core, message, crossing, body)
 }
 
 /// The first final response to an attempt.

@@ -18,7 +18,7 @@ use super::{
     leg::{Goodbye, Leg},
     offer::Negotiation,
     release,
-    sdp::{self, Crossing, Description},
+    sdp::{self, Crossing, Description, LegMedia, Role},
     starved, verstat,
 };
 use crate::{
@@ -391,14 +391,20 @@ fn carry_offer(
     body: &mut Vec<u8>,
 ) -> Result<bool, Cause> {
     let places = call.places(core, index);
-    let Call { attempts, anchor, emergency: token, .. } = call;
+    let loadout = Arc::clone(&call.loadout);
+    let Call { attempts, anchor, caller, inbound, source, emergency: token, .. } = call;
     let attempt = attempts.get_mut(index).ok_or(Cause::Internal)?;
+    let media = [*inbound, Some(attempt.trunk)].map(|id| LegMedia::of(&loadout.snapshot, id));
     let crossing = Crossing {
         now: turn.now.mono,
         from: Side::Caller,
         places,
         anchor,
-        description: &mut attempt.leg.description,
+        role: Some(Role::Offer),
+        sender: &mut caller.description,
+        receiver: &mut attempt.leg.description,
+        media,
+        near: [source.ip(), attempt.target.ip()],
         passage: token.as_ref(),
     };
     sdp::carry(core, invite, crossing, body).map(|carried| carried.description)

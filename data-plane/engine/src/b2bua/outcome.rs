@@ -9,6 +9,7 @@ use super::{
     leg::{AckExpected, Goodbye, RelayMethod, Side},
     release,
     respond::Response,
+    sdp::Role,
     within::carry,
 };
 use crate::{
@@ -56,8 +57,11 @@ pub(crate) fn last(
     let mut code = code;
     let mut own = None;
     let mut description = false;
-    if accepted && method.refreshes_target() {
-        match carry(core, call, turn, from.other(), message, &mut body) {
+    // An UPDATE without an offer asks for none (RFC 3311 5.2).
+    let described = offer || method == RelayMethod::Invite;
+    if accepted && method.refreshes_target() && described {
+        let role = if offer { Role::Answer } else { Role::Offer };
+        match carry(core, call, turn, from.other(), Some(role), message, &mut body) {
             Ok(carried) => description = carried.description,
             Err(cause) => {
                 // The other party agreed to what cannot be carried. It stays with what it agreed
@@ -292,7 +296,7 @@ fn late_answer(
 ) {
     let mut body = core.pool.take();
     let mut tail = core.pool.take();
-    let carried = carry(core, call, turn, side, message, &mut body);
+    let carried = carry(core, call, turn, side, Some(Role::Answer), message, &mut body);
     let good = carried.is_ok_and(|carried| carried.description);
     if good {
         write_body_headers(message, &mut tail);

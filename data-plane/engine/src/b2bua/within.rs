@@ -1,6 +1,8 @@
 //! Requests inside a call: re-INVITE, UPDATE, INFO, MESSAGE, OPTIONS, BYE, ACK. What one party asks,
 //! the other answers; glare is decided by the state of both legs (RFC 3261 14, RFC 3311 5.2).
 
+use std::sync::Arc;
+
 use ravelin_wire::sip::{HeaderName, Message, Method};
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
     offer::Glare,
     release,
     respond::{Response, write_head, write_refusal_lines},
-    sdp::{self, Carried, Crossing},
+    sdp::{self, Carried, Crossing, LegMedia, Role},
 };
 use crate::{
     cause::Cause,
@@ -270,7 +272,8 @@ fn pass_on(
     method: RelayMethod,
 ) -> Result<(), Cause> {
     let mut body = core.pool.take();
-    let sent = match carry(core, call, turn, asked.side, asked.message, &mut body) {
+    let role = method.refreshes_target().then_some(Role::Offer);
+    let sent = match carry(core, call, turn, asked.side, role, asked.message, &mut body) {
         // Hold is refused to the caller of an emergency call (EM-60).
         Ok(carried)
             if carried.description
@@ -399,23 +402,32 @@ pub(super) fn carry(
     call: &mut Call,
     turn: &Turn<'_>,
     side: Side,
+    role: Option<Role>,
     message: &Message<'_>,
     body: &mut Vec<u8>,
 ) -> Result<Carried, Cause> {
     let Some(index) = call.callee() else { return Err(Cause::NoDialog) };
     let places = call.places(core, index);
-    let Call { anchor, caller, attempts, emergency, .. } = call;
+    let loadout = Arc::clone(&call.loadout);
+    let Call { anchor, caller, attempts, inbound, source, emergency, .. } = call;
     let Some(won) = attempts.get_mut(index) else { return Err(Cause::NoDialog) };
-    let description = match side {
-        Side::Caller => &mut won.leg.description,
-        Side::Callee => &mut caller.description,
+    let media = [*inbound, Some(won.trunk)].map(|id| LegMedia::of(&loadout.snapshot, id));
+    let near = [source.ip(), won.target.ip()];
+    let (caller, callee) = (&mut caller.description, &mut won.leg.description);
+    let (sender, receiver) = match side {
+        Side::Caller => (caller, callee),
+        Side::Callee => (callee, caller),
     };
     let crossing = Crossing {
         now: turn.now.mono,
         from: side,
         places,
         anchor,
-        description,
+        role,
+        sender,
+        receiver,
+        media,
+        near,
         passage: emergency.as_ref(),
     };
     sdp::carry(core, message, crossing, body)

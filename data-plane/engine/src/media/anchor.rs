@@ -6,7 +6,11 @@ use ravelin_contract::cdr::MediaCount;
 use ravelin_policy::RealmId;
 use smallvec::SmallVec;
 
-use super::{MediaTable, Remote, Security, endpoint::NO_PAIR, pool::Draw};
+use super::{
+    MediaTable, PayloadMap, Remote, Security,
+    endpoint::{Endpoint, NO_PAIR},
+    pool::Draw,
+};
 use crate::{
     counters::Counters, emergency::Passage, limits::STREAMS_PER_CALL_MAX, port::MediaPortId,
     time::Instant,
@@ -89,6 +93,8 @@ pub struct Anchor {
     streams: SmallVec<[Stream; 1]>,
     /// The protection that an offer or answer under way asks for.
     securities: SmallVec<[(Side, usize, Security); 2]>,
+    /// The payload types that it makes different.
+    payload: SmallVec<[(Side, usize, Option<Box<PayloadMap>>); 2]>,
 }
 
 impl Anchor {
@@ -138,6 +144,14 @@ impl Anchor {
             stream.caller.staged = None;
             stream.callee.staged = None;
         }
+        self.payload.clear();
+    }
+
+    /// From the payload types of `side` to those of the other, with the same effect; `None`: they
+    /// are the same.
+    pub(crate) fn stage_payload(&mut self, side: Side, index: usize, map: Option<Box<PayloadMap>>) {
+        self.payload.retain(|staged| (staged.0, staged.1) != (side, index));
+        self.payload.push((side, index, map));
     }
 }
 
@@ -159,6 +173,7 @@ impl MediaTable {
             places: [caller, callee],
             streams: SmallVec::new(),
             securities: SmallVec::new(),
+            payload: SmallVec::new(),
         };
         self.extend(now, &mut anchor, count, passage, counters)?;
         Ok(anchor)
@@ -276,6 +291,18 @@ impl MediaTable {
                 }
             }
         }
+        for (side, index, map) in std::mem::take(&mut anchor.payload) {
+            if let Some(endpoint) = self.end_of(anchor, side, index) {
+                endpoint.payload = map;
+            }
+        }
+    }
+
+    /// The endpoint that is `side` of stream `index`, while it is.
+    fn end_of(&mut self, anchor: &Anchor, side: Side, index: usize) -> Option<&mut Endpoint> {
+        let half = anchor.streams.get(index)?.half(side);
+        let endpoint = self.endpoints.get_mut(half.pair as usize)?;
+        (endpoint.generation == half.generation && endpoint.other != NO_PAIR).then_some(endpoint)
     }
 
     /// Sets how stream `index` is protected between `side` and us, at once. The same keys as before

@@ -31,6 +31,8 @@ pub struct Remote {
     /// SRTP that passes as it is: contents cannot be checked, headers still are. A stream that we
     /// decrypt has a shield instead.
     pub encrypted: bool,
+    /// Not RTP: datagrams of a protocol that we do not look into, on the even port alone.
+    pub datagrams: bool,
 }
 
 impl Remote {
@@ -43,6 +45,7 @@ impl Remote {
         receives: false,
         nat: Nat::Signalled,
         encrypted: false,
+        datagrams: false,
     };
 }
 

@@ -48,6 +48,7 @@ use closed::Sprayers;
 use endpoint::Endpoint;
 pub use endpoint::Remote;
 pub use gate::Nat;
+pub(crate) use payload::PayloadMap;
 use pool::Pool;
 pub use shield::Security;
 

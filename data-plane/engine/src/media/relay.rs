@@ -77,6 +77,9 @@ impl MediaTable {
             }
             return Err(DropReason::MediaPortIdle);
         }
+        if endpoint.remote.datagrams {
+            return self.take_datagram(arrival, other, tx).map(Some);
+        }
         let packet = match demux::first_byte(arrival.bytes) {
             Kind::Rtp if arrival.component == Component::Rtp => Packet::Rtp,
             Kind::Rtcp => Packet::Rtcp,
@@ -105,6 +108,43 @@ impl MediaTable {
             }
         }
         Ok(Some(packet))
+    }
+}
+
+impl MediaTable {
+    /// A datagram of a protocol that is not ours to look into, such as T.38 over UDPTL: where it
+    /// comes from is all that is asked.
+    fn take_datagram(
+        &mut self,
+        arrival: Arrival<'_>,
+        other: u32,
+        tx: &mut TxQueue,
+    ) -> Result<Packet, DropReason> {
+        let Arrival { now, port, component, source, bytes } = arrival;
+        let both = self.endpoints.get_disjoint_mut([port.0 as usize / 2, other as usize]);
+        let Ok([from, to]) = both else { return Err(DropReason::MediaPortIdle) };
+        if component != Component::Rtp {
+            return Err(DropReason::MediaUnsupported);
+        }
+        if bytes.is_empty() {
+            return Err(DropReason::KeepAlive);
+        }
+        // Nothing in them could prove whose they are: an address is not learnt from them.
+        if from.gate.check(now, component, source, false)? == Admission::Candidate {
+            return Err(DropReason::MediaSource);
+        }
+        let way = to.destination(Packet::Rtp).filter(|_| from.may_send(Packet::Rtp));
+        let Some((component, address)) = way.filter(|_| to.remote.datagrams) else {
+            from.quality.not_forwarded(DropReason::MediaNoPeer);
+            return Err(DropReason::MediaNoPeer);
+        };
+        tx.push(
+            Egress::Media { port: component.port(other), to: address },
+            Token::default(),
+            bytes,
+        );
+        from.quality.forwarded(Packet::Rtp, bytes.len());
+        Ok(Packet::Rtp)
     }
 }
 
@@ -153,8 +193,8 @@ fn pass(
     }
     let way = to.destination(packet).filter(|_| from.may_send(packet));
     let (component, address) = way.ok_or(DropReason::MediaNoPeer)?;
-    if let Some(map) = from.payload.as_mut().filter(|_| packet == Packet::Rtp) {
-        map.apply(draft.bytes_mut())?;
+    if let Some(map) = from.payload.as_ref().filter(|_| packet == Packet::Rtp) {
+        map.apply(draft.bytes_mut());
     }
     if let Some(shield) = &mut to.shield {
         let (arena, start) = draft.tail();

@@ -14,5 +14,7 @@ mod identity;
 mod limits;
 mod preempt;
 mod refusal;
+mod sdes;
 mod stop;
+mod streams;
 mod within;

@@ -55,7 +55,7 @@ fn each_refusal_of_an_invite_has_its_status_reason_counter_and_record() {
         Cause::MediaType,
     );
     let image = "Content-Type: application/sdp\n\nv=0\no=a 1 1 IN IP4 127.0.1.1\ns=-\n\
-                 c=IN IP4 127.0.1.1\nt=0 0\nm=image 4000 udptl t38\n";
+                 c=IN IP4 127.0.1.1\nt=0 0\nm=image 4000 tcp t38\n";
     refused(image, uri, "488", Cause::NotAcceptable);
     refused(&sdp, "urn:service:test.sos", "404", Cause::NoRoute);
     // 933 goes to trunks that read the address back, and there is none (EM-19).

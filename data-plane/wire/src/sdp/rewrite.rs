@@ -36,7 +36,7 @@ pub struct Rewrite<'r> {
 }
 
 /// What to put into one media description.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct StreamRewrite<'r> {
     /// Our RTP port; 0 refuses the stream. A stream that is refused in the input stays so. Of a
     /// refused stream only the m= line, c= and a=mid are written: nothing else means anything

@@ -1,14 +1,20 @@
 //! Carries a body from one leg to the other: the session description in it gets our addresses and
-//! ports, every other octet stays (EM-29, EM-31).
+//! ports, and where the trunks' settings ask for it our keys; every other octet stays (EM-29, EM-31).
 
-use std::{hash::BuildHasher, net::SocketAddr};
+mod exchange;
+mod formats;
+mod leg;
+mod profile;
 
-use foldhash::fast::FixedState;
+use std::net::IpAddr;
+
 use ravelin_wire::{
-    sdp::{self, Direction, Rewrite, StreamRewrite},
+    sdp::{self, Rewrite, StreamRewrite},
     sip::{ContentType, HeaderName, Message, Part},
 };
 use smallvec::SmallVec;
+
+pub(crate) use leg::{Description, LegMedia};
 
 use super::{
     headers::push_number,
@@ -19,37 +25,10 @@ use crate::{
     core::Core,
     emergency::Passage,
     limits::STREAMS_PER_CALL_MAX,
-    media::{Anchor, Place, Remote, Side},
+    media::{Anchor, Place, Side},
     time::Instant,
 };
-
-/// What we last told one peer about media: the o= line of that leg (RFC 3264 8).
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Description {
-    id: u64,
-    version: u64,
-    /// Of what the other side sent, so that the same description keeps its version.
-    told: Option<u64>,
-}
-
-impl Description {
-    /// `id` is unforeseeable; its upper bits are cut so that every parser can hold it.
-    pub(crate) const fn new(id: u64) -> Self {
-        Self { id: id >> 2, version: 0, told: None }
-    }
-
-    fn version_of(&mut self, input: &[u8], our_ports: &[StreamRewrite<'_>]) -> u64 {
-        let mut digest = FixedState::with_seed(0).hash_one(input);
-        for stream in our_ports {
-            digest = digest.rotate_left(7) ^ u64::from(stream.port);
-        }
-        if self.told != Some(digest) {
-            self.told = Some(digest);
-            self.version += 1;
-        }
-        self.version
-    }
-}
+use exchange::{Exchange, Told};
 
 /// What a body turned out to be.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,6 +37,13 @@ pub(crate) struct Carried {
     pub description: bool,
     /// Every stream in it sends and receives (EM-60).
     pub both_ways: bool,
+}
+
+/// What a description is to the exchange (RFC 3264).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Offer,
+    Answer,
 }
 
 /// Where a body comes from and goes to.
@@ -70,8 +56,15 @@ pub(crate) struct Crossing<'a> {
     pub places: [Place; 2],
     /// `None` until the first description.
     pub anchor: &'a mut Option<Anchor>,
-    /// What the receiving peer was told before.
-    pub description: &'a mut Description,
+    /// `None`: a request that negotiates nothing; a description in it is refused.
+    pub role: Option<Role>,
+    /// The media side of the leg that it comes from, and of the one that it goes to.
+    pub sender: &'a mut Description,
+    pub receiver: &'a mut Description,
+    /// Settings of the trunks of caller and callee.
+    pub media: [LegMedia<'a>; 2],
+    /// Where the signalling of caller and callee comes from.
+    pub near: [IpAddr; 2],
     pub passage: Passage<'a>,
 }
 
@@ -145,92 +138,45 @@ fn rewrite(
     crossing: &mut Crossing<'_>,
     out: &mut Vec<u8>,
 ) -> Result<Carried, Cause> {
+    let role = crossing.role.ok_or(Cause::MediaType)?;
     let parsed = sdp::Description::parse(part.body).map_err(|_| Cause::NotAcceptable)?;
     let medias = parsed.medias();
     if medias.len() > STREAMS_PER_CALL_MAX {
         return Err(Cause::CallTooLarge);
     }
-    // A description without streams needs an address all the same: that of one stream.
-    let (from, to) = (crossing.from, crossing.from.other());
-    reserve(core, crossing, medias.len().max(1))?;
-    let anchor = crossing.anchor.as_mut().ok_or(Cause::Internal)?;
-    let mut streams: SmallVec<[StreamRewrite<'_>; 2]> = SmallVec::new();
-    let mut both_ways = true;
-    for (index, media) in medias.iter().enumerate() {
-        // Only RTP can be relayed; another kind of stream is refused without harm to the rest
-        // (EM-62).
-        let usable = media.is_rtp() && media.port != 0;
-        let direction = parsed.direction_of(media);
-        let address = parsed
-            .connection_of(media)
-            .and_then(|connection| connection.address)
-            .filter(|address| usable && !address.is_unspecified());
-        let rtcp_address = media
-            .rtcp()
-            .and_then(|rtcp| rtcp.connection)
-            .map_or(address, |connection| connection.address);
-        let rtcp_mux = agree_on_mux(anchor, to, index, media.rtcp_mux());
-        anchor.stage(
-            from,
-            index,
-            Remote {
-                rtp: address.map(|ip| SocketAddr::new(ip, media.port)),
-                rtcp: rtcp_address
-                    .zip(
-                        media
-                            .rtcp()
-                            .map_or_else(|| media.port.checked_add(1), |rtcp| Some(rtcp.port)),
-                    )
-                    .filter(|_| usable)
-                    .map(|(ip, port)| SocketAddr::new(ip, port)),
-                rtcp_mux,
-                sends: matches!(direction, Direction::SendRecv | Direction::SendOnly),
-                receives: matches!(direction, Direction::SendRecv | Direction::RecvOnly),
-                encrypted: media.is_secure(),
-                ..Remote::NONE
-            },
-        );
-        both_ways &= !usable || direction == Direction::SendRecv;
-        let local = core.media.local(anchor, to, index).filter(|_| usable);
-        streams.push(StreamRewrite {
-            port: local.map_or(0, |local| local.port()),
-            rtcp_port: local
-                .filter(|_| media.rtcp().is_some() || !media.rtcp_mux())
-                .map(|local| local.port() | 1),
-            ..StreamRewrite::default()
-        });
-    }
-    let asked = medias.iter().any(|media| media.port != 0);
-    if asked && streams.iter().all(|stream| stream.port == 0) {
-        return Err(Cause::NotAcceptable);
-    }
-    let address = core.media.local(anchor, to, 0).ok_or(Cause::MediaPortsFull)?.ip();
-    let version = crossing.description.version_of(part.body, &streams);
+    // Streams that were refused at the end need no ports. A description without streams needs an
+    // address all the same: that of one stream.
+    let needed = medias.iter().rposition(|media| media.port != 0).map_or(1, |last| last + 1);
+    reserve(core, crossing, needed)?;
+    let Core { media, keys, .. } = core;
+    let mut random = |octets: &mut [u8]| keys.fill(octets);
+    let mut exchange = Exchange::of(crossing, media, &mut random)?;
+    let strip_keys = !exchange.end_to_end();
+    let outcome = match role {
+        Role::Offer => exchange.offer(&parsed)?,
+        Role::Answer => exchange.answer(&parsed)?,
+    };
+    let streams: SmallVec<[StreamRewrite<'_>; 2]> =
+        outcome.told.iter().map(Told::rewrite).collect();
+    let to = exchange.from.other();
+    let address = media.local(exchange.anchor, to, 0).ok_or(Cause::MediaPortsFull)?.ip();
+    let receiver = exchange.receiver;
+    let version = receiver.version_of(part.body, &streams, &outcome.tail);
     let nobody = Hide { hosts: [&[], &[]], by: &[], call_id: &[] };
     let veil = Veil::of(message, nobody);
     let with = Rewrite {
         username: b"-",
-        id: crossing.description.id,
+        id: receiver.id,
         version,
         address,
         streams: &streams,
-        strip_keys: false,
+        strip_keys,
         lines: b"",
-        tail: b"",
+        tail: &outcome.tail,
         inside: veil.hosts(),
     };
     sdp::rewrite_parsed(&parsed, &with, out).map_err(|_| Cause::NotAcceptable)?;
-    Ok(Carried { description: true, both_ways })
-}
-
-/// Whether stream `index` carries RTCP on its RTP ports: the attribute passes from end to end, so
-/// both legs do or neither does. `other` made the offer if something is staged for it; without the
-/// attribute in the answer its RTCP goes to its RTCP port (RFC 5761 5.1.1).
-fn agree_on_mux(anchor: &mut Anchor, other: Side, index: usize, mux: bool) -> bool {
-    let Some(offer) = anchor.staged(other, index) else { return mux };
-    let agreed = mux && offer.rtcp_mux;
-    anchor.stage(other, index, Remote { rtcp_mux: agreed, ..offer });
-    agreed
+    Ok(Carried { description: true, both_ways: outcome.both_ways })
 }
 
 /// Sees to it that the call has ports for `streams` streams, on the callee's side in the realm of the

@@ -1,0 +1,455 @@
+//! An offer, or its answer, on its way from one leg to the other (RFC 3264): what each leg's trunk
+//! says about encryption is done here, stream by stream.
+
+use std::net::SocketAddr;
+
+use ravelin_policy::Srtp;
+use ravelin_srtp::{Keying, sdes};
+use ravelin_wire::sdp::{self, Direction, Media, StreamRewrite};
+use smallvec::SmallVec;
+
+use super::{
+    Crossing,
+    formats::{self, Formats, Renumbering},
+    leg::{Description, LegMedia, Offer},
+    profile::{self, Protection, Transport},
+};
+use crate::{
+    cause::Cause,
+    media::{Anchor, MediaTable, Nat, Remote, Security, Side},
+};
+
+/// What the receiving party is told about one stream.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    port: u16,
+    rtcp_port: Option<u16>,
+    proto: Option<SmallVec<[u8; 24]>>,
+    rtcp_mux: Option<bool>,
+    payloads: Option<Box<[u8; 128]>>,
+    lines: Vec<u8>,
+}
+
+impl Told {
+    pub(super) fn rewrite(&self) -> StreamRewrite<'_> {
+        StreamRewrite {
+            port: self.port,
+            rtcp_port: self.rtcp_port,
+            direction: None,
+            proto: self.proto.as_deref(),
+            rtcp_mux: self.rtcp_mux,
+            payloads: self.payloads.as_deref(),
+            lines: &self.lines,
+        }
+    }
+}
+
+/// What came of a description.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub told: SmallVec<[Told; 2]>,
+    /// Streams that an answer lacks.
+    pub tail: Vec<u8>,
+    /// Every stream in it sends and receives (EM-60).
+    pub both_ways: bool,
+}
+
+/// The legs of an exchange and what each of them has to keep to.
+pub(super) struct Exchange<'a> {
+    pub from: Side,
+    pub sender: &'a mut Description,
+    pub receiver: &'a mut Description,
+    pub sender_media: LegMedia<'a>,
+    pub receiver_media: LegMedia<'a>,
+    pub emergency: bool,
+    /// How the sender's packets are let in.
+    pub nat: Nat,
+    pub media: &'a MediaTable,
+    pub anchor: &'a mut Anchor,
+    pub random: &'a mut dyn FnMut(&mut [u8]),
+}
+
+impl Exchange<'_> {
+    /// Keys pass from party to party, and so does everything else about encryption.
+    pub(super) fn end_to_end(&self) -> bool {
+        self.sender_media.srtp() == Srtp::Pass && self.receiver_media.srtp() == Srtp::Pass
+    }
+
+    /// The sender offers: notes what, and makes our offer to the receiver.
+    ///
+    /// # Errors
+    /// Why there is nothing in it that can be offered.
+    pub(super) fn offer(&mut self, parsed: &sdp::Description<'_>) -> Result<Outcome, Cause> {
+        let medias = parsed.medias();
+        let mut outcome = Outcome { both_ways: true, ..Outcome::default() };
+        let mut why = Cause::NotAcceptable;
+        for (index, media) in medias.iter().enumerate() {
+            let transport = Transport::of(parsed, media);
+            let mut theirs = Offer::of(media, media.proto);
+            theirs.formats = Formats::of(media);
+            theirs.rtcp_mux = transport.is_rtp() && media.rtcp_mux();
+            // A stream of several ports is a hierarchy of encodings (RFC 8866 5.14), not relayed.
+            let asked = media.port != 0 && media.port_count == 1;
+            theirs.usable = asked;
+            match self.admit(transport, media) {
+                Ok((protection, chosen)) => {
+                    theirs.protection = protection;
+                    theirs.chosen = chosen;
+                }
+                Err(cause) => {
+                    theirs.usable = false;
+                    if asked && cause != Cause::NotAcceptable {
+                        why = cause;
+                    }
+                }
+            }
+            let told = self.make_offer(index, media, transport, &theirs);
+            let direction = parsed.direction_of(media);
+            outcome.both_ways &= !theirs.usable || both_ways(parsed, media, direction);
+            if let (Some(chosen), Some(stream)) = (&theirs.chosen, self.sender.stream(index)) {
+                let ours = stream.reply(chosen, self.random).keys;
+                theirs.keying = Some(Box::new(Keying { ours, theirs: chosen.keys.clone() }));
+            }
+            let remote = match theirs.usable {
+                true => self.remote(parsed, media, transport, theirs.rtcp_mux),
+                false => Remote::NONE,
+            };
+            self.anchor.stage(self.from, index, remote);
+            theirs.remote = remote;
+            self.anchor.stage_security(self.from, index, security(theirs.keying.clone()));
+            if let Some(stream) = self.sender.stream(index) {
+                stream.offer = theirs;
+            }
+            outcome.told.push(told);
+        }
+        // What an offer no longer speaks of is over (against RFC 3264 8, but so it is meant).
+        for index in medias.len()..self.anchor.streams() {
+            self.anchor.stage(self.from, index, Remote::NONE);
+        }
+        self.sender.offered = medias.len();
+        self.receiver.offered = medias.len();
+        let asked = medias.iter().any(|media| media.port != 0);
+        if asked && outcome.told.iter().all(|told| told.port == 0) {
+            return Err(why);
+        }
+        Ok(outcome)
+    }
+
+    /// Whether the sender's trunk lets it offer this, and the line of keys that we accept.
+    fn admit(
+        &self,
+        transport: Transport,
+        media: &Media<'_>,
+    ) -> Result<(Option<Protection>, Option<sdes::Crypto>), Cause> {
+        match transport {
+            Transport::Foreign => Err(Cause::NotAcceptable),
+            // The fingerprints of the parties do not pass.
+            Transport::Datagrams { secure } if secure && !self.end_to_end() => {
+                Err(Cause::NotAcceptable)
+            }
+            Transport::Datagrams { .. } => Ok((None, None)),
+            Transport::Rtp { protection, .. } if self.end_to_end() => Ok((Some(protection), None)),
+            Transport::Rtp { protection, .. } => {
+                profile::admit(self.sender_media.srtp(), protection, self.emergency)?;
+                match protection {
+                    Protection::Plain => Ok((Some(protection), None)),
+                    Protection::Sdes => {
+                        let suites = match self.emergency {
+                            true => LegMedia(None).suites(),
+                            false => self.sender_media.suites(),
+                        };
+                        let values = crypto_lines(media);
+                        let chosen =
+                            sdes::choose(values, &suites).map_err(|_| Cause::NoCommonEncryption)?;
+                        Ok((Some(protection), Some(chosen)))
+                    }
+                    Protection::Dtls => Err(Cause::NoCommonEncryption),
+                }
+            }
+        }
+    }
+
+    /// Our m-line to the receiver.
+    fn make_offer(
+        &mut self,
+        index: usize,
+        media: &Media<'_>,
+        transport: Transport,
+        theirs: &Offer,
+    ) -> Told {
+        let mut told = Told::default();
+        let end_to_end = self.end_to_end();
+        let mode = self.receiver_media.srtp();
+        let suites = self.receiver_media.suites();
+        let local = self.media.local(self.anchor, self.from.other(), index);
+        let Some(stream) = self.receiver.stream(index) else { return told };
+        let mut ours = Offer::of(media, media.proto);
+        ours.usable = theirs.usable && local.is_some();
+        ours.rtcp_mux = theirs.rtcp_mux;
+        ours.protection = theirs.protection;
+        if let (Transport::Rtp { feedback, .. }, false) = (transport, end_to_end) {
+            let plain = self.emergency && stream.plain;
+            let protection = if plain { Protection::Plain } else { profile::offers(mode) };
+            ours.protection = Some(protection);
+            ours.proto = SmallVec::from_slice(profile::profile(protection, feedback));
+            told.proto = Some(ours.proto.clone());
+            if protection == Protection::Sdes && ours.usable {
+                ours.lines = stream.lines(&suites, self.random);
+                ours.lines.iter().for_each(|line| push_crypto(line, &mut told.lines));
+            }
+        }
+        if ours.usable {
+            let port = local.map_or(0, |local| local.port());
+            told.port = port;
+            told.rtcp_port = (media.rtcp().is_some() || !ours.rtcp_mux)
+                .then_some(port | 1)
+                .filter(|_| transport.is_rtp());
+            // The RTCP of a party that can only multiplex is our affair.
+            told.rtcp_mux = media.attribute(b"rtcp-mux-only").map(|_| ours.rtcp_mux);
+        }
+        stream.offer = ours;
+        told
+    }
+
+    /// The sender answers our offer: makes our answer to the receiver's.
+    ///
+    /// # Errors
+    /// Why nothing of it can be used.
+    pub(super) fn answer(&mut self, parsed: &sdp::Description<'_>) -> Result<Outcome, Cause> {
+        let medias = parsed.medias();
+        let mut outcome = Outcome { both_ways: true, ..Outcome::default() };
+        let mut why = Cause::NotAcceptable;
+        for (index, media) in medias.iter().enumerate() {
+            let transport = Transport::of(parsed, media);
+            let taken = match media.port {
+                0 => Err(Cause::NotAcceptable),
+                _ => self.accept(index, media, transport),
+            };
+            let direction = parsed.direction_of(media);
+            outcome.both_ways &= taken.is_err() || both_ways(parsed, media, direction);
+            outcome.told.push(match taken {
+                Ok(keying) => {
+                    let mux = self.sender.stream(index).is_some_and(|own| own.offer.rtcp_mux);
+                    let mux = mux && media.rtcp_mux();
+                    let remote = self.remote(parsed, media, transport, mux);
+                    self.anchor.stage(self.from, index, remote);
+                    self.anchor.stage_security(self.from, index, security(keying));
+                    self.restage(index);
+                    self.make_answer(index, media, transport)
+                }
+                Err(cause) => {
+                    if media.port != 0 && cause != Cause::NotAcceptable {
+                        why = cause;
+                    }
+                    self.anchor.stage(self.from, index, Remote::NONE);
+                    self.anchor.stage(self.from.other(), index, Remote::NONE);
+                    self.refused(index)
+                }
+            });
+        }
+        for index in medias.len()..self.receiver.offered.max(self.anchor.streams()) {
+            self.anchor.stage(self.from, index, Remote::NONE);
+            self.anchor.stage(self.from.other(), index, Remote::NONE);
+            if let Some(stream) = self.receiver.streams.get(index)
+                && index < self.receiver.offered
+            {
+                stream.offer.refuse(&mut outcome.tail);
+            }
+        }
+        let asked = medias.iter().any(|media| media.port != 0);
+        if asked && outcome.told.iter().all(|told| told.port == 0) {
+            return Err(why);
+        }
+        Ok(outcome)
+    }
+
+    /// An answer before this one, or that of another branch, may have refused what this one takes.
+    fn restage(&mut self, index: usize) {
+        let to = self.from.other();
+        let Some(stream) = self.receiver.streams.get(index) else { return };
+        let pending = self.anchor.staged(to, index);
+        let holds = pending.or_else(|| self.media.remote(self.anchor, to, index));
+        if holds != Some(stream.offer.remote) {
+            self.anchor.stage(to, index, stream.offer.remote);
+            self.anchor.stage_security(to, index, security(stream.offer.keying.clone()));
+        }
+    }
+
+    /// The keys agreed with the sender for one stream, if we have any.
+    fn accept(
+        &mut self,
+        index: usize,
+        media: &Media<'_>,
+        transport: Transport,
+    ) -> Result<Option<Box<Keying>>, Cause> {
+        let (end_to_end, emergency) = (self.end_to_end(), self.emergency);
+        let stream = self.sender.stream(index).ok_or(Cause::Internal)?;
+        let offered = &stream.offer;
+        if !offered.usable || offered.protection.is_some() != transport.is_rtp() {
+            return Err(Cause::NotAcceptable);
+        }
+        let Transport::Rtp { protection, .. } = transport else {
+            return match transport {
+                Transport::Foreign => Err(Cause::NotAcceptable),
+                _ => Ok(None),
+            };
+        };
+        if end_to_end {
+            return Ok(None);
+        }
+        match (offered.protection, protection) {
+            (Some(Protection::Plain), Protection::Plain) => Ok(None),
+            (Some(Protection::Sdes), Protection::Sdes) => {
+                let value = crypto_lines(media).next().ok_or(Cause::EncryptionRequired)?;
+                let keying =
+                    sdes::accept(&offered.lines, value).map_err(|_| Cause::NoCommonEncryption)?;
+                let line = offered.lines.iter().find(|line| line.keys == keying.ours).cloned();
+                stream.offer.chosen = line;
+                Ok(Some(Box::new(keying)))
+            }
+            // Against RFC 3264 6, but a call for help goes on.
+            (Some(_), Protection::Plain) if emergency => {
+                stream.plain = true;
+                Ok(None)
+            }
+            (Some(Protection::Plain), _) => Err(Cause::NotAcceptable),
+            _ => Err(Cause::EncryptionRequired),
+        }
+    }
+
+    /// Our m-line in answer to the receiver's offer.
+    fn make_answer(&mut self, index: usize, media: &Media<'_>, transport: Transport) -> Told {
+        let (end_to_end, to) = (self.end_to_end(), self.from.other());
+        let port = self.media.local(self.anchor, to, index).map_or(0, |local| local.port());
+        let mut told = Told { port, ..Told::default() };
+        let Some(stream) = self.receiver.stream(index) else { return Told::default() };
+        if !transport.is_rtp() {
+            return told;
+        }
+        if !end_to_end {
+            told.proto = Some(stream.offer.proto.clone());
+            if let Some(chosen) = stream.offer.chosen.take() {
+                push_crypto(&stream.reply(&chosen, self.random), &mut told.lines);
+                stream.offer.chosen = Some(chosen);
+            }
+        }
+        let mux = stream.offer.rtcp_mux;
+        told.rtcp_port = (!mux).then_some(port | 1);
+        told.rtcp_mux = (mux != media.rtcp_mux()).then_some(mux);
+        // The number is authenticated with the packet: it stays what the parties agreed on.
+        let sealed = end_to_end && media.is_secure();
+        let renumbered = (!sealed)
+            .then(|| formats::renumber(&stream.offer.formats, &Formats::of(media)))
+            .flatten();
+        match renumbered {
+            Some(Renumbering { told: numbers, to_answerer, to_offerer }) => {
+                told.payloads = Some(Box::new(numbers));
+                self.anchor.stage_payload(to, index, Some(to_answerer));
+                self.anchor.stage_payload(self.from, index, Some(to_offerer));
+            }
+            None => {
+                self.anchor.stage_payload(to, index, None);
+                self.anchor.stage_payload(self.from, index, None);
+            }
+        }
+        told
+    }
+
+    /// The refusal of a stream that the receiver offered.
+    fn refused(&mut self, index: usize) -> Told {
+        let end_to_end = self.end_to_end();
+        let proto = self
+            .receiver
+            .streams
+            .get(index)
+            .filter(|stream| !end_to_end && !stream.offer.proto.is_empty())
+            .map(|stream| stream.offer.proto.clone());
+        Told { proto, ..Told::default() }
+    }
+
+    /// Where the sender wants its media, and what it does itself.
+    fn remote(
+        &self,
+        parsed: &sdp::Description<'_>,
+        media: &Media<'_>,
+        transport: Transport,
+        rtcp_mux: bool,
+    ) -> Remote {
+        let direction = parsed.direction_of(media);
+        let named = parsed.connection_of(media).and_then(|connection| connection.address);
+        // RFC 3264 8.4, the way of RFC 2543: nothing goes there, and nothing comes from there.
+        let held = named.is_some_and(|address| address.is_unspecified());
+        let address = named.filter(|_| !held);
+        let rtcp_address = media
+            .rtcp()
+            .and_then(|rtcp| rtcp.connection)
+            .map_or(address, |connection| connection.address);
+        let rtcp_port = match media.rtcp() {
+            Some(rtcp) => Some(rtcp.port),
+            None => media.port.checked_add(1),
+        };
+        Remote {
+            rtp: address.map(|ip| SocketAddr::new(ip, media.port)),
+            rtcp: rtcp_address
+                .zip(rtcp_port)
+                .filter(|(ip, _)| transport.is_rtp() && !rtcp_mux && !ip.is_unspecified())
+                .map(|(ip, port)| SocketAddr::new(ip, port)),
+            rtcp_mux,
+            sends: direction.sends() && !held,
+            receives: direction.receives() && !held,
+            encrypted: self.end_to_end() && media.is_secure(),
+            datagrams: !transport.is_rtp(),
+            nat: self.nat,
+        }
+    }
+}
+
+fn security(keying: Option<Box<Keying>>) -> Security {
+    keying.map_or(Security::None, Security::Keyed)
+}
+
+fn both_ways(parsed: &sdp::Description<'_>, media: &Media<'_>, direction: Direction) -> bool {
+    let held = parsed.connection_of(media).is_some_and(|connection| connection.is_hold());
+    direction == Direction::SendRecv && !held
+}
+
+fn crypto_lines<'a>(media: &Media<'a>) -> impl Iterator<Item = &'a [u8]> {
+    media
+        .attributes()
+        .filter(|attribute| attribute.name == b"crypto")
+        .filter_map(|attribute| attribute.value)
+}
+
+fn push_crypto(line: &sdes::Crypto, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"a=crypto:");
+    line.write(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+impl<'a> Exchange<'a> {
+    /// The exchange that a crossing is.
+    pub(super) fn of(
+        crossing: &'a mut Crossing<'_>,
+        media: &'a MediaTable,
+        random: &'a mut dyn FnMut(&mut [u8]),
+    ) -> Result<Self, Cause> {
+        let [caller, callee] = crossing.media;
+        let [near_caller, near_callee] = crossing.near;
+        let (sender_media, receiver_media, near) = match crossing.from {
+            Side::Caller => (caller, callee, near_caller),
+            Side::Callee => (callee, caller, near_callee),
+        };
+        Ok(Self {
+            from: crossing.from,
+            sender: &mut *crossing.sender,
+            receiver: &mut *crossing.receiver,
+            sender_media,
+            receiver_media,
+            emergency: crossing.passage.is_some(),
+            nat: sender_media.nat(near),
+            media,
+            anchor: crossing.anchor.as_mut().ok_or(Cause::Internal)?,
+            random,
+        })
+    }
+}

@@ -1,0 +1,181 @@
+//! What one leg was told about media, and what was offered on it last.
+
+use std::{hash::BuildHasher, net::IpAddr};
+
+use foldhash::fast::FixedState;
+use ravelin_policy::{Snapshot, Srtp, SrtpSuite, TrunkId, TrunkMedia};
+use ravelin_srtp::{
+    Keying, Keys, MasterKey, Suite,
+    sdes::{self, Crypto},
+};
+use ravelin_wire::sdp::{Media, StreamRewrite};
+use smallvec::SmallVec;
+
+use super::{formats::Formats, profile::Protection};
+use crate::media::{Nat, Remote};
+
+/// Media settings of the trunk that a leg is with; a peer that is none has the defaults.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LegMedia<'a>(pub Option<&'a TrunkMedia>);
+
+impl<'a> LegMedia<'a> {
+    /// Of the trunk on a leg.
+    pub(crate) fn of(snapshot: &'a Snapshot, trunk: Option<TrunkId>) -> Self {
+        Self(trunk.and_then(|id| snapshot.trunk(id)).map(|trunk| &trunk.media))
+    }
+
+    pub(super) fn srtp(self) -> Srtp {
+        self.0.map_or_else(Srtp::default, |media| media.srtp)
+    }
+
+    /// How packets of the peer are let in, whose signalling comes from `near`.
+    pub(super) fn nat(self, near: IpAddr) -> Nat {
+        match self.0.map(|media| media.nat) {
+            Some(ravelin_policy::Nat::Latch) => Nat::Latch { near },
+            Some(ravelin_policy::Nat::Signalled) | None => Nat::Signalled,
+        }
+    }
+
+    pub(super) fn suites(self) -> SmallVec<[Suite; 4]> {
+        let wanted = self.0.map_or(&SrtpSuite::ALL[..], |media| &media.suites);
+        wanted.iter().filter_map(|suite| Suite::from_name(suite.as_str().as_bytes())).collect()
+    }
+}
+
+/// The media side of one leg (RFC 3264): the o= line that we tell its peer, the m-lines offered on it
+/// last by either party, and our keys.
+#[derive(Debug, Default)]
+pub(crate) struct Description {
+    pub(super) id: u64,
+    version: u64,
+    /// Of what we last told, so that the same description keeps its version.
+    told: Option<u64>,
+    /// By m-line; there are never fewer than were offered.
+    pub(super) streams: Vec<Stream>,
+    /// m-lines of the last offer.
+    pub(super) offered: usize,
+}
+
+/// One m-line of a leg.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    pub offer: Offer,
+    /// Our keys, one for each suite: the same in every offer and answer of this leg, so that a
+    /// re-offer changes no key (RFC 4568 7.1.4).
+    keys: SmallVec<[Keys; 1]>,
+    /// The peer of an emergency call did without the encryption that this leg should have.
+    pub plain: bool,
+}
+
+/// An m-line as it was offered last, whether by the peer or by us.
+#[derive(Debug, Default)]
+pub(super) struct Offer {
+    /// It can be accepted: it had a port, and what it asks for can be done.
+    pub usable: bool,
+    pub kind: SmallVec<[u8; 16]>,
+    pub proto: SmallVec<[u8; 24]>,
+    pub formats_text: SmallVec<[u8; 24]>,
+    pub formats: Formats,
+    pub rtcp_mux: bool,
+    /// `None`: not RTP.
+    pub protection: Option<Protection>,
+    /// The line of the peer's offer that we accept.
+    pub chosen: Option<Crypto>,
+    /// The lines of our offer.
+    pub lines: SmallVec<[Crypto; 1]>,
+    /// Where the peer that offered wants its media, and under which keys.
+    pub remote: Remote,
+    pub keying: Option<Box<Keying>>,
+}
+
+impl Offer {
+    pub(super) fn of(media: &Media<'_>, proto: &[u8]) -> Self {
+        Self {
+            kind: SmallVec::from_slice(media.kind_text),
+            proto: SmallVec::from_slice(proto),
+            formats_text: SmallVec::from_slice(media.formats_text),
+            ..Self::default()
+        }
+    }
+
+    /// The answer that refuses it.
+    pub(super) fn refuse(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"m=");
+        out.extend_from_slice(&self.kind);
+        out.extend_from_slice(b" 0 ");
+        out.extend_from_slice(&self.proto);
+        out.push(b' ');
+        out.extend_from_slice(&self.formats_text);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+impl Stream {
+    /// The lines of an offer: the suite in force first, so that nothing changes unless the peer
+    /// wants it; each suite keeps its tag.
+    pub(super) fn lines(
+        &mut self,
+        suites: &[Suite],
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> SmallVec<[Crypto; 1]> {
+        let active = self.offer.chosen.as_ref().map(|line| line.keys.suite());
+        let mut lines: SmallVec<[Crypto; 1]> = SmallVec::new();
+        for (tag, suite) in (1..).zip(suites) {
+            let keys = match self.keys.iter().find(|keys| keys.suite() == *suite) {
+                Some(keys) => keys.clone(),
+                None => {
+                    let keys = Keys::single(MasterKey::draw(*suite, random));
+                    self.keys.push(keys.clone());
+                    keys
+                }
+            };
+            let line = Crypto { tag, keys };
+            if active == Some(*suite) { lines.insert(0, line) } else { lines.push(line) }
+        }
+        lines
+    }
+
+    /// Our line in answer to one of the peer.
+    pub(super) fn reply(&mut self, chosen: &Crypto, random: &mut dyn FnMut(&mut [u8])) -> Crypto {
+        let suite = chosen.keys.suite();
+        let known = self.keys.iter().find(|keys| keys.suite() == suite);
+        if let Some(known) = known {
+            let mut keys = known.clone();
+            keys.unencrypted_rtcp = chosen.keys.unencrypted_rtcp;
+            return Crypto { tag: chosen.tag, keys };
+        }
+        let line = sdes::answer(chosen, random);
+        self.keys.push(line.keys.clone());
+        line
+    }
+}
+
+impl Description {
+    /// `id` is unforeseeable; its upper bits are cut so that every parser can hold it.
+    pub(crate) fn new(id: u64) -> Self {
+        Self { id: id >> 2, ..Self::default() }
+    }
+
+    /// The stream of an m-line, made if it is new.
+    pub(super) fn stream(&mut self, index: usize) -> Option<&mut Stream> {
+        if self.streams.len() <= index {
+            self.streams.resize_with(index + 1, Stream::default);
+        }
+        self.streams.get_mut(index)
+    }
+
+    /// The version to write: one more whenever what we tell changes (RFC 3264 8).
+    pub(super) fn version_of(
+        &mut self,
+        input: &[u8],
+        streams: &[StreamRewrite<'_>],
+        tail: &[u8],
+    ) -> u64 {
+        let digest = FixedState::with_seed(0).hash_one((input, streams, tail));
+        if self.told != Some(digest) {
+            self.told = Some(digest);
+            self.version += 1;
+        }
+        self.version
+    }
+}
