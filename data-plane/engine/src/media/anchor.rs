@@ -84,6 +84,9 @@ impl Stream {
     }
 }
 
+/// From the payload types of one side of a stream to those of the other; `None`: they are the same.
+type StagedPayload = (Side, usize, Option<Box<PayloadMap>>);
+
 /// The port pairs of one call, two for each of its media streams. It goes back by
 /// [`MediaTable::release`]; the counters of the streams are read before that.
 #[derive(Debug)]
@@ -94,7 +97,7 @@ pub struct Anchor {
     /// The protection that an offer or answer under way asks for.
     securities: SmallVec<[(Side, usize, Security); 2]>,
     /// The payload types that it makes different.
-    payload: SmallVec<[(Side, usize, Option<Box<PayloadMap>>); 2]>,
+    payload: Vec<StagedPayload>,
 }
 
 impl Anchor {
@@ -173,7 +176,7 @@ impl MediaTable {
             places: [caller, callee],
             streams: SmallVec::new(),
             securities: SmallVec::new(),
-            payload: SmallVec::new(),
+            payload: Vec::new(),
         };
         self.extend(now, &mut anchor, count, passage, counters)?;
         Ok(anchor)
