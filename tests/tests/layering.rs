@@ -35,6 +35,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ravelin-policy",
             "ravelin-stir",
             "ravelin-wire",
+            "ravelin-engine",
+            "ravelin-io",
             "ravelin-edge",
             "ravelin-control",
         ],

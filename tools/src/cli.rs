@@ -1,6 +1,10 @@
 //! The command line.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use ravelin_contract::config::DurationText;
@@ -90,6 +94,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  ravelin demo --config ravelin.yml\n\nThe built-in test agent plays the caller and the trunks of the config on their own addresses,\nwhich must be addresses of this machine."
     )]
     Demo(DemoArgs),
+    /// Send RTP over many streams at a fixed rate and check what comes out at the other end
+    #[command(
+        after_help = "Examples:\n  ravelin load --from 127.0.0.1:20000 --to 127.0.0.1:30000 --streams 100 --rate 20000\n  ravelin load --plan streams.json --via frames --rate 100000 --seconds 10 --core 0 --json\n\nEach packet carries its stream, number, time and a pattern; every octet is checked on arrival.\nExit code 1 if any packet was lost, doubled, changed or came out in the wrong place.\nA plan is a JSON object: sides (netns, interface, next_hop) and streams (side, from, to,\narrives: side, at, from)."
+    )]
+    Load(LoadArgs),
 }
 
 #[derive(Args, Debug)]
@@ -347,4 +356,74 @@ pub(crate) struct DemoArgs {
     /// One JSON object per call
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Longest run of the load generator.
+const LOAD_LONGEST: Duration = Duration::from_secs(3_600);
+
+fn load_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(length) if !length.is_zero() && length <= LOAD_LONGEST => Ok(length),
+        _ => Err("more than 0 and at most 3600".to_owned()),
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct LoadArgs {
+    /// Streams, as a JSON file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "arrive", "streams"])]
+    pub(crate) plan: Option<PathBuf>,
+    /// Without a plan: where the first stream is sent from; the next ones from every second port
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) from: Option<SocketAddr>,
+    /// Where the first stream is sent to
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) to: Option<SocketAddr>,
+    /// Where the first stream comes out; absent: where it is sent to
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) arrive: Option<SocketAddr>,
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16_384))]
+    pub(crate) streams: u16,
+    /// Packets a second, of all streams together
+    #[arg(long, value_name = "PPS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rate: u32,
+    /// Length of the run
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = load_seconds)]
+    pub(crate) seconds: Duration,
+    /// How long to wait for packets after the last arrival
+    #[arg(long, value_name = "SECONDS", default_value = "0.5", value_parser = load_seconds)]
+    pub(crate) tail: Duration,
+    /// Octets behind the RTP header; 160 is 20 ms of G.711
+    #[arg(long, value_name = "OCTETS", default_value_t = 160, value_parser = clap::value_parser!(u16).range(i64::from(crate::load::PAYLOAD_MIN_BYTES)..=i64::from(crate::load::PAYLOAD_MAX_BYTES)))]
+    pub(crate) payload_bytes: u16,
+    /// RTP payload type
+    #[arg(long, value_name = "TYPE", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=127))]
+    pub(crate) payload_type: u8,
+    #[arg(long, value_enum, default_value = "sockets")]
+    pub(crate) via: Via,
+    /// Core to run on
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) core: Option<usize>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What packets of the load generator travel by.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Via {
+    /// UDP sockets; needs no privilege
+    Sockets,
+    /// Ethernet frames past the IP stack, several times faster; needs CAP_NET_RAW and a plan
+    Frames,
+}
+
+impl Via {
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Sockets => "sockets",
+            Self::Frames => "frames",
+        }
+    }
 }

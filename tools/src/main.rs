@@ -7,6 +7,7 @@ mod cli;
 mod client;
 mod compliance;
 mod exit;
+mod load;
 mod offline;
 mod print;
 mod stir;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Report(args) => compliance::report::run(&args),
         Command::Soc2(args) => compliance::soc2::run(&args),
         Command::Demo(args) => agent::run(&args),
+        Command::Load(args) => load::run(&args),
     };
     match result {
         Ok(outcome) => outcome.into(),

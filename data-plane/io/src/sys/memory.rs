@@ -1,9 +1,11 @@
 //! Page-aligned memory that the kernel reads and writes beside us.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
-/// An anonymous mapping, zeroed, whose pages become memory when they are first touched.
+/// A mapping: anonymous and zeroed, whose pages become memory when they are first touched, or
+/// shared with the kernel.
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
@@ -19,6 +21,26 @@ impl Mapping {
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, len })
+    }
+
+    /// Memory that a driver of the kernel offers through a descriptor, whole.
+    pub(crate) fn shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                fd.as_raw_fd(),
                 0,
             )
         };

@@ -8,6 +8,7 @@ pub mod epoll;
 pub(crate) mod event;
 mod memory;
 pub mod mmsg;
+pub mod packet;
 pub(crate) mod ring;
 pub(crate) mod socket;
 pub mod thread;
