@@ -9,6 +9,7 @@ import resource
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ DEVICE_CLIENT, DEVICE_SERVER = "10.91.1.254", "10.91.2.254"
 FIRST_PORT = 20000
 SIP_PORT = 5060
 LIBC = ctypes.CDLL(None, use_errno=True)
+SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}[os.uname().machine]
 
 
 def enter(path):
@@ -40,6 +42,16 @@ def socket_in(netns, address):
         enter(f"/proc/self/fd/{home}")
         os.close(home)
     return made
+
+
+def prefer(pid):
+    """Puts a thread before ordinary work of the machine: it gets the core at once when it wakes
+    (a slice of 0.1 ms), and may keep it (nice -10). Both are inherited by what it starts."""
+    os.setpriority(os.PRIO_PROCESS, pid, -10)
+    # struct sched_attr of the first version; the run time of an ordinary thread is its slice.
+    attr = struct.pack("=IIQiIQQQ", 48, 0, 0, -10, 0, 100_000, 0, 0)
+    if LIBC.syscall(SYS_SCHED_SETATTR, pid, attr, 0) != 0:
+        raise OSError(ctypes.get_errno(), "sched_setattr")
 
 
 def sdp(address, port):
@@ -69,7 +81,7 @@ class Device:
             stdout=self.log,
             stderr=self.log,
             cwd=folder,
-            preexec_fn=lambda: os.setpriority(os.PRIO_PROCESS, 0, -10),
+            preexec_fn=lambda: prefer(0),
         )
 
     def client_port(self, call):
@@ -108,7 +120,7 @@ class Device:
 class Bare(Device):
     """epoll, recvmmsg, sendmmsg: data-plane/io/examples/bare_relay.rs."""
 
-    def __init__(self, topology, folder, args, calls):
+    def __init__(self, topology, folder, args, calls, way="bare"):
         self.pairs = []
         lines = []
         for call in range(calls):
@@ -120,7 +132,7 @@ class Bare(Device):
             lines.append(f"{near[0]}:{port} {client} {far[0]}:{port} {server}\n")
         ports = folder / "bare.ports"
         ports.write_text("".join(lines))
-        super().__init__("bare", [args.bare, str(ports)], topology, folder, args.device_core)
+        super().__init__(way, [args.bare, str(ports), way], topology, folder, args.device_core)
         end = time.monotonic() + 20
         while "ready" not in self.tail():
             self.alive()

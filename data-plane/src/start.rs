@@ -12,7 +12,8 @@ use ravelin_engine::{
     engine::{Engine, EngineConfig},
     limits::Limits,
     loadout::Loadout,
-    port::{self, ListenerId, MediaPortId, ShardId, TxQueue},
+    media::MediaPortSpec,
+    port::{self, ListenerId, Local, MediaPortId, ShardId, TxQueue},
 };
 use ravelin_io::{
     clock,
@@ -191,7 +192,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
     let id = plan.config.shard;
     let snapshot = Arc::clone(&plan.loadout.snapshot);
     let mut engine = Engine::new(plan.config, plan.loadout);
-    let ports: Vec<_> = engine.media_ports().iter().map(|port| port.addr).collect();
+    let ports = engine.media_ports().to_vec();
 
     let options = Options {
         media_ports_max: u32::try_from(ports.len()).unwrap_or(u32::MAX).max(1),
@@ -208,7 +209,14 @@ fn build(plan: Plan) -> io::Result<Shard> {
             Transport::Tls => Err(io::Error::other("TLS listeners are not supported")),
             Transport::Tcp => streams.listen(&mut *driver, ListenerId(index), listener.bind),
         };
-        result.map_err(|error| name_listener(&listener.id, &listener.bind, &error))?;
+        let marked = result.and_then(|_| match (listener.dscp, listener.transport) {
+            (None, _) => Ok(()),
+            (Some(dscp), Transport::Udp) => {
+                driver.mark(Local::Signalling { listener: ListenerId(index) }, dscp)
+            }
+            (Some(dscp), _) => streams.mark(ListenerId(index), dscp),
+        });
+        marked.map_err(|error| name_listener(&listener.id, &listener.bind, &error))?;
     }
     open_media(&mut engine, &mut *driver, &ports, &plan.vacancy)?;
 
@@ -254,14 +262,17 @@ fn stream_limits(snapshot: &Snapshot) -> StreamLimits {
 fn open_media(
     engine: &mut Engine,
     driver: &mut dyn Driver,
-    ports: &[std::net::SocketAddr],
+    ports: &[MediaPortSpec],
     vacancy: &Vacancy,
 ) -> io::Result<()> {
     let mut failed = Vec::new();
-    for (index, &address) in (0..).zip(ports) {
+    for (index, &MediaPortSpec { addr: address, dscp }) in (0..).zip(ports) {
         let id = MediaPortId(index);
-        match vacancy.wait(&address.to_string(), || driver.open_media(id, address)) {
-            Ok(_) => engine.media_port_opened(id),
+        let opened = vacancy.wait(&address.to_string(), || driver.open_media(id, address));
+        let marked = opened
+            .and_then(|_| dscp.map_or(Ok(()), |dscp| driver.mark(Local::Media { port: id }, dscp)));
+        match marked {
+            Ok(()) => engine.media_port_opened(id),
             // A port that was not opened is never used.
             Err(error) => failed.push((address, error)),
         }

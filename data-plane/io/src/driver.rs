@@ -12,7 +12,9 @@ pub use choice::{Choice, Opened, open};
 pub use stats::{Count, SendError, Stats};
 pub use waker::Waker;
 
-use ravelin_engine::port::{FastChange, FastCount, ListenerId, MediaPortId, Meta, Token, TxQueue};
+use ravelin_engine::port::{
+    FastChange, FastCount, ListenerId, Local, MediaPortId, Meta, Token, TxQueue,
+};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
@@ -82,6 +84,13 @@ pub trait Driver {
     /// # Errors
     /// As [`Driver::open_listener`].
     fn open_media(&mut self, id: MediaPortId, at: SocketAddr) -> io::Result<SocketAddr>;
+
+    /// Gives everything that leaves an open port this differentiated services code point, 0 to 63
+    /// (RFC 2474), from now on.
+    ///
+    /// # Errors
+    /// The port is not open, or no UDP port; the code point is above 63; of `setsockopt`.
+    fn mark(&mut self, port: Local, dscp: u8) -> io::Result<()>;
 
     /// Blocks until something has arrived, a watched descriptor is ready, the [`Waker`] is used or
     /// `timeout` has passed; zero only looks. Returns how many things there are to take; a signal

@@ -9,7 +9,7 @@ use crate::driver::{
 use crate::sockets::Sockets;
 use crate::sys::epoll::Epoll;
 use crate::sys::mmsg::{BATCH, Receiver, Sender};
-use ravelin_engine::port::{ListenerId, MediaPortId, Meta, Token, TxQueue};
+use ravelin_engine::port::{ListenerId, Local, MediaPortId, Meta, Token, TxQueue};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -189,6 +189,10 @@ impl Driver for Mmsg {
         let (number, bound) = self.sockets.open_media(id, at)?;
         self.start_receiving(number)?;
         Ok(bound)
+    }
+
+    fn mark(&mut self, port: Local, dscp: u8) -> io::Result<()> {
+        self.sockets.mark(port, dscp)
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<usize> {

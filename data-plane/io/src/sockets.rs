@@ -92,6 +92,17 @@ impl Sockets {
         Ok((number, bound))
     }
 
+    /// Sets the code point of what leaves an open port.
+    pub(crate) fn mark(&self, port: Local, dscp: u8) -> io::Result<()> {
+        let number = match port {
+            Local::Signalling { listener } => self.listener_number(listener),
+            Local::Media { port } => self.media_number(port),
+            Local::Stream { .. } => None,
+        };
+        let socket = number.and_then(|number| self.sockets.get(number)?.as_ref());
+        set_dscp(socket.ok_or(io::ErrorKind::NotConnected)?, dscp)
+    }
+
     /// Forgets a socket that a driver could not take into use.
     pub(crate) fn close(&mut self, number: u32) {
         if let Some(socket) = self.sockets.get_mut(number as usize) {
@@ -179,6 +190,23 @@ impl Sockets {
                 }
             }
         }
+    }
+}
+
+/// Highest differentiated services code point: it has six bits (RFC 2474 3).
+const DSCP_MAX: u8 = 63;
+
+/// Sets the code point of what a socket of either family sends. The two bits below it are left to
+/// the kernel's congestion notification: none for UDP.
+pub(crate) fn set_dscp(socket: &Socket, dscp: u8) -> io::Result<()> {
+    if dscp > DSCP_MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let octet = u32::from(dscp) << 2;
+    if socket.domain()? == Domain::IPV6 {
+        socket.set_tclass_v6(octet)
+    } else {
+        socket.set_tos_v4(octet)
     }
 }
 

@@ -23,10 +23,11 @@ pub use limits::StreamLimits;
 pub use stats::{CloseReason, StreamStats};
 
 use crate::driver::{Driver, Interest, Ready, WatchKey};
+use crate::sockets::set_dscp;
 use connection::{Connection, Outgoing};
 use ravelin_engine::port::{Egress, FlowId, ListenerId, Meta, ShardId, Token, Transport, Tx};
 use ravelin_engine::time::Instant;
-use socket2::SockAddr;
+use socket2::{SockAddr, SockRef};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -114,6 +115,8 @@ pub struct Streams {
     /// When a deadline may have passed; none while there is no deadline.
     check_at: Option<Instant>,
     checked: Instant,
+    /// Code points of what leaves by a listener's connections.
+    marks: HashMap<ListenerId, u8>,
     stats: StreamStats,
 }
 
@@ -136,6 +139,7 @@ impl Streams {
             read_buffer: vec![0; READ_BYTES].into_boxed_slice(),
             check_at: None,
             checked: Instant::default(),
+            marks: HashMap::new(),
             stats: StreamStats::default(),
         }
     }
@@ -165,6 +169,21 @@ impl Streams {
         driver.watch(WatchKey(key), socket.as_fd(), Interest::Read)?;
         self.listeners.push(Listener { socket, id, local, paused: None });
         Ok(local)
+    }
+
+    /// Gives everything that leaves by this listener's connections, accepted or made from it, this
+    /// differentiated services code point, 0 to 63 (RFC 2474). For connections that are still to
+    /// come: to be called right after [`Self::listen`].
+    ///
+    /// # Errors
+    /// The code point is above 63; of `setsockopt`.
+    pub fn mark(&mut self, id: ListenerId, dscp: u8) -> io::Result<()> {
+        for listener in self.listeners.iter().filter(|listener| listener.id == id) {
+            // What answers a SYN has it from the listener.
+            set_dscp(&SockRef::from(&listener.socket), dscp)?;
+        }
+        self.marks.insert(id, dscp);
+        Ok(())
     }
 
     /// Sends a message of a [`Egress::Flow`] or [`Egress::Connect`]: at once if the connection has

@@ -19,17 +19,20 @@
 //! Memory that counts against the limit on locked memory: the two queues (about 130 KiB) and the
 //! two buffer rings (16 bytes per buffer). The buffers themselves do not.
 
+mod pace;
 mod setup;
 
 pub(crate) use setup::{available, open};
 
 use crate::backlog::Backlog;
+use crate::clock;
 use crate::driver::{
     Driver, Interest, Kind, RECEIVE_BATCH_MAX, Ready, Rx, SendError, Stats, Waker, WatchKey,
 };
 use crate::sockets::Sockets;
 use crate::sys::ring::{Event, GENERATION_MASK, Group, Outgoing, Ring};
-use ravelin_engine::port::{ListenerId, MediaPortId, Meta, Token, TxQueue};
+use crate::sys::thread;
+use ravelin_engine::port::{ListenerId, Local, MediaPortId, Meta, Token, TxQueue};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -56,6 +59,9 @@ pub struct Uring {
     /// Listeners whose pending ICMP error a send took: the receive will not stop for it, and the
     /// report waits in the error queue.
     errors_due: Vec<u32>,
+    pace: pace::Pace,
+    /// The kernel can wait for several completions for a while (6.12).
+    can_gather: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -66,6 +72,9 @@ struct Watch {
 
 impl Uring {
     fn new(ring: Ring, options: &crate::driver::Options) -> io::Result<Self> {
+        // Without it a wait that gathers lasts twice as long as it should.
+        let precise = thread::precise_timers().is_ok();
+        let can_gather = precise && ring.uring().params().is_feature_min_timeout();
         let mut driver = Self {
             ring,
             sockets: Sockets::new(options),
@@ -77,6 +86,8 @@ impl Uring {
             ready: Vec::new(),
             failures: Vec::new(),
             errors_due: Vec::new(),
+            pace: pace::Pace::default(),
+            can_gather,
         };
         driver.ring.arm_waker(driver.waker.fd())?;
         driver.ring.submit()?;
@@ -157,13 +168,19 @@ impl Driver for Uring {
         Ok(bound)
     }
 
+    fn mark(&mut self, port: Local, dscp: u8) -> io::Result<()> {
+        self.sockets.mark(port, dscp)
+    }
+
     fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
         let timeout = if self.backlog.is_empty() { timeout } else { timeout.min(BACKLOG_WAIT) };
         let idle = self.ring.events() == 0 && self.ready.is_empty() && self.errors_due.is_empty();
         let blocks = idle && !timeout.is_zero();
         let asleep = blocks && self.waker.fall_asleep();
         self.stats.wakes += u64::from(blocks && !asleep);
-        let outcome = self.ring.wait(if asleep { timeout } else { Duration::ZERO });
+        let gather = (asleep && self.can_gather).then(|| self.pace.gather(clock::monotonic()));
+        let timeout = if asleep { timeout } else { Duration::ZERO };
+        let outcome = self.ring.wait(timeout, gather.flatten());
         if asleep && self.waker.wake_up() {
             self.stats.wakes += 1;
         }
@@ -220,6 +237,7 @@ impl Driver for Uring {
             }
         }
         self.ring.publish_buffers();
+        self.pace.received(datagrams);
         datagrams
     }
 

@@ -1,5 +1,6 @@
 //! TCP sockets as streams want them.
 
+use crate::sockets::set_dscp;
 use crate::sys::socket::bind_address_no_port;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
@@ -17,8 +18,9 @@ pub(super) fn tcp(at: SocketAddr) -> io::Result<Socket> {
 
 /// What every connection gets: small messages leave at once, and the kernel notices when the peer
 /// is gone.
-pub(super) fn prepare(socket: &TcpStream) -> io::Result<()> {
+pub(super) fn prepare(socket: &TcpStream, dscp: Option<u8>) -> io::Result<()> {
     let socket = socket2::SockRef::from(socket);
+    dscp.map_or(Ok(()), |dscp| set_dscp(&socket, dscp))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(
@@ -30,8 +32,10 @@ pub(super) fn prepare(socket: &TcpStream) -> io::Result<()> {
 }
 
 /// Begins to connect from a local address, on a port that the kernel chooses.
-pub(super) fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+pub(super) fn connect(from: IpAddr, to: SocketAddr, dscp: Option<u8>) -> io::Result<TcpStream> {
     let socket = tcp(to)?;
+    // The SYN has it too.
+    dscp.map_or(Ok(()), |dscp| set_dscp(&socket, dscp))?;
     if !from.is_unspecified() {
         // The port is chosen when connecting: it must differ per peer only, not per connection.
         bind_address_no_port(&socket)?;
@@ -41,7 +45,7 @@ pub(super) fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
         Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
         _ => {
             let socket = TcpStream::from(socket);
-            prepare(&socket)?;
+            prepare(&socket, dscp)?;
             Ok(socket)
         }
     }

@@ -62,7 +62,7 @@ impl Streams {
             self.stats.refused_source += 1;
             return;
         }
-        if prepare(&socket).is_err() {
+        if prepare(&socket, self.marks.get(&listener).copied()).is_err() {
             self.stats.accept_errors += 1;
             return;
         }
@@ -93,7 +93,9 @@ impl Streams {
         }
         let from = self.listeners.iter().find(|candidate| candidate.id == listener);
         let local = from.map(|listener| listener.local).ok_or(io::ErrorKind::NotConnected)?;
-        let socket = connect(local.ip(), to).inspect_err(|_| self.stats.connect_failures += 1)?;
+        let mark = self.marks.get(&listener).copied();
+        let socket =
+            connect(local.ip(), to, mark).inspect_err(|_| self.stats.connect_failures += 1)?;
         let connection = Connection::connecting(now, &self.limits, listener, socket, to);
         let slot = self.insert(driver, connection);
         slot.ok_or_else(|| io::Error::other("the connection cannot be watched"))

@@ -137,14 +137,39 @@ impl Sender {
         socket: &impl AsFd,
         datagrams: impl Iterator<Item = (SocketAddr, &'q [u8])>,
     ) -> io::Result<usize> {
+        self.send_batch(socket, datagrams.map(|(to, bytes)| (Some(to), bytes)))
+    }
+
+    /// As [`Self::send`], on a connected socket to its peer.
+    ///
+    /// # Errors
+    /// As [`Self::send`].
+    pub fn send_connected<'q>(
+        &mut self,
+        socket: &impl AsFd,
+        datagrams: impl Iterator<Item = &'q [u8]>,
+    ) -> io::Result<usize> {
+        self.send_batch(socket, datagrams.map(|bytes| (None, bytes)))
+    }
+
+    fn send_batch<'q>(
+        &mut self,
+        socket: &impl AsFd,
+        datagrams: impl Iterator<Item = (Option<SocketAddr>, &'q [u8])>,
+    ) -> io::Result<usize> {
         let mut count = 0;
         for ((to, bytes), index) in datagrams.zip(0..BATCH) {
-            self.names[index].set(to);
             self.iovecs[index] =
                 libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
             let header = &mut self.headers[index].msg_hdr;
-            header.msg_name = self.names[index].as_mut_ptr().cast();
-            header.msg_namelen = self.names[index].len();
+            (header.msg_name, header.msg_namelen) = match to {
+                Some(to) => {
+                    let name = &mut self.names[index];
+                    name.set(to);
+                    (name.as_mut_ptr().cast(), name.len())
+                }
+                None => (std::ptr::null_mut(), 0),
+            };
             header.msg_iov = &raw mut self.iovecs[index];
             header.msg_iovlen = 1;
             count = index + 1;

@@ -54,6 +54,13 @@ pub(crate) struct Config {
     pub media_bytes: u32,
 }
 
+/// How much a wait gathers before it returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gather {
+    pub completions: usize,
+    pub within: Duration,
+}
+
 /// A step of setting up that failed, for the probe to put a name to.
 #[derive(Debug)]
 pub(crate) struct SetupError {
@@ -236,15 +243,16 @@ impl Ring {
         unsafe { self.push(&entry) }
     }
 
-    /// Submits what is pushed and waits for a completion, at most for `timeout`. Does not wait, or
-    /// even enter the kernel, while there are events to take.
-    pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+    /// Submits what is pushed and waits for a completion, at most for `timeout`; with `gather`, for
+    /// that many completions or that long, whichever is first, and only then for a single one. Does
+    /// not wait, or even enter the kernel, while there are events to take.
+    pub(crate) fn wait(&mut self, timeout: Duration, gather: Option<Gather>) -> io::Result<()> {
         self.reap();
         if !self.events.is_empty() {
             return Ok(());
         }
         let timespec = Timespec::new().sec(timeout.as_secs()).nsec(timeout.subsec_nanos());
-        let args = SubmitArgs::new().timespec(&timespec);
+        let mut args = SubmitArgs::new().timespec(&timespec);
         let idle = {
             let submissions = self.uring.submission();
             submissions.is_empty() && !submissions.taskrun() && !submissions.cq_overflow()
@@ -254,7 +262,11 @@ impl Ring {
         }
         self.live()?;
         self.enters += 1;
-        let want = usize::from(!timeout.is_zero());
+        let mut want = usize::from(!timeout.is_zero());
+        if let Some(gather) = gather.filter(|gather| gather.within < timeout) {
+            want = want.max(gather.completions);
+            args = args.min_wait_usec(u32::try_from(gather.within.as_micros()).unwrap_or(0));
+        }
         match self.uring.submitter().submit_with_args(want, &args) {
             Ok(_) => {}
             Err(error) => match error.raw_os_error() {

@@ -20,6 +20,16 @@ pub fn pin_to(core: usize) -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Lets timers of the calling thread fire when they are due, not up to 50 us later.
+///
+/// # Errors
+/// Of `prctl`; the thread goes on with what it had.
+pub(crate) fn precise_timers() -> io::Result<()> {
+    // SAFETY: this option takes a number and touches no memory.
+    let outcome = unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1_usize, 0, 0, 0) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// CPU time that the calling thread has used, in the kernel too.
 #[must_use]
 pub fn cpu_time() -> Duration {
