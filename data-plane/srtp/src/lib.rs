@@ -36,6 +36,8 @@ pub mod sdes;
 pub mod seal;
 mod suite;
 mod transform;
+#[cfg(test)]
+mod vectors;
 
 pub use keys::{Keying, Keys, Master, MasterKey, Mki};
 pub use open::Opener;

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Opener {
     suite: Suite,
-    masters: SmallVec<[Active; 1]>,
+    pub(crate) masters: SmallVec<[Active; 1]>,
     rtp: Sources,
     rtcp: Sources,
     /// Highest indices under the keys before these.

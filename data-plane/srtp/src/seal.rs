@@ -47,10 +47,10 @@ impl Active {
 pub struct Sealer {
     suite: Suite,
     /// The first one that is not spent protects.
-    masters: SmallVec<[Active; 1]>,
-    sources: Sources,
+    pub(crate) masters: SmallVec<[Active; 1]>,
+    pub(crate) sources: Sources,
     /// Index of the next SRTCP packet, over all sources: no pair of source and index comes twice.
-    rtcp_index: u64,
+    pub(crate) rtcp_index: u64,
     unencrypted_rtcp: bool,
 }
 
