@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use ravelin_contract::{
-    metrics::{Histogram, Sample},
+    metrics::{Buckets, Histogram, Sample},
     view::{CallView, Ladder, TrunkView},
 };
 use ravelin_engine::loadout::Loadout;
@@ -27,6 +27,11 @@ pub(crate) enum Message {
     Calls {
         limit: usize,
         answer: Sender<Vec<CallView>>,
+    },
+    /// The call with this id.
+    Call {
+        call: String,
+        answer: Sender<Option<CallView>>,
     },
     Ladder {
         call: String,
@@ -64,6 +69,7 @@ pub struct ShardReport {
     pub shard: u8,
     pub samples: Vec<Sample>,
     pub histograms: Vec<Histogram>,
+    pub buckets: Vec<Buckets>,
     pub calls: u64,
 }
 
@@ -124,6 +130,15 @@ impl Shards {
         let more = calls.len() > limit;
         calls.truncate(limit);
         Ok((calls, more))
+    }
+
+    /// One call, with the quality of its streams.
+    ///
+    /// # Errors
+    /// A shard that did not answer.
+    pub fn call(&self, call: &str) -> Result<Option<CallView>, Silent> {
+        let answers = self.ask(|answer| Message::Call { call: call.into(), answer })?;
+        Ok(answers.into_iter().flatten().next())
     }
 
     /// The messages of one call.

@@ -68,6 +68,8 @@ pub(crate) struct Shard {
     pub(crate) notices: Vec<(Option<ShardId>, Notice)>,
     pub(crate) records: Vec<Entry>,
     pub(crate) turns: Histogram<u64>,
+    /// What the shard adds to the way of a media packet.
+    pub(crate) added: Histogram<u64>,
     /// Where old config versions go.
     pub(crate) retired: Retired,
     /// The process ends: calls that are still to be ended.
@@ -103,8 +105,8 @@ impl ShardLoop for Shard {
 }
 
 impl Shard {
-    /// Turn lengths with two significant digits.
-    pub(crate) fn turn_histogram() -> Histogram<u64> {
+    /// Lengths of time with two significant digits.
+    pub(crate) fn time_histogram() -> Histogram<u64> {
         // The bounds are constants of the kind that the library accepts.
         Histogram::new_with_max(TURN_NS_MAX, 2).unwrap_or_else(|_| {
             Histogram::new(2).unwrap_or_else(|_| unreachable!("two digits are allowed"))
@@ -193,9 +195,11 @@ impl Shard {
             std::mem::swap(&mut self.out, &mut self.sending);
             let Self { id, engine, driver, streams, cross, out, sending, .. } = self;
             driver.send(sending, &mut |token, _error| engine.send_failed(now, token, out));
+            let mut media = 0;
             for tx in sending.iter() {
                 match tx.egress {
-                    Egress::Udp { .. } | Egress::Media { .. } => {}
+                    Egress::Media { .. } => media += 1,
+                    Egress::Udp { .. } => {}
                     Egress::Flow { flow, .. } if flow.shard != *id => {
                         if !cross.send(flow.shard, tx) {
                             engine.send_failed(now, tx.token, out);
@@ -210,6 +214,13 @@ impl Shard {
                 }
             }
             sending.clear();
+            // One reading of the clock for all packets of a turn: none of them waits for another
+            // one's time to be taken, and a turn without media takes none.
+            if media > 0 {
+                let added = clock::monotonic().since(now.mono);
+                let ns = u64::try_from(added.as_nanos()).unwrap_or(TURN_NS_MAX);
+                self.added.saturating_record_n(ns, media);
+            }
         }
     }
 
@@ -231,6 +242,9 @@ impl Shard {
                 }
                 Message::Calls { limit, answer } => {
                     let _ = answer.send(self.engine.calls(now, limit));
+                }
+                Message::Call { call, answer } => {
+                    let _ = answer.send(self.engine.call(now, &call));
                 }
                 Message::Ladder { call, answer } => {
                     let _ = answer.send(self.engine.ladder(&call));
@@ -267,10 +281,24 @@ impl Shard {
         let open = u64::try_from(self.streams.open_count()).unwrap_or(u64::MAX);
         samples.push(gauge("stream_connections", "Stream connections open", None, open));
         self.add_cross(&mut samples);
+        let mut buckets = Vec::new();
+        self.engine.buckets(&mut buckets);
         ShardReport {
             shard: self.id.0,
             samples,
-            histograms: vec![self.turn_lengths()],
+            histograms: vec![
+                self.summary(
+                    "shard_turn",
+                    "Work of one turn of a shard, waiting apart",
+                    &self.turns,
+                ),
+                self.summary(
+                    "media_added_latency",
+                    "From when a shard takes a media packet from the kernel until it hands it back",
+                    &self.added,
+                ),
+            ],
+            buckets,
             calls: u64::try_from(self.engine.tables().calls).unwrap_or(u64::MAX),
         }
     }
@@ -288,20 +316,20 @@ impl Shard {
         }
     }
 
-    fn turn_lengths(&self) -> metrics::Histogram {
-        let turns = &self.turns;
-        let sum = turns.mean() * turns.len() as f64;
+    /// `name` without its unit, which is added where it is shown.
+    fn summary(&self, name: &str, help: &str, of: &Histogram<u64>) -> metrics::Histogram {
+        let sum = of.mean() * of.len() as f64;
         metrics::Histogram {
-            name: "shard_turn_seconds".into(),
-            help: "Work of one turn of a shard, waiting apart".into(),
+            name: name.into(),
+            help: help.into(),
             labels: vec![("shard".into(), self.id.0.to_string())],
-            count: turns.len(),
+            count: of.len(),
             sum_ns: sum as u64,
-            p50_ns: turns.value_at_quantile(0.5),
-            p90_ns: turns.value_at_quantile(0.9),
-            p99_ns: turns.value_at_quantile(0.99),
-            p999_ns: turns.value_at_quantile(0.999),
-            max_ns: turns.max(),
+            p50_ns: of.value_at_quantile(0.5),
+            p90_ns: of.value_at_quantile(0.9),
+            p99_ns: of.value_at_quantile(0.99),
+            p999_ns: of.value_at_quantile(0.999),
+            max_ns: of.max(),
         }
     }
 }

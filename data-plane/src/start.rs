@@ -244,7 +244,8 @@ fn build(plan: Plan) -> io::Result<Shard> {
         sending: TxQueue::default(),
         notices: Vec::new(),
         records: Vec::new(),
-        turns: Shard::turn_histogram(),
+        turns: Shard::time_histogram(),
+        added: Shard::time_histogram(),
         retired: plan.retired,
         ending: None,
     })

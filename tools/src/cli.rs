@@ -74,7 +74,7 @@ pub(crate) enum Command {
     Audit(AuditArgs),
     /// Calls that are up now
     #[command(after_help = "Examples:\n  ravelin calls\n  ravelin calls --json | jq .from")]
-    Calls(LiveArgs),
+    Calls(CallsArgs),
     /// Trunks, their state and load
     #[command(after_help = "Example:\n  ravelin trunks")]
     Trunks(LiveArgs),
@@ -328,6 +328,16 @@ pub(crate) struct LiveArgs {
     /// One JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CallsArgs {
+    /// One call, with the quality of its streams: Ravelin's own id of it, or a Call-ID of either
+    /// leg while it lasts
+    #[arg(long, value_name = "ID")]
+    pub(crate) call: Option<String>,
+    #[command(flatten)]
+    pub(crate) live: LiveArgs,
 }
 
 #[derive(Args, Debug)]

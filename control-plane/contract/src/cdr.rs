@@ -1,5 +1,7 @@
 //! Call detail records: one for every attempt and one for every call (features 1, row 16).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// What a record describes.
@@ -94,6 +96,10 @@ pub struct Cdr {
     pub media_caller: Option<MediaCount>,
     #[serde(default)]
     pub media_callee: Option<MediaCount>,
+    /// How good each stream of the call was, in both directions: for each stream what the caller
+    /// sent, then what the callee sent. Records made before this was measured have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamQuality>,
 }
 
 /// Counters of what one party sent.
@@ -104,4 +110,138 @@ pub struct MediaCount {
     pub rtcp_packets: u64,
     /// Packets from this party that were not forwarded.
     pub dropped: u64,
+}
+
+/// What one party sent in one media stream, as Ravelin received it. What was not measured is null:
+/// no packet came, the clock of the codec is not known, the parties exchange no RTCP that can be
+/// read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamQuality {
+    /// Which media stream of the description, from 0.
+    pub stream: u8,
+    /// Who sent it.
+    pub from: Party,
+    /// The source measured last, and how often it changed.
+    #[serde(default)]
+    pub ssrc: Option<u32>,
+    #[serde(default)]
+    pub ssrc_changes: u32,
+    /// Encoding name as negotiated or as RFC 3551 assigns it, of the last packet of media.
+    #[serde(default)]
+    pub codec: Option<String>,
+    #[serde(default)]
+    pub payload_type: Option<u8>,
+    #[serde(default)]
+    pub clock_hz: Option<u32>,
+    /// RTP packets received from the right source, and their octets, RTP headers included.
+    #[serde(default)]
+    pub packets: u64,
+    #[serde(default)]
+    pub bytes: u64,
+    #[serde(default)]
+    pub rtcp_packets: u64,
+    /// By sequence numbers (RFC 3550 A.3): packets that were to come, and those that never came.
+    #[serde(default)]
+    pub expected: u64,
+    #[serde(default)]
+    pub lost: u64,
+    /// Of those expected, in percent.
+    #[serde(default)]
+    pub loss_percent: f64,
+    /// Runs of packets lost in a row.
+    #[serde(default)]
+    pub gaps: u64,
+    /// Packets that came twice, and packets that others overtook.
+    #[serde(default)]
+    pub duplicates: u64,
+    #[serde(default)]
+    pub reordered: u64,
+    /// New starts of the sequence numbers, and of the timestamps, of one source.
+    #[serde(default)]
+    pub restarts: u64,
+    #[serde(default)]
+    pub timestamp_steps: u64,
+    /// Packets that belong to none of this: a number or a source of their own.
+    #[serde(default)]
+    pub astray: u64,
+    /// Packets more than 60 ms behind their place in time, and as much ahead of it.
+    #[serde(default)]
+    pub late: u64,
+    #[serde(default)]
+    pub early: u64,
+    /// Interarrival jitter (RFC 3550 A.8): mean over the packets, and its highest value.
+    #[serde(default)]
+    pub jitter_ms: Option<f64>,
+    #[serde(default)]
+    pub jitter_max_ms: Option<f64>,
+    /// Round trip between Ravelin and this party, from RTCP.
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
+    #[serde(default)]
+    pub rtt_max_ms: Option<f64>,
+    /// How the other party says in RTCP that it hears this one, over the whole way: packets lost
+    /// (negative if duplicates came), the worst loss between two reports, jitter at the last.
+    #[serde(default)]
+    pub heard_lost: Option<i32>,
+    #[serde(default)]
+    pub heard_loss_max_percent: Option<f64>,
+    #[serde(default)]
+    pub heard_jitter_ms: Option<f64>,
+    /// Mean opinion score that the E-model (ITU-T G.107) estimates, 1.00 to 4.50.
+    #[serde(default)]
+    pub mos: Option<f64>,
+    /// Telephone events (RFC 4733) that are digits. Which ones is not kept: they may be secrets.
+    #[serde(default)]
+    pub dtmf_events: u32,
+    /// How often the source of the packets was learnt from them.
+    #[serde(default)]
+    pub latches: u32,
+    /// How often this party was silent for longer than its trunk allows.
+    #[serde(default)]
+    pub timeouts: u32,
+    /// Packets that came on this party's ports and were not forwarded, by the reason's label.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drops: BTreeMap<String, u64>,
+}
+
+impl StreamQuality {
+    /// Nothing came.
+    #[must_use]
+    pub const fn silent(stream: u8, from: Party) -> Self {
+        Self {
+            stream,
+            from,
+            ssrc: None,
+            ssrc_changes: 0,
+            codec: None,
+            payload_type: None,
+            clock_hz: None,
+            packets: 0,
+            bytes: 0,
+            rtcp_packets: 0,
+            expected: 0,
+            lost: 0,
+            loss_percent: 0.0,
+            gaps: 0,
+            duplicates: 0,
+            reordered: 0,
+            restarts: 0,
+            timestamp_steps: 0,
+            astray: 0,
+            late: 0,
+            early: 0,
+            jitter_ms: None,
+            jitter_max_ms: None,
+            rtt_ms: None,
+            rtt_max_ms: None,
+            heard_lost: None,
+            heard_loss_max_percent: None,
+            heard_jitter_ms: None,
+            mos: None,
+            dtmf_events: 0,
+            latches: 0,
+            timeouts: 0,
+            drops: BTreeMap::new(),
+        }
+    }
 }

@@ -53,6 +53,10 @@ pub enum Up {
         calls: Vec<CallView>,
         more: bool,
     },
+    Call {
+        query: u64,
+        call: Option<Box<CallView>>,
+    },
     Ladder {
         query: u64,
         ladder: Option<Ladder>,
@@ -109,6 +113,11 @@ pub enum Down {
     QueryCalls {
         query: u64,
         limit: u32,
+    },
+    /// One call, by Ravelin's id or a Call-ID, with the quality of its streams.
+    QueryCall {
+        query: u64,
+        call: String,
     },
     QueryLadder {
         query: u64,

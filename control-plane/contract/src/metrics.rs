@@ -11,6 +11,8 @@ pub struct MetricsReport {
     pub started_unix_ms: u64,
     pub samples: Vec<Sample>,
     pub histograms: Vec<Histogram>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<Buckets>,
 }
 
 /// One counter or gauge.
@@ -46,4 +48,21 @@ pub struct Histogram {
     pub p99_ns: u64,
     pub p999_ns: u64,
     pub max_ns: u64,
+}
+
+/// A histogram with fixed bounds, which can be summed over shards and nodes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Buckets {
+    /// Prometheus name without the `ravelin_` prefix, with its unit.
+    pub name: String,
+    pub help: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<(String, String)>,
+    /// Upper bounds, ascending, in the unit of the name; a value equal to a bound is under it.
+    pub bounds: Vec<f64>,
+    /// How many values lie under each bound and above the one before, and behind them how many
+    /// above the last.
+    pub counts: Vec<u64>,
+    /// Of all values.
+    pub sum: f64,
 }

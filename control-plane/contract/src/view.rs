@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cdr::StreamQuality;
+
 /// State of a call as an operator sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -35,6 +37,9 @@ pub struct CallView {
     pub answered_ms: Option<u64>,
     pub packets_from_caller: u64,
     pub packets_from_callee: u64,
+    /// How good the streams are so far, as in the record. Only where one call is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamQuality>,
     pub snapshot: u64,
 }
 

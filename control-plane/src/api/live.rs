@@ -7,6 +7,7 @@ use axum::{
     extract::{Path, State},
 };
 use ravelin_contract::{
+    cdr::{Cdr, CdrKind, StreamQuality},
     link::Down,
     view::{CallView, Ladder, TrunkView},
 };
@@ -160,6 +161,62 @@ pub(crate) async fn all_calls(app: &App, limit: u32) -> (Vec<CallView>, bool, Ve
     (calls, more, silent)
 }
 
+/// The call with this id or Call-ID, if a node has it now, and the nodes that did not answer.
+pub(crate) async fn one_call(app: &App, id: &str) -> (Option<CallView>, Vec<String>) {
+    let mut silent = Vec::new();
+    let mut asked = tokio::task::JoinSet::new();
+    for node in app.registry.connected() {
+        let query = app.registry.query_id();
+        let call = id.to_owned();
+        asked.spawn(async move {
+            let frame = Down::QueryCall { query, call };
+            let answer = node.ask(query, frame, ANSWER_TIMEOUT).await;
+            (node.name.clone(), answer)
+        });
+    }
+    let mut call = None;
+    while let Some(answered) = asked.join_next().await {
+        match answered {
+            Ok((_, Some(Answer::Call(found)))) => call = call.or_else(|| found.map(|found| *found)),
+            Ok((node, _)) => silent.push(node),
+            Err(error) => tracing::error!(%error, "query of a call"),
+        }
+    }
+    silent.sort_unstable();
+    (call, silent)
+}
+
+/// The streams of a call, as they are or as its record has them, and what to say about it.
+pub(crate) async fn streams(
+    app: &App,
+    id: &str,
+) -> Result<(Vec<StreamQuality>, Vec<String>), ApiError> {
+    let (call, silent) = one_call(app, id).await;
+    let mut notes = Vec::new();
+    if !silent.is_empty() {
+        notes.push(format!("No answer from: {}.", silent.join(", ")));
+    }
+    if let Some(call) = call {
+        let seconds = call.age_ms / 1_000;
+        let state = format!("{:?}", call.state).to_lowercase();
+        notes
+            .push(format!("{}, from {} to {}: {state}, {seconds} s.", call.id, call.from, call.to));
+        return Ok((call.streams, notes));
+    }
+    let filter = Filter { call: Some(id.to_owned()), limit: PAGE_MAX, ..Filter::default() };
+    let mut reader = app.store.reader().acquire().await?;
+    let rows = query::cdrs(&mut reader, &filter).await?.rows;
+    let records = rows.into_iter().filter_map(|row| serde_json::from_value::<Cdr>(row.entry).ok());
+    let Some(record) = records.into_iter().find(|record| record.kind == CdrKind::Call) else {
+        return Err(ApiError::not_found("call"));
+    };
+    notes.push(format!(
+        "{}, from {} to {}: over; {}.",
+        record.call, record.from, record.to, record.cause_text
+    ));
+    Ok((record.streams, notes))
+}
+
 /// The calls of this moment.
 #[utoipa::path(get, path = "/api/calls", tag = "live",
     params(("limit" = Option<u64>, Query, description = "at most 10000, 1000 by default")),
@@ -180,13 +237,7 @@ pub(crate) async fn call(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<Json<Call>, ApiError> {
-    let limit = u32::try_from(CALLS_MAX).unwrap_or(u32::MAX);
-    let (calls, _, silent) = all_calls(&app, limit).await;
-    let call = calls.into_iter().find(|call| {
-        call.id == id
-            || call.inbound_call_id == id
-            || call.outbound_call_id.as_deref() == Some(id.as_str())
-    });
+    let (call, silent) = one_call(&app, &id).await;
     let known = call.as_ref().map_or(id, |call| call.id.clone());
     let filter = Filter { call: Some(known), limit: PAGE_MAX, ..Filter::default() };
     let mut reader = app.store.reader().acquire().await?;

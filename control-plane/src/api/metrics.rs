@@ -1,6 +1,6 @@
 //! Metrics: the control plane's own, and those of the nodes under one roof.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::{
     extract::State,
@@ -13,7 +13,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::Counter, exemplar::Exemplar, family::Family},
     registry::Registry,
 };
-use ravelin_contract::metrics::{MetricsReport, SampleKind};
+use ravelin_contract::metrics::{Buckets, MetricsReport, SampleKind};
 
 use super::App;
 use crate::{notify, stir, store::records::Stored};
@@ -226,6 +226,36 @@ impl Nodes {
     }
 }
 
+/// Histograms of one name.
+struct BucketFamily<'a> {
+    help: String,
+    of: Vec<(Labels, &'a Buckets)>,
+}
+
+impl Nodes {
+    fn buckets(&self) -> BTreeMap<String, BucketFamily<'_>> {
+        let mut families: BTreeMap<String, BucketFamily<'_>> = BTreeMap::new();
+        for (node, report) in &self.reports {
+            for buckets in report.buckets.iter().take(SAMPLES_MAX) {
+                let named = valid_name(&buckets.name)
+                    && buckets.labels.iter().all(|(name, _)| valid_name(name));
+                if !named || buckets.counts.len() != buckets.bounds.len() + 1 {
+                    continue;
+                }
+                let mut labels = vec![("node".to_owned(), node.clone())];
+                labels.extend(buckets.labels.iter().filter(|(name, _)| name != "node").cloned());
+                let help = buckets.help.trim_end_matches('.').to_owned();
+                let of = Vec::new();
+                let family = families
+                    .entry(buckets.name.clone())
+                    .or_insert_with(|| BucketFamily { help, of });
+                family.of.push((labels, buckets));
+            }
+        }
+        families
+    }
+}
+
 #[allow(clippy::cast_precision_loss, reason = "metrics are floating point")]
 fn whole(number: u64) -> f64 {
     number as f64
@@ -251,6 +281,19 @@ impl Collector for Nodes {
                 } else {
                     put(&mut metric.encode_family(&labels)?, family.kind, value)?;
                 }
+            }
+        }
+        for (name, family) in self.buckets() {
+            let kind = MetricType::Histogram;
+            let mut metric = encoder.encode_descriptor(&name, &family.help, None, kind)?;
+            for (labels, buckets) in family.of {
+                let count = buckets.counts.iter().sum();
+                let above = std::iter::once(f64::MAX);
+                let bounds = buckets.bounds.iter().copied().chain(above);
+                let counts: Vec<_> = bounds.zip(buckets.counts.iter().copied()).collect();
+                let mut metric = metric.encode_family(&labels)?;
+                let exemplars = None::<&HashMap<usize, Exemplar<Labels, f64>>>;
+                metric.encode_histogram(buckets.sum, count, &counts, exemplars)?;
             }
         }
         Ok(())

@@ -219,6 +219,7 @@ async fn receive<R: AsyncRead + Unpin>(
             }
             Up::Metrics(report) => node.set_metrics(*report),
             Up::Calls { query, calls, more } => node.answer(query, Answer::Calls { calls, more }),
+            Up::Call { query, call } => node.answer(query, Answer::Call(call)),
             Up::Ladder { query, ladder } => node.answer(query, Answer::Ladder(ladder)),
             Up::Trunks { trunks } => node.set_trunks(trunks),
             Up::Pong { .. } => {}

@@ -83,6 +83,7 @@ struct Link {
 #[derive(Debug)]
 pub enum Answer {
     Calls { calls: Vec<CallView>, more: bool },
+    Call(Option<Box<CallView>>),
     Ladder(Option<Ladder>),
 }
 

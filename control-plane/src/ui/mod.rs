@@ -44,6 +44,7 @@ pub(crate) fn routes(routes: Routes) -> Routes {
         .at(Access::Ui, Method::POST, "/logout", post(log_out))
         .at(Access::Ui, Method::GET, "/", get(pages::nodes))
         .at(Access::Ui, Method::GET, "/calls", get(pages::calls))
+        .at(Access::Ui, Method::GET, "/calls/{id}", get(pages::call))
         .at(Access::Ui, Method::GET, "/trunks", get(pages::trunks))
         .at(Access::Ui, Method::GET, "/config", get(pages::config))
         .at(Access::Ui, Method::POST, "/config/rollback", post(pages::roll_back))

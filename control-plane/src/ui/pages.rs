@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::{
     Form,
-    extract::State,
+    extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Redirect, Response},
 };
@@ -43,6 +43,8 @@ struct Table {
     columns: Vec<&'static str>,
     rows: Vec<Vec<String>>,
     next: Option<String>,
+    /// The first cell of a row is a link to this and the cell.
+    link: Option<&'static str>,
 }
 
 fn text(value: Option<impl ToString>) -> String {
@@ -99,6 +101,7 @@ pub(super) async fn nodes(State(app): State<App>, person: Person) -> Result<Resp
         ],
         rows,
         next: None,
+        link: None,
     };
     Ok(render(StatusCode::OK, &page))
 }
@@ -147,8 +150,69 @@ pub(super) async fn calls(State(app): State<App>, person: Person) -> Response {
         ],
         rows,
         next: None,
+        link: Some("/calls/"),
     };
     render(StatusCode::OK, &page)
+}
+
+/// One call: the quality of its streams, as it is now or as its record says.
+pub(super) async fn call(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    person: Person,
+) -> Result<Response, ApiError> {
+    let (streams, notes) = live::streams(&app, &id).await?;
+    let ms = |value: Option<f64>| value.map(|ms| format!("{ms:.1}")).unwrap_or_default();
+    let rows = streams
+        .into_iter()
+        .map(|stream| {
+            let drops: Vec<_> =
+                stream.drops.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+            vec![
+                stream.stream.to_string(),
+                format!("{:?}", stream.from).to_lowercase(),
+                text(stream.codec),
+                stream.packets.to_string(),
+                stream.bytes.to_string(),
+                format!("{} ({} %)", stream.lost, stream.loss_percent),
+                ms(stream.jitter_ms),
+                ms(stream.jitter_max_ms),
+                ms(stream.rtt_ms),
+                stream.mos.map(|mos| format!("{mos:.2}")).unwrap_or_default(),
+                stream.dtmf_events.to_string(),
+                stream.ssrc_changes.to_string(),
+                stream.latches.to_string(),
+                stream.timeouts.to_string(),
+                drops.join(", "),
+            ]
+        })
+        .collect();
+    let page = Table {
+        frame: Frame::new(&person, "/calls", None),
+        title: "Call",
+        notes,
+        columns: vec![
+            "Stream",
+            "From",
+            "Codec",
+            "Packets",
+            "Octets",
+            "Lost",
+            "Jitter, ms",
+            "Highest",
+            "Round trip, ms",
+            "MOS",
+            "Digits",
+            "New sources",
+            "Latched",
+            "Timeouts",
+            "Dropped",
+        ],
+        rows,
+        next: None,
+        link: None,
+    };
+    Ok(render(StatusCode::OK, &page))
 }
 
 pub(super) async fn trunks(State(app): State<App>, person: Person) -> Response {
@@ -190,6 +254,7 @@ pub(super) async fn trunks(State(app): State<App>, person: Person) -> Response {
         ],
         rows,
         next: None,
+        link: None,
     };
     render(StatusCode::OK, &page)
 }
@@ -491,6 +556,7 @@ pub(super) async fn audit(
         ],
         rows,
         next: page.next.map(|next| format!("/audit?cursor={next}")),
+        link: None,
     };
     Ok(render(StatusCode::OK, &page))
 }

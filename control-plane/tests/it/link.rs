@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ravelin_contract::{
+    cdr::{Party, StreamQuality},
     chain::Entry,
     config::ControlLink,
     link::{ApplyResult, Down, Up},
@@ -117,6 +118,7 @@ fn view(id: &str) -> CallView {
         answered_ms: None,
         packets_from_caller: 0,
         packets_from_callee: 0,
+        streams: Vec::new(),
         snapshot: 1,
     }
 }
@@ -148,6 +150,17 @@ async fn live_views_are_asked_of_the_nodes() {
                     let calls = vec![view("live")];
                     node.up(&Up::Calls { query, calls, more: false }).await;
                 }
+                Ok(Down::QueryCall { query, call }) => {
+                    let known = call == "live" || call == "live@caller";
+                    let call = known.then(|| {
+                        let heard = StreamQuality {
+                            mos: Some(4.41),
+                            ..StreamQuality::silent(0, Party::Caller)
+                        };
+                        Box::new(CallView { streams: vec![heard], ..view("live") })
+                    });
+                    node.up(&Up::Call { query, call }).await;
+                }
                 Ok(Down::QueryLadder { query, call }) => {
                     let step = LadderStep {
                         at_ms: 0,
@@ -175,6 +188,8 @@ async fn live_views_are_asked_of_the_nodes() {
     drop(silent);
     plane.eventually("/api/nodes", |all| all["nodes"][1]["connected"] == false).await;
     assert_eq!(plane.get("/api/calls/live").await["call"]["state"], "answered");
+    let streams = plane.get("/api/calls/live").await["call"]["streams"].clone();
+    assert_eq!((&streams[0]["from"], &streams[0]["mos"]), (&"caller".into(), &4.41.into()));
     assert_eq!(plane.get("/api/calls/live@caller").await["call"]["id"], "live");
     let over = plane.get("/api/calls/over").await;
     assert!(over["call"].is_null());

@@ -3,7 +3,7 @@
 use ravelin_contract::{
     chain::Entry,
     link::{ApplyResult, Up},
-    metrics::{Histogram, MetricsReport, Sample, SampleKind},
+    metrics::{Buckets, Histogram, MetricsReport, Sample, SampleKind},
 };
 
 use crate::support::{Node, PATIENCE, Plane, cdr, document, event};
@@ -51,6 +51,17 @@ async fn samples_of_nodes_carry_their_node_and_strange_ones_are_counted() {
                 p50_ns: 500_000_000,
                 ..Histogram::default()
             }],
+            buckets: vec![
+                Buckets {
+                    name: "stream_mos".to_owned(),
+                    help: "Scores.".to_owned(),
+                    labels: vec![("trunk".to_owned(), "a".to_owned())],
+                    bounds: vec![3.5, 4.3],
+                    counts: vec![1, 2, 4],
+                    sum: 29.5,
+                },
+                Buckets { name: "short".to_owned(), counts: vec![1, 2], ..Buckets::default() },
+            ],
         };
         node.up(&Up::Metrics(Box::new(report))).await;
         // The connection lives on while the metrics are read.
@@ -75,6 +86,12 @@ async fn samples_of_nodes_carry_their_node_and_strange_ones_are_counted() {
         "ravelin_invite_parse_seconds{node=\"edge-1\",quantile=\"0.5\"} 0.5",
         "ravelin_invite_parse_observations_total{node=\"edge-1\"} 10",
         "ravelin_control_samples_hidden{node=\"edge-1\"} 2",
+        "# TYPE ravelin_stream_mos histogram",
+        "ravelin_stream_mos_bucket{le=\"3.5\",node=\"edge-1\",trunk=\"a\"} 1",
+        "ravelin_stream_mos_bucket{le=\"4.3\",node=\"edge-1\",trunk=\"a\"} 3",
+        "ravelin_stream_mos_bucket{le=\"+Inf\",node=\"edge-2\",trunk=\"a\"} 7",
+        "ravelin_stream_mos_count{node=\"edge-1\",trunk=\"a\"} 7",
+        "ravelin_stream_mos_sum{node=\"edge-1\",trunk=\"a\"} 29.5",
         "ravelin_node_connected{node=\"edge-1\"} 1",
         "ravelin_config_version 1",
         "ravelin_audit_events_stored_total{node=\"edge-1\"} 1",

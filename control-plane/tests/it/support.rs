@@ -411,5 +411,6 @@ pub(crate) fn cdr(call: &str, number: u64) -> Cdr {
         attestation_rule: None,
         media_caller: None,
         media_callee: None,
+        streams: Vec::new(),
     }
 }

@@ -164,6 +164,8 @@ causes! {
     MaxDuration = 406, 0, "max_duration", "Longest duration reached";
     /// All targets of the route refused or failed.
     TargetsExhausted = 407, 503, "targets_exhausted", "All targets failed";
+    /// A party that should have sent media sent none for longer than its trunk allows.
+    MediaTimeout = 408, 480, "media_timeout", "No media from a party";
 
     /// A bug here; the call was ended and the shard went on.
     Internal = 501, 500, "internal", "Internal fault";

@@ -15,6 +15,7 @@ use crate::{
     media::MediaTable,
     port::{ListenerId, ShardId, TxQueue},
     records::Records,
+    scores::Scores,
     sip::{stateless::Stateless, transaction::Layer},
     time::{Instant, Now},
     timer::Wheel,
@@ -66,6 +67,8 @@ pub(crate) struct Core {
     pub sources: Sources,
     /// Octets that captures of calls hold.
     pub captured: usize,
+    /// How good the streams of ended calls were.
+    pub scores: Scores,
     /// No new ordinary calls.
     pub draining: bool,
     /// No new calls at all: the process ends.
@@ -99,6 +102,7 @@ impl Core {
             starved: Vec::new(),
             sources: Sources::default(),
             captured: 0,
+            scores: Scores::default(),
             draining: false,
             stopping: false,
         }

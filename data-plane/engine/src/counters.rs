@@ -1,6 +1,7 @@
 //! What the engine counts. Plain integers, owned by the shard; nothing here is shared.
 
 use ravelin_contract::metrics::{Sample, SampleKind};
+use ravelin_policy::RtpTimeoutAction;
 use ravelin_stir::outcome::Outcome;
 
 use crate::{cause::Cause, drops::DropReason};
@@ -92,6 +93,8 @@ const OUTCOMES: usize = Outcome::ALL.len();
 const METHODS: usize = MethodLabel::ALL.len();
 const CAUSES: usize = Cause::ALL.len();
 const DROPS: usize = DropReason::ALL.len();
+/// What can be done about silence.
+const TIMEOUT_ACTIONS: usize = 3;
 /// 1xx to 6xx.
 const CLASSES: usize = 6;
 
@@ -145,10 +148,17 @@ pub struct Counters {
     pub rtp_bytes: u64,
     /// RTCP packets forwarded.
     pub rtcp_packets: u64,
+    /// Of the streams of ended calls: RTP packets expected by their numbers, and those that never
+    /// came; digits (RFC 4733).
+    pub rtp_expected: u64,
+    pub rtp_lost: u64,
+    pub dtmf_events: u64,
     /// Allocations that found no free port pair.
     pub media_ports_refused: u64,
     /// Parties that were found behind a NAT (trunk `media.nat: latch`).
     pub media_latched: u64,
+    /// Directions that were silent for longer than their trunk allows, by what was done.
+    rtp_timeouts: Array<TIMEOUT_ACTIONS>,
 }
 
 #[derive(Clone, Debug)]
@@ -179,6 +189,16 @@ impl Counters {
 
     pub fn refusal(&mut self, cause: Cause) {
         self.refusals.add(cause as usize);
+    }
+
+    pub fn rtp_timeout(&mut self, action: RtpTimeoutAction) {
+        self.rtp_timeouts.add(action as usize);
+    }
+
+    /// Directions that were silent for too long and met this action.
+    #[must_use]
+    pub fn rtp_timeouts(&self, action: RtpTimeoutAction) -> u64 {
+        self.rtp_timeouts.at(action as usize)
     }
 
     pub fn identity_verified(&mut self, outcome: Outcome) {
@@ -260,6 +280,18 @@ impl Counters {
                 "Verifications of callers' Identity headers",
                 Some(("outcome", outcome.label())),
                 self.identity.at(outcome as usize),
+            );
+        }
+        for (action, name) in [
+            (RtpTimeoutAction::Alarm, "alarm"),
+            (RtpTimeoutAction::Bye, "bye"),
+            (RtpTimeoutAction::Nothing, "nothing"),
+        ] {
+            add(
+                "rtp_timeouts_total",
+                "Parties silent for longer than their trunk allows, by what was done",
+                Some(("action", name)),
+                self.rtp_timeouts(action),
             );
         }
         for method in MethodLabel::ALL {
@@ -361,6 +393,13 @@ impl Counters {
             ("rtp_packets_total", "RTP packets forwarded", self.rtp_packets),
             ("rtp_bytes_total", "RTP octets forwarded", self.rtp_bytes),
             ("rtcp_packets_total", "RTCP packets forwarded", self.rtcp_packets),
+            (
+                "rtp_expected_total",
+                "RTP packets that the sequence numbers of ended calls' streams promised",
+                self.rtp_expected,
+            ),
+            ("rtp_lost_total", "Of these, packets that never came", self.rtp_lost),
+            ("dtmf_events_total", "Digits in RTP of ended calls", self.dtmf_events),
             (
                 "media_ports_refused_total",
                 "Allocations that found no free media port",

@@ -25,7 +25,7 @@ use slab::Slab;
 pub use self::status::Tables;
 pub use crate::media::MediaPortSpec;
 use crate::{
-    b2bua::{answer, attempt, call::Call, invite, message::Messages, outcome, release},
+    b2bua::{answer, attempt, call::Call, invite, message::Messages, outcome, release, silence},
     cause::Cause,
     core::{Core, Turn, ctx},
     counters::Counters,
@@ -413,6 +413,7 @@ impl Engine {
                 release::hang_up(core, call, turn, None, Cause::MaxDuration);
             }
             CallTimer::Restart => emergency::restart(core, call, turn),
+            CallTimer::Silence => silence::look(core, call, turn),
             CallTimer::Linger => call.give_up(),
         });
     }

@@ -33,6 +33,7 @@ pub mod media;
 pub mod port;
 mod records;
 mod route;
+mod scores;
 pub mod sip;
 pub mod time;
 pub mod timer;

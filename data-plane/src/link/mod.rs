@@ -335,6 +335,10 @@ impl Worker {
                 let (calls, more) = self.ask(|shards| shards.calls(limit))?.unwrap_or_default();
                 talk.send(&Up::Calls { query, calls, more })
             }
+            Down::QueryCall { query, call } => {
+                let call = self.ask(|shards| shards.call(&call))?.flatten().map(Box::new);
+                talk.send(&Up::Call { query, call })
+            }
             Down::QueryLadder { query, call } => {
                 let ladder = self.ask(|shards| shards.ladder(&call))?.flatten();
                 talk.send(&Up::Ladder { query, ladder })

@@ -94,6 +94,7 @@ fn cdr(call: &str, start_unix_ms: u64, emergency: bool) -> Entry {
         attestation_rule: None,
         media_caller: None,
         media_callee: None,
+        streams: Vec::new(),
     })
 }
 

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use ravelin_contract::metrics::{Histogram, MetricsReport, Sample, SampleKind};
+use ravelin_contract::metrics::{Buckets, Histogram, MetricsReport, Sample, SampleKind};
 
 use super::unix_ms;
 use crate::{
@@ -56,13 +56,14 @@ impl Sources {
             }
             None => Vec::new(),
         };
-        let (mut samples, histograms) = merge(reports);
+        let (mut samples, histograms, buckets) = merge(reports);
         self.add_own(&mut samples, in_service as u64);
         MetricsReport {
             unix_ms: unix_ms(),
             started_unix_ms: self.started_unix_ms,
             samples,
             histograms,
+            buckets,
         }
     }
 
@@ -192,9 +193,10 @@ fn sample(
 }
 
 /// Adds up what shards counted under the same name and labels; the order is that of the first shard.
-fn merge(reports: Vec<ShardReport>) -> (Vec<Sample>, Vec<Histogram>) {
+fn merge(reports: Vec<ShardReport>) -> (Vec<Sample>, Vec<Histogram>, Vec<Buckets>) {
     let mut samples: Vec<Sample> = Vec::new();
     let mut histograms = Vec::new();
+    let mut buckets: Vec<Buckets> = Vec::new();
     let mut places: HashMap<(String, Vec<(String, String)>), usize> = HashMap::new();
     for report in reports {
         for sample in report.samples {
@@ -207,8 +209,23 @@ fn merge(reports: Vec<ShardReport>) -> (Vec<Sample>, Vec<Histogram>) {
             }
         }
         histograms.extend(report.histograms);
+        for more in report.buckets {
+            let same = |known: &&mut Buckets| {
+                known.name == more.name
+                    && known.labels == more.labels
+                    && known.bounds == more.bounds
+            };
+            if let Some(known) = buckets.iter_mut().find(same) {
+                known.sum += more.sum;
+                for (sum, count) in known.counts.iter_mut().zip(more.counts) {
+                    *sum += count;
+                }
+            } else {
+                buckets.push(more);
+            }
+        }
     }
-    (samples, histograms)
+    (samples, histograms, buckets)
 }
 
 /// From `/proc/self/statm`; 0 where there is none.
@@ -232,9 +249,18 @@ mod tests {
                 sample("x_total", "x", SampleKind::Counter, vec![("k".into(), "1".into())], a),
                 sample("x_total", "x", SampleKind::Counter, vec![("k".into(), "2".into())], b),
             ],
+            buckets: vec![Buckets {
+                name: "y".into(),
+                bounds: vec![1.0],
+                counts: vec![a, b],
+                sum: 0.5,
+                ..Buckets::default()
+            }],
             ..ShardReport::default()
         };
-        let (samples, _) = merge(vec![of(0, 1, 2), of(1, 10, 20)]);
+        let (samples, _, buckets) = merge(vec![of(0, 1, 2), of(1, 10, 20)]);
+        assert_eq!((buckets.len(), &buckets[0].counts[..]), (1, &[11, 22][..]));
+        assert!((buckets[0].sum - 1.0).abs() < 1e-9);
         let values: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
         assert_eq!(values, [11.0, 22.0]);
     }

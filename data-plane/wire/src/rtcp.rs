@@ -111,6 +111,72 @@ impl<'a> Header<'a> {
     }
 }
 
+/// One report block: how a receiver hears one source (RFC 3550 6.4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Source that it is about.
+    pub ssrc: u32,
+    /// Share of packets lost since the report before, in 1/256.
+    pub fraction_lost: u8,
+    /// Packets lost since reception began; negative if duplicates came.
+    pub lost: i32,
+    /// Highest sequence number received, its cycles in the upper 16 bits.
+    pub highest_sequence: u32,
+    /// Interarrival jitter in units of the source's clock.
+    pub jitter: u32,
+    /// Middle 32 bits of the NTP time in the source's last sender report; 0 if none came.
+    pub last_report: u32,
+    /// Time from that report's arrival to this one's departure, in 1/65536 seconds.
+    pub delay: u32,
+}
+
+impl Report {
+    /// Octets of a block.
+    const BYTES: usize = 24;
+
+    fn parse(block: &[u8]) -> Option<Self> {
+        let (words, _) = block.as_chunks::<4>();
+        let mut words = words.iter().map(|word| u32::from_be_bytes(*word));
+        let ssrc = words.next()?;
+        let losses = words.next()?;
+        let [fraction_lost, ..] = losses.to_be_bytes();
+        Some(Self {
+            ssrc,
+            fraction_lost,
+            // 24 bits with sign.
+            lost: (losses << 8).cast_signed() >> 8,
+            highest_sequence: words.next()?,
+            jitter: words.next()?,
+            last_report: words.next()?,
+            delay: words.next()?,
+        })
+    }
+}
+
+impl<'a> Header<'a> {
+    /// Of a sender report: the middle 32 bits of its NTP time, which receivers repeat.
+    #[must_use]
+    pub fn sender_time(&self) -> Option<u32> {
+        if self.kind != Kind::SenderReport {
+            return None;
+        }
+        let middle = self.packet.get(10..14)?;
+        middle.first_chunk::<4>().map(|octets| u32::from_be_bytes(*octets))
+    }
+
+    /// The report blocks of a sender or receiver report; none of another kind.
+    pub fn reports(&self) -> impl Iterator<Item = Report> + use<'a> {
+        let start = match self.kind {
+            Kind::SenderReport => 28,
+            Kind::ReceiverReport => 8,
+            _ => usize::MAX,
+        };
+        let blocks = self.packet.get(start..).unwrap_or_default();
+        let count = usize::from(self.count);
+        blocks.chunks_exact(Report::BYTES).take(count).filter_map(Report::parse)
+    }
+}
+
 /// A compound packet, or a single one of reduced size, with all lengths checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compound<'a>(&'a [u8]);
@@ -228,6 +294,42 @@ mod tests {
             *bytes.last_mut().unwrap() = bad;
             assert_eq!(Compound::parse(&bytes), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn reads_reports_of_senders_and_receivers() {
+        let block = |ssrc: u32, losses: u32| {
+            [ssrc, losses, 0x0001_0002, 33, 0xaabb_ccdd, 65_536].map(u32::to_be_bytes).concat()
+        };
+        let mut body = 7u32.to_be_bytes().to_vec();
+        body.extend([0x1111_aabb_u32, 0xccdd_2222, 160, 1, 160].map(u32::to_be_bytes).concat());
+        body.extend(block(9, 0x4000_0005));
+        let bytes = packet(0x81, 200, &body);
+        let (header, _) = Header::parse(&bytes).unwrap();
+        assert_eq!(header.sender_time(), Some(0xaabb_ccdd));
+        let expected = Report {
+            ssrc: 9,
+            fraction_lost: 0x40,
+            lost: 5,
+            highest_sequence: 0x0001_0002,
+            jitter: 33,
+            last_report: 0xaabb_ccdd,
+            delay: 65_536,
+        };
+        assert_eq!(header.reports().collect::<Vec<_>>(), [expected]);
+
+        let mut body = 7u32.to_be_bytes().to_vec();
+        body.extend(block(9, 0x00ff_fffe));
+        body.extend(block(10, 0x007f_ffff));
+        // An extension of the profile behind the blocks is not a block.
+        body.extend(block(11, 0));
+        let bytes = packet(0x82, 201, &body);
+        let (header, _) = Header::parse(&bytes).unwrap();
+        assert_eq!(header.sender_time(), None);
+        let lost: Vec<_> = header.reports().map(|report| (report.ssrc, report.lost)).collect();
+        assert_eq!(lost, [(9, -2), (10, 8_388_607)]);
+        let bye = packet(0x81, 203, &[0, 0, 0, 7]);
+        assert_eq!(Header::parse(&bye).unwrap().0.reports().count(), 0);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::request;
 use crate::{
-    cli::{ApiArgs, AuditVerifyArgs, LiveArgs, TraceArgs},
+    cli::{ApiArgs, AuditVerifyArgs, CallsArgs, LiveArgs, TraceArgs},
     exit::{Failure, Outcome},
     print,
 };
@@ -22,6 +22,8 @@ const CALLS: &[Column] = &[
     ("inbound_trunk", "in"),
     ("outbound_trunk", "out"),
     ("class", "class"),
+    ("packets_from_caller", "rtp in"),
+    ("packets_from_callee", "rtp out"),
     ("age_ms", "age ms"),
 ];
 
@@ -35,8 +37,44 @@ const TRUNKS: &[Column] = &[
     ("refused_total", "refused"),
 ];
 
-pub(crate) fn calls(args: &LiveArgs) -> Result<Outcome, Failure> {
-    list(args, "/api/calls", "calls", CALLS)
+const STREAMS: &[Column] = &[
+    ("stream", "stream"),
+    ("from", "from"),
+    ("codec", "codec"),
+    ("packets", "packets"),
+    ("bytes", "octets"),
+    ("lost", "lost"),
+    ("loss_percent", "lost %"),
+    ("jitter_ms", "jitter ms"),
+    ("jitter_max_ms", "highest"),
+    ("rtt_ms", "rtt ms"),
+    ("mos", "mos"),
+    ("dtmf_events", "digits"),
+    ("ssrc_changes", "new sources"),
+    ("latches", "latched"),
+    ("timeouts", "timeouts"),
+    ("drops", "dropped"),
+];
+
+pub(crate) fn calls(args: &CallsArgs) -> Result<Outcome, Failure> {
+    match &args.call {
+        None => list(&args.live, "/api/calls", "calls", CALLS),
+        Some(id) => streams(&args.live, id),
+    }
+}
+
+/// The streams of one call: as they are, or as its record has them.
+fn streams(args: &LiveArgs, id: &str) -> Result<Outcome, Failure> {
+    let answer = request(&args.api, Method::GET, &format!("/api/calls/{}", segment(id)), None)?;
+    if answer.status == 404 {
+        return Err(Failure::not_passed(format!("no node and no record knows the call {id}")));
+    }
+    let answer = answer.good()?;
+    let over = answer.body["cdrs"].as_array().into_iter().flatten();
+    let over = over.into_iter().find(|cdr| cdr["kind"] == "call");
+    let live = Some(&answer.body["call"]).filter(|call| !call.is_null());
+    let streams = live.or(over).map(|call| &call["streams"]).and_then(Value::as_array);
+    rows(args, streams.map(Vec::as_slice).unwrap_or_default(), "streams", STREAMS)
 }
 
 pub(crate) fn trunks(args: &LiveArgs) -> Result<Outcome, Failure> {
@@ -127,8 +165,17 @@ pub(crate) fn audit_verify(url: &str, args: &AuditVerifyArgs) -> Result<Outcome,
 fn list(args: &LiveArgs, path: &str, key: &str, columns: &[Column]) -> Result<Outcome, Failure> {
     let answer = request(&args.api, Method::GET, path, None)?.good()?;
     let items = answer.body[key].as_array().cloned().unwrap_or_default();
+    rows(args, &items, key, columns)
+}
+
+fn rows(
+    args: &LiveArgs,
+    items: &[Value],
+    key: &str,
+    columns: &[Column],
+) -> Result<Outcome, Failure> {
     if args.json {
-        for item in &items {
+        for item in items {
             print::json(item)?;
         }
     } else if items.is_empty() {
@@ -137,7 +184,7 @@ fn list(args: &LiveArgs, path: &str, key: &str, columns: &[Column]) -> Result<Ou
         let mut table = comfy_table::Table::new();
         table.load_style(comfy_table::presets::NOTHING);
         table.set_header(columns.iter().map(|(_, head)| *head));
-        for item in &items {
+        for item in items {
             table.add_row(columns.iter().map(|(key, _)| print::plain(&text(&item[*key]))));
         }
         print::line(&table.to_string())?;

@@ -282,7 +282,9 @@ fn questions_are_answered_and_numbers_come_every_second() {
         assert_eq!(value("shards_in_service"), Some(2.0));
         assert_eq!(value("link_connected"), Some(1.0));
         assert!(value("drops_total").is_some() && value("audit_records_total") > Some(0.0));
-        assert_eq!(report.histograms.len(), 2, "the length of turns, per shard");
+        let named = |name: &str| report.histograms.iter().filter(|of| of.name == name).count();
+        assert_eq!(named("shard_turn"), 2, "the length of turns, per shard");
+        assert_eq!(named("media_added_latency"), 2, "what each shard adds to media");
     }
     assert!(began.elapsed() >= Duration::from_millis(1_500), "more often than once a second");
     let trunks = peer.until("trunks", |frame| match frame {

@@ -11,6 +11,7 @@ use super::{
     leg::Leg,
     release,
     sdp::{self, Carried, Crossing, LegMedia, Role},
+    silence,
 };
 use crate::{
     cause::Cause,
@@ -94,6 +95,9 @@ pub(crate) fn provisional(
             let ring = core.limits.ring;
             call.timers.ring = arm(core, turn, call.key, ring, CallTimer::Ring);
         }
+    }
+    if carried.description {
+        silence::agreed(core, call, turn);
     }
     let tag = message.to().tag().unwrap_or_default();
     call.show_branch(core, number, tag, carried.description);
@@ -311,6 +315,7 @@ fn take_answer(
     call.winner = Some(index);
     call.phase = Phase::Answered;
     call.answer_at = Some(now);
+    silence::agreed(core, call, turn);
     core.wheel.cancel(call.timers.ring);
     core.wheel.cancel(call.timers.restart);
     let Some(attempt) = call.attempts.get_mut(index) else { return };

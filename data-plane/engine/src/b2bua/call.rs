@@ -13,6 +13,7 @@ use super::{
     dialog::{PeerTag, replace_tag},
     ladder::{Peer, Steps},
     leg::{Goodbye, Leg, Relay, Side},
+    silence::Silence,
 };
 use crate::{
     admission::Permit,
@@ -118,6 +119,7 @@ pub(crate) struct CallTimers {
     pub ring: TimerId,
     pub max_duration: TimerId,
     pub restart: TimerId,
+    pub silence: TimerId,
     pub linger: TimerId,
 }
 
@@ -198,6 +200,8 @@ pub(crate) struct Call {
     /// Tags of answers of other branches of a fork, which were hung up.
     pub turned_down: Vec<PeerTag>,
     pub timers: CallTimers,
+    /// Whether the parties still send.
+    pub silence: Silence,
     pub ring_at: Option<Instant>,
     pub answer_at: Option<Instant>,
     pub end: Option<End>,

@@ -1,7 +1,7 @@
 //! Call detail records: one for each attempt, one for the call, written once, when it ends
 //! (features 1, row 16).
 
-use ravelin_contract::cdr::{Cdr, CdrKind, MediaCount, Party};
+use ravelin_contract::cdr::{Cdr, CdrKind, MediaCount, Party, StreamQuality};
 use ravelin_policy::Class;
 use ravelin_wire::sip::Message;
 
@@ -22,17 +22,51 @@ use crate::{
 /// Writes the records of a call that has just ended. Called while the media counters exist.
 pub(crate) fn write(core: &mut Core, call: &Call) {
     let Some(end) = call.end else { return };
+    score(core, call);
     let count = |side| call.anchor.as_ref().map(|anchor| core.media.count(anchor, side));
-    let media = (count(Side::Caller), count(Side::Callee));
+    let streams = call.anchor.as_ref().map(|anchor| core.media.qualities(anchor));
+    let media = Media {
+        caller: count(Side::Caller),
+        callee: count(Side::Callee),
+        streams: streams.unwrap_or_default(),
+    };
     for attempt in &call.attempts {
-        let record = of_attempt(core, call, attempt, end, media);
+        let record = of_attempt(core, call, attempt, end, &media);
         core.records.cdr(record);
     }
-    let record = of_call(core, call, end, media);
+    let record = of_call(core, call, end, &media);
     core.records.cdr(record);
 }
 
-type Media = (Option<MediaCount>, Option<MediaCount>);
+/// Adds the streams to what is known of the trunks of their senders, and to the sums of the shard.
+fn score(core: &mut Core, call: &Call) {
+    let Some(anchor) = &call.anchor else { return };
+    let snapshot = &call.loadout.snapshot;
+    let callee = call.callee().and_then(|at| call.attempts.get(at)).map(|attempt| attempt.trunk);
+    for (side, trunk) in [(Side::Caller, call.inbound), (Side::Callee, callee)] {
+        let Some(trunk) = trunk.and_then(|id| snapshot.trunk(id)) else { continue };
+        for score in core.media.scores(anchor, side) {
+            core.counters.rtp_expected += score.expected;
+            core.counters.rtp_lost += score.lost;
+            core.counters.dtmf_events += u64::from(score.dtmf_events);
+            core.scores.add(&trunk.id, &score);
+        }
+    }
+}
+
+/// What the streams of a call came to.
+struct Media {
+    caller: Option<MediaCount>,
+    callee: Option<MediaCount>,
+    streams: Vec<StreamQuality>,
+}
+
+impl Media {
+    fn put(&self, record: &mut Cdr) {
+        (record.media_caller, record.media_callee) = (self.caller, self.callee);
+        record.streams.clone_from(&self.streams);
+    }
+}
 
 fn base(core: &Core, call: &Call) -> Cdr {
     let snapshot = &call.loadout.snapshot;
@@ -75,10 +109,11 @@ fn base(core: &Core, call: &Call) -> Cdr {
         attestation_rule: None,
         media_caller: None,
         media_callee: None,
+        streams: Vec::new(),
     }
 }
 
-fn of_call(core: &Core, call: &Call, end: End, media: Media) -> Cdr {
+fn of_call(core: &Core, call: &Call, end: End, media: &Media) -> Cdr {
     let since = |at: Instant| elapsed_ms(call.started.mono, at);
     let won = call.winner.and_then(|at| call.attempts.get(at)).or_else(|| call.attempts.last());
     let mut record = base(core, call);
@@ -92,11 +127,11 @@ fn of_call(core: &Core, call: &Call, end: End, media: Media) -> Cdr {
     record.status = end.status;
     record.ended_by = end.by;
     set_cause(&mut record, end.cause);
-    (record.media_caller, record.media_callee) = media;
+    media.put(&mut record);
     record
 }
 
-fn of_attempt(core: &Core, call: &Call, attempt: &Attempt, end: End, media: Media) -> Cdr {
+fn of_attempt(core: &Core, call: &Call, attempt: &Attempt, end: End, media: &Media) -> Cdr {
     let since = |at: Instant| elapsed_ms(call.started.mono, at);
     let mut record = base(core, call);
     record.kind = CdrKind::Attempt;
@@ -111,7 +146,7 @@ fn of_attempt(core: &Core, call: &Call, attempt: &Attempt, end: End, media: Medi
     if attempt.state == AttemptState::Answered {
         record.ended_by = end.by;
         set_cause(&mut record, end.cause);
-        (record.media_caller, record.media_callee) = media;
+        media.put(&mut record);
     } else {
         record.ended_by = match attempt.cause {
             Cause::FarSideRefused => Party::Callee,
@@ -205,6 +240,7 @@ pub(crate) fn write_refused(core: &mut Core, turn: &Turn<'_>, refused: &Refused<
         attestation_rule: None,
         media_caller: None,
         media_callee: None,
+        streams: Vec::new(),
     };
     set_cause(&mut record, refused.cause);
     core.records.cdr(record);

@@ -52,6 +52,7 @@ pub(crate) mod outcome;
 pub(crate) mod release;
 pub(crate) mod respond;
 pub(crate) mod sdp;
+pub(crate) mod silence;
 pub(crate) mod starved;
 pub(crate) mod verstat;
 pub(crate) mod within;

@@ -10,6 +10,7 @@ use super::{
     release,
     respond::Response,
     sdp::Role,
+    silence,
     within::carry,
 };
 use crate::{
@@ -157,7 +158,10 @@ fn settle(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, settled: Settle
     }
     match &mut call.anchor {
         Some(anchor) if !settled.accepted => anchor.roll_back(),
-        Some(anchor) if !late => core.media.commit(turn.now.mono, anchor),
+        Some(anchor) if !late => {
+            core.media.commit(turn.now.mono, anchor);
+            silence::agreed(core, call, turn);
+        }
         _ => {}
     }
 }
@@ -304,6 +308,7 @@ fn late_answer(
         if let Some(anchor) = &mut call.anchor {
             core.media.commit(turn.now.mono, anchor);
         }
+        silence::agreed(core, call, turn);
     }
     core.pool.give(body);
     for leg in [side, side.other()] {

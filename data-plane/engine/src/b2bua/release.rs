@@ -144,7 +144,9 @@ pub(crate) fn release(
     }
     let now = turn.now.mono;
     call.end = Some(End { at: now, by, cause, status });
-    for timer in [call.timers.ring, call.timers.max_duration, call.timers.restart] {
+    for timer in
+        [call.timers.ring, call.timers.max_duration, call.timers.restart, call.timers.silence]
+    {
         core.wheel.cancel(timer);
     }
     for index in 0..call.attempts.len() {
@@ -193,9 +195,13 @@ pub(crate) fn forget(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     if call.end.is_none() {
         release(core, call, turn, Party::Ravelin, Cause::Internal, 0);
     }
-    for timer in
-        [call.timers.ring, call.timers.max_duration, call.timers.restart, call.timers.linger]
-    {
+    for timer in [
+        call.timers.ring,
+        call.timers.max_duration,
+        call.timers.restart,
+        call.timers.silence,
+        call.timers.linger,
+    ] {
         core.wheel.cancel(timer);
     }
     for attempt in &mut call.attempts {

@@ -100,6 +100,18 @@ impl Engine {
         self.calls.iter().take(limit).map(|(_, call)| self.view(call, now)).collect()
     }
 
+    /// The call with this id, or with this Call-ID on either leg, with the quality of its streams;
+    /// `None` if it is not a call of this shard.
+    #[must_use]
+    pub fn call(&self, now: Now, id: &str) -> Option<CallView> {
+        let call = self.call_named(id)?;
+        let mut view = self.view(call, now);
+        if let Some(anchor) = &call.anchor {
+            view.streams = self.core.media.qualities(anchor);
+        }
+        Some(view)
+    }
+
     fn view(&self, call: &Call, now: Now) -> CallView {
         let core = &self.core;
         let snapshot = &call.loadout.snapshot;
@@ -138,6 +150,7 @@ impl Engine {
             answered_ms: call.answer_at.map(|at| elapsed_ms(call.started.mono, at)),
             packets_from_caller: packets(Side::Caller),
             packets_from_callee: packets(Side::Callee),
+            streams: Vec::new(),
             snapshot: snapshot.version,
         }
     }
@@ -146,14 +159,7 @@ impl Engine {
     /// a call of this shard.
     #[must_use]
     pub fn ladder(&self, id: &str) -> Option<Ladder> {
-        let call = self.call_with_id(id).or_else(|| {
-            let known = |call: &Call| {
-                let mut legs =
-                    call.attempts.iter().map(|attempt| &attempt.leg).chain([&call.caller]);
-                legs.any(|leg| leg.dialog.call_id() == id.as_bytes())
-            };
-            self.calls.iter().find(|(_, call)| known(call)).map(|(_, call)| &**call)
-        })?;
+        let call = self.call_named(id)?;
         let callee = |number: u16| {
             call.attempts
                 .iter()
@@ -166,6 +172,17 @@ impl Engine {
             (ladder.packets, ladder.packets_omitted) = capture.render();
         }
         Some(ladder)
+    }
+
+    fn call_named(&self, id: &str) -> Option<&Call> {
+        self.call_with_id(id).or_else(|| {
+            let known = |call: &Call| {
+                let mut legs =
+                    call.attempts.iter().map(|attempt| &attempt.leg).chain([&call.caller]);
+                legs.any(|leg| leg.dialog.call_id() == id.as_bytes())
+            };
+            self.calls.iter().find(|(_, call)| known(call)).map(|(_, call)| &**call)
+        })
     }
 
     fn call_with_id(&self, id: &str) -> Option<&Call> {
@@ -216,6 +233,11 @@ impl Engine {
                 }
             })
             .collect()
+    }
+
+    /// How good the streams of ended calls were, by trunk.
+    pub fn buckets(&self, into: &mut Vec<ravelin_contract::metrics::Buckets>) {
+        self.core.scores.buckets(into);
     }
 
     /// Counters and gauges of this shard.

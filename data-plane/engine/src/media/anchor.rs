@@ -10,6 +10,7 @@ use super::{
     MediaTable, PayloadMap, Remote, Security,
     endpoint::{Endpoint, NO_PAIR},
     pool::Draw,
+    quality::Formats,
 };
 use crate::{
     counters::Counters, emergency::Passage, limits::STREAMS_PER_CALL_MAX, port::MediaPortId,
@@ -55,21 +56,24 @@ impl std::fmt::Display for PortsExhausted {
 impl std::error::Error for PortsExhausted {}
 
 #[derive(Clone, Copy, Debug)]
-struct Half {
-    pair: u32,
-    generation: u32,
+pub(super) struct Half {
+    pub(super) pair: u32,
+    pub(super) generation: u32,
     /// What an offer or answer under way asks for.
     staged: Option<Remote>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Stream {
+pub(super) struct Stream {
     caller: Half,
     callee: Half,
+    /// Both parties once agreed to send and to receive: what is less than that is hold
+    /// (RFC 3264 8.4).
+    pub(super) talked: bool,
 }
 
 impl Stream {
-    fn half(&self, side: Side) -> &Half {
+    pub(super) fn half(&self, side: Side) -> &Half {
         match side {
             Side::Caller => &self.caller,
             Side::Callee => &self.callee,
@@ -93,7 +97,9 @@ type StagedPayload = (Side, usize, Option<Box<PayloadMap>>);
 #[must_use = "ports come back only through MediaTable::release"]
 pub struct Anchor {
     places: [Place; 2],
-    streams: SmallVec<[Stream; 1]>,
+    pub(super) streams: SmallVec<[Stream; 1]>,
+    /// What payload types of a party mean, as an offer or answer under way says.
+    staged_formats: Vec<(Side, usize, Formats)>,
     /// The protection that an offer or answer under way asks for.
     securities: SmallVec<[(Side, usize, Security); 2]>,
     /// The payload types that it makes different.
@@ -125,6 +131,14 @@ impl Anchor {
         }
     }
 
+    /// Notes what the payload types mean that `side` signalled for stream `index`, to take effect
+    /// together with [`Self::stage`].
+    pub(crate) fn stage_formats(&mut self, side: Side, index: usize, formats: Formats) {
+        if index < self.streams.len() {
+            self.staged_formats.push((side, index, formats));
+        }
+    }
+
     /// What `side` signalled for stream `index` and has not yet taken effect.
     #[must_use]
     pub fn staged(&self, side: Side, index: usize) -> Option<Remote> {
@@ -148,6 +162,7 @@ impl Anchor {
             stream.callee.staged = None;
         }
         self.payload.clear();
+        self.staged_formats.clear();
     }
 
     /// From the payload types of `side` to those of the other, with the same effect; `None`: they
@@ -177,6 +192,7 @@ impl MediaTable {
             streams: SmallVec::new(),
             securities: SmallVec::new(),
             payload: Vec::new(),
+            staged_formats: Vec::new(),
         };
         self.extend(now, &mut anchor, count, passage, counters)?;
         Ok(anchor)
@@ -204,7 +220,7 @@ impl MediaTable {
                     self.join(first, second);
                     let caller = self.half(first);
                     let callee = self.half(second);
-                    anchor.streams.push(Stream { caller, callee });
+                    anchor.streams.push(Stream { caller, callee, talked: false });
                 }
                 (first, second) => {
                     for pair in [first, second].into_iter().flatten() {
@@ -261,6 +277,7 @@ impl MediaTable {
             self.put_to_rest(now, *stream.half(side));
             self.join(stays.pair, pair);
             *stream.half_mut(side) = self.half(pair);
+            stream.talked = false;
         }
         let [caller, callee] = &mut anchor.places;
         *(if side == Side::Caller { caller } else { callee }) = place;
@@ -294,11 +311,18 @@ impl MediaTable {
                 }
             }
         }
+        for (side, index, formats) in anchor.staged_formats.drain(..) {
+            let half = anchor.streams.get(index).map(|stream| *stream.half(side));
+            if let Some(end) = half.and_then(|half| self.end_mut(half)) {
+                end.quality.set_formats(formats);
+            }
+        }
         for (side, index, map) in std::mem::take(&mut anchor.payload) {
             if let Some(endpoint) = self.end_of(anchor, side, index) {
                 endpoint.payload = map;
             }
         }
+        self.note_talk(anchor);
     }
 
     /// The endpoint that is `side` of stream `index`, while it is.
@@ -419,6 +443,17 @@ impl MediaTable {
     fn half(&self, pair: u32) -> Half {
         let generation = self.endpoints.get(pair as usize).map_or(0, |end| end.generation);
         Half { pair, generation, staged: None }
+    }
+
+    /// The end that a half is, while it is.
+    pub(super) fn end(&self, half: Half) -> Option<&Endpoint> {
+        let end = self.endpoints.get(half.pair as usize)?;
+        (end.generation == half.generation).then_some(end)
+    }
+
+    pub(super) fn end_mut(&mut self, half: Half) -> Option<&mut Endpoint> {
+        let end = self.endpoints.get_mut(half.pair as usize)?;
+        (end.generation == half.generation).then_some(end)
     }
 
     fn apply(&mut self, now: Instant, half: Half, remote: Remote) {

@@ -26,11 +26,12 @@ mod latch;
 mod payload;
 mod permutation;
 mod pool;
-mod quality;
+pub(crate) mod quality;
 mod relay;
 mod shield;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::net::SocketAddr;
 
@@ -51,6 +52,7 @@ pub use gate::Nat;
 pub(crate) use payload::PayloadMap;
 use pool::Pool;
 pub use shield::Security;
+pub(crate) use watch::Score;
 
 /// A port that the driver opens when the shard starts. Its index is its [`MediaPortId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -93,10 +93,14 @@ impl MediaTable {
             _ => return Err(DropReason::MediaUnsupported),
         };
         let Arrival { now, component, source, .. } = arrival;
-        let admission = endpoint.gate.check(now, component, source, endpoint.shield.is_some())?;
-        if admission == Admission::Candidate && packet == Packet::Rtcp {
-            return Err(DropReason::MediaSource);
-        }
+        let admission = endpoint
+            .gate
+            .check(now, component, source, endpoint.shield.is_some())
+            .and_then(|admission| match (admission, packet) {
+                (Admission::Candidate, Packet::Rtcp) => Err(DropReason::MediaSource),
+                _ => Ok(admission),
+            })
+            .inspect_err(|reason| endpoint.quality.turned_away(*reason))?;
         let both = self.endpoints.get_disjoint_mut([pair as usize, other as usize]);
         let Ok([from, to]) = both else { return Err(DropReason::MediaPortIdle) };
         let around = Around { sprayers: &self.sprayers, tx, counters };
@@ -184,7 +188,7 @@ fn pass(
                 around.counters.media_latched += 1;
                 from.quality.latched();
             }
-            from.quality.rtp(now, &header, clear);
+            from.quality.rtp(now, &header, bytes.len(), clear);
         }
         Packet::Rtcp => {
             let compound = rtcp_compound(draft.bytes(), clear)?;

@@ -52,6 +52,8 @@ pub enum CallTimer {
     MaxDuration,
     /// An emergency call begins its chain of trunks again (EM-54).
     Restart,
+    /// Time to look whether the parties still send.
+    Silence,
     /// A released call has waited long enough for its transactions.
     Linger,
 }

@@ -25,7 +25,10 @@ use crate::{
     core::Core,
     emergency::Passage,
     limits::STREAMS_PER_CALL_MAX,
-    media::{Anchor, Place, Side},
+    media::{
+        Anchor, Place, Side,
+        quality::{Format, Formats},
+    },
     time::Instant,
 };
 use exchange::{Exchange, Told};
@@ -148,6 +151,14 @@ fn rewrite(
     // address all the same: that of one stream.
     let needed = medias.iter().rposition(|media| media.port != 0).map_or(1, |last| last + 1);
     reserve(core, crossing, needed)?;
+    if let Some(anchor) = crossing.anchor.as_mut() {
+        for (index, media) in medias.iter().enumerate() {
+            let maps = media.rtp_maps();
+            let formats =
+                maps.filter_map(|map| Format::new(map.payload, map.encoding, map.clock_hz));
+            anchor.stage_formats(crossing.from, index, Formats::new(formats));
+        }
+    }
     let Core { media, keys, .. } = core;
     let mut random = |octets: &mut [u8]| keys.fill(octets);
     let mut exchange = Exchange::of(crossing, media, &mut random)?;
