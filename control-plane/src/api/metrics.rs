@@ -288,7 +288,7 @@ impl Collector for Nodes {
             let mut metric = encoder.encode_descriptor(&name, &family.help, None, kind)?;
             for (labels, buckets) in family.of {
                 let count = buckets.counts.iter().sum();
-                let above = std::iter::once(f64::MAX);
+                let above = std::iter::once(f64::INFINITY);
                 let bounds = buckets.bounds.iter().copied().chain(above);
                 let counts: Vec<_> = bounds.zip(buckets.counts.iter().copied()).collect();
                 let mut metric = metric.encode_family(&labels)?;

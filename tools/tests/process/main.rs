@@ -10,6 +10,7 @@ mod link;
 mod nodes;
 mod notify;
 mod peer;
+mod silence;
 mod stir;
 mod stop;
 mod support;

@@ -1,0 +1,150 @@
+//! A call whose callee stops sending, with the binary as it runs: alarm, BYE, nothing.
+
+use std::{
+    net::{IpAddr, SocketAddr, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use ravelin_contract::{
+    cdr::{Cdr, CdrKind, Party},
+    chain::Entry,
+};
+
+use crate::{
+    peer::Peer,
+    support::{PATIENCE, Process, Scratch, address, chain, config, ravelin},
+};
+
+/// Of the trunks of this test.
+const ALLOWED: Duration = Duration::from_secs(1);
+
+/// A party's audio.
+struct Talker {
+    socket: UdpSocket,
+    to: SocketAddr,
+    number: u16,
+}
+
+impl Talker {
+    /// `description` says where the other end wants it.
+    fn new(ip: IpAddr, description: &str) -> Self {
+        let field = |start: &str, at: usize| {
+            let line = description.lines().find(|line| line.starts_with(start));
+            line.and_then(|line| line.split(' ').nth(at)).expect("a description").to_owned()
+        };
+        let to = format!("{}:{}", field("c=", 2), field("m=audio", 1));
+        let socket = UdpSocket::bind((ip, 40_000)).expect("a media socket");
+        socket.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
+        Self { socket, to: to.parse().expect("an address"), number: 0 }
+    }
+
+    fn talk(&mut self) {
+        self.number += 1;
+        let mut packet = vec![0x80, 0];
+        packet.extend(self.number.to_be_bytes());
+        packet.extend((u32::from(self.number) * 160).to_be_bytes());
+        packet.extend([1, 2, 3, 4]);
+        packet.extend([0x55; 160]);
+        self.socket.send_to(&packet, self.to).expect("sent");
+    }
+
+    /// How many packets have come.
+    fn heard(&self) -> usize {
+        let mut buffer = [0; 2_048];
+        std::iter::from_fn(|| self.socket.recv(&mut buffer).ok()).count()
+    }
+}
+
+fn record(entries: &[Entry]) -> Option<&Cdr> {
+    entries.iter().find_map(|entry| match entry {
+        Entry::Cdr(cdr) if cdr.kind == CdrKind::Call => Some(cdr),
+        _ => None,
+    })
+}
+
+/// Of 127.4.0.0/16.
+const PLACE: u8 = 13;
+
+/// Whether the event is on record yet; its last line may be half written.
+fn told(scratch: &Scratch) -> bool {
+    let files = std::fs::read_dir(scratch.data().join("audit")).expect("audit directory");
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+    texts.into_iter().any(|text| text.contains("\"media.timeout\""))
+}
+
+fn callee_stops(action: &str) {
+    let scratch = Scratch::new();
+    let role = "    role: carrier\n";
+    let media = format!("{role}    media: {{ rtp_timeout: 1s, rtp_timeout_action: {action} }}\n");
+    let config = config(PLACE);
+    assert!(config.contains(role), "{config}");
+    let file = scratch.write("ravelin.yml", &config.replace(role, &media));
+    let mut command = ravelin();
+    command.args(["edge", "--drain-within", "24h", "--config"]).arg(&file);
+    let mut process = Process::start(command.arg("--data").arg(scratch.data()));
+    process.wait_for_line("edge: ready", 1);
+
+    let mut caller = Peer::new(address(PLACE, 1, 7, 0), address(PLACE, 0, 10, 5060));
+    let mut carrier = Peer::new(address(PLACE, 2, 1, 5060), address(PLACE, 0, 20, 5060));
+    caller.invite("talk", "+12125550001");
+    let invite = carrier.expect("INVITE ", "");
+    carrier.reply(&invite, "200 OK");
+    carrier.expect("ACK ", "");
+    let answer = caller.expect("SIP/2.0 200", "talk");
+    caller.ack("talk", &answer);
+    let mut near = Talker::new(caller.address().ip(), &answer);
+    let mut far = Talker::new(carrier.address().ip(), &invite);
+
+    // Both talk for longer than the trunk allows silence, then the callee stops.
+    let (mut sent, mut heard) = (0, [0, 0]);
+    let stops = Instant::now() + ALLOWED * 2;
+    while Instant::now() < stops {
+        near.talk();
+        far.talk();
+        sent += 1;
+        std::thread::sleep(Duration::from_millis(20));
+        heard = [heard[0] + near.heard(), heard[1] + far.heard()];
+    }
+    assert!(heard.iter().all(|heard| *heard + 5 >= sent), "{heard:?} of {sent}");
+    assert!(!told(&scratch), "nobody was silent");
+    let end = Instant::now() + PATIENCE;
+    let silent_until = Instant::now() + ALLOWED * 3;
+    while Instant::now() < if action == "nothing" { silent_until } else { end } {
+        near.talk();
+        std::thread::sleep(Duration::from_millis(20));
+        if told(&scratch) {
+            break;
+        }
+    }
+    assert_eq!(told(&scratch), action != "nothing", "{action}");
+    let cause = if action == "bye" {
+        for peer in [&mut caller, &mut carrier] {
+            let bye = peer.expect("BYE ", "ravelin;cause=408");
+            peer.reply(&bye, "200 OK");
+        }
+        408
+    } else {
+        502
+    };
+    process.signal("TERM");
+    process.wait_for_line("taking no new calls", 1);
+    process.signal("TERM");
+    process.wait();
+    let entries = chain(&scratch.data());
+    let cdr = record(&entries).expect("a record of the call");
+    assert_eq!(cdr.cause, cause, "{action}: {cdr:?}");
+    let timeouts: Vec<_> =
+        cdr.streams.iter().map(|stream| (stream.from, stream.timeouts)).collect();
+    assert_eq!(timeouts, [(Party::Caller, 0), (Party::Callee, 1)], "{action}");
+    let callee = &cdr.streams[1];
+    assert_eq!((callee.packets, callee.lost), (u64::from(far.number), 0));
+    assert_eq!(callee.codec.as_deref(), Some("PCMU"));
+    assert!(callee.mos.is_some_and(|score| score > 4.0), "{callee:?}");
+}
+
+#[test]
+fn a_callee_that_stops_sending_is_told_of_hung_up_or_left_alone() {
+    for action in ["alarm", "bye", "nothing"] {
+        callee_stops(action);
+    }
+}
