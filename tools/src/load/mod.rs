@@ -11,6 +11,8 @@ mod namespace;
 mod plan;
 mod sockets;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::{
     net::SocketAddr,
