@@ -9,7 +9,6 @@ import resource
 import selectors
 import signal
 import socket
-import struct
 import subprocess
 import time
 from pathlib import Path
@@ -21,7 +20,6 @@ DEVICE_CLIENT, DEVICE_SERVER = "10.91.1.254", "10.91.2.254"
 FIRST_PORT = 20000
 SIP_PORT = 5060
 LIBC = ctypes.CDLL(None, use_errno=True)
-SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}[os.uname().machine]
 
 
 def enter(path):
@@ -45,13 +43,10 @@ def socket_in(netns, address):
 
 
 def prefer(pid):
-    """Puts a thread before ordinary work of the machine: it gets the core at once when it wakes
-    (a slice of 0.1 ms), and may keep it (nice -10). Both are inherited by what it starts."""
-    os.setpriority(os.PRIO_PROCESS, pid, -10)
-    # struct sched_attr of the first version; the run time of an ordinary thread is its slice.
-    attr = struct.pack("=IIQiIQQQ", 48, 0, 0, -10, 0, 100_000, 0, 0)
-    if LIBC.syscall(SYS_SCHED_SETATTR, pid, attr, 0) != 0:
-        raise OSError(ctypes.get_errno(), "sched_setattr")
+    """Puts a thread, and what it starts, before everything else on its core: what other work the
+    machine has may take what is left, and delays nothing. Device, its input path and the generator
+    are treated alike."""
+    os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(1))
 
 
 def sdp(address, port):
@@ -115,6 +110,8 @@ class Device:
                 self.process.kill()
                 self.process.wait(5)
         self.log.close()
+        # The kernel closes the sockets of an ended io_uring ring a moment later.
+        time.sleep(1)
 
 
 class Bare(Device):
