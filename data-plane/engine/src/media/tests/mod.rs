@@ -1,4 +1,5 @@
 mod nat;
+mod srtp;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
