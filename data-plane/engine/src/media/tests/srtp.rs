@@ -210,7 +210,7 @@ fn new_keys_take_over_with_the_answer_and_not_before() {
     let (mut a_old, mut b_hears) = (party(suite, 2), party(suite, 3));
     let mut a_new = party(Suite::AesCm128HmacSha1_32, 6);
     let mut send = |call: &mut Call, by: &mut Context, sequence: u16| {
-        let plain = rtp(sequence, b"voice");
+        let plain = rtp(sequence, b"a voice that is longer than any tag");
         let sent = by.encrypt_rtp(&plain).unwrap();
         let heard = call.send(Side::Caller, false, &sent)?;
         assert_eq!(b_hears.decrypt_rtp(&heard).unwrap(), plain);
@@ -231,7 +231,11 @@ fn new_keys_take_over_with_the_answer_and_not_before() {
     call.commit();
     send(&mut call, &mut a_old, 12).unwrap();
     assert_eq!(
-        call.send(Side::Caller, false, &a_old.encrypt_rtp(&rtp(12, b"again")).unwrap()),
+        call.send(
+            Side::Caller,
+            false,
+            &a_old.encrypt_rtp(&rtp(12, b"the same number for the second time")).unwrap()
+        ),
         Err(DropReason::SrtpAuthentication),
         "used before, under keys that are not the newest"
     );
