@@ -115,10 +115,10 @@ impl Pool {
     /// takes what there is.
     pub(super) fn draw(&mut self, by: Draw, draws: &mut Generator) -> Option<u32> {
         let reserve = self.opened * usize::try_from(by.reserve_percent).unwrap_or(0) / 100;
-        if by.emergency || self.free.len() > reserve {
-            if let Some(number) = self.free.take(draws) {
-                return Some(self.pairs.start + number);
-            }
+        if (by.emergency || self.free.len() > reserve)
+            && let Some(number) = self.free.take(draws)
+        {
+            return Some(self.pairs.start + number);
         }
         let (_, until) = self.resting.front().copied()?;
         let rested = until <= by.now + by.early && self.free.len() + self.resting.len() > reserve;
