@@ -156,8 +156,25 @@ pub(crate) fn last(
         return answered(core, call, turn, index, message);
     }
     let was = call.attempts.get(index).map(|attempt| attempt.state);
+    if was == Some(AttemptState::Calling) && wants_plain(call, index, code) {
+        call.plan.step_back();
+    }
     close(core, call, turn, index, code, Cause::FarSideRefused);
     failed(core, call, turn, was, code, Cause::FarSideRefused, Some(message));
+}
+
+/// Whether the target of an emergency call may have refused it for the encryption that our trunk asks
+/// for: it is asked once more, without.
+fn wants_plain(call: &mut Call, index: usize, code: u16) -> bool {
+    let Some(attempt) = call.attempts.get(index) else { return false };
+    let refused = matches!(code, 406 | 415 | 488 | 606)
+        && call.emergency.is_some()
+        && matches!(call.phase, Phase::Routing | Phase::Ringing)
+        && attempt.leg.description.encrypts();
+    if refused {
+        call.plain_way = Some((attempt.way.trunk, attempt.way.target));
+    }
+    refused
 }
 
 /// Notes that the target of an attempt answered: it is alive, whatever its probes say.

@@ -148,8 +148,11 @@ fn add(
         None => None,
     };
     let number = u16::try_from(call.attempts.len().saturating_add(1)).unwrap_or(u16::MAX);
-    let leg = new_leg(core, call, invite, listener, hop, (way.trunk, target))
+    let mut leg = new_leg(core, call, invite, listener, hop, (way.trunk, target))
         .ok_or(NotSent::Call(500, Cause::Internal))?;
+    if call.plain_way == Some((way.trunk, way.target)) {
+        leg.description.give_up_encryption();
+    }
     let index = call.attempts.len();
     call.attempts.push(Attempt {
         number,

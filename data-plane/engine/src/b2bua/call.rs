@@ -210,6 +210,8 @@ pub(crate) struct Call {
     pub capture: Option<Box<Capture>>,
     /// Its time to linger is over.
     pub given_up: bool,
+    /// Way of an emergency call whose target refused encryption: it is offered plain RTP.
+    pub plain_way: Option<(TrunkId, u16)>,
 }
 
 /// Branches of forks that the caller is shown as dialogs of their own. Further ones share the last.

@@ -173,6 +173,7 @@ pub(crate) fn receive(
         steps: Steps::default(),
         capture: None,
         given_up: false,
+        plain_way: None,
     }));
     call.note_received(turn.now.mono, Peer::Caller, arrival.invite);
     release::trying(core, call, turn, arrival.invite);

@@ -11,6 +11,7 @@ mod failover;
 mod forks;
 mod hiding;
 mod identity;
+mod leaks;
 mod limits;
 mod preempt;
 mod quality;

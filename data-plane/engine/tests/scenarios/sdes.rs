@@ -332,6 +332,33 @@ fn an_emergency_call_goes_through_plain_if_need_be() {
     }
 }
 
+/// A PSAP that refuses the description may have refused the encryption: it is asked once more
+/// without, before the next trunk.
+#[test]
+fn an_emergency_call_whose_encryption_is_refused_is_offered_plain() {
+    for code in ["488 Not Acceptable Here", "606 Not Acceptable", "415 Unsupported Media Type"] {
+        let text = config("srtp: off", "srtp: off").replacen(
+            "  - id: psap-1\n",
+            "  - id: psap-1\n    media: { srtp: sdes }\n",
+            1,
+        );
+        let mut world = World::with(&text, Limits::default());
+        dial(&mut world, "911", PLAIN);
+        world.expect(PBX, "SIP/2.0 100");
+        let callee = Callee::take(&mut world, PSAP_1);
+        assert!(callee.invite.body().contains(" RTP/SAVP 0\r\n"));
+        callee.reply(&mut world, code, "");
+        world.expect(PSAP_1, "ACK ");
+        let again = Callee::take(&mut world, PSAP_1);
+        assert!(again.invite.body().contains(" RTP/AVP 0\r\n"), "{}", again.invite.body());
+        // Refused again: it was not that.
+        again.reply(&mut world, code, "");
+        world.expect(PSAP_1, "ACK ");
+        world.expect(PSAP_2, "INVITE ");
+        assert!(world.inbox_of(PSAP_1).is_empty());
+    }
+}
+
 /// An ordinary call is not answered without the encryption that its trunk asks for.
 #[test]
 fn an_answer_without_keys_fails_the_call() {

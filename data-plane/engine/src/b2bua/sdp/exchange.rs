@@ -181,6 +181,7 @@ impl Exchange<'_> {
         let end_to_end = self.end_to_end();
         let mode = self.receiver_media.srtp();
         let suites = self.receiver_media.suites();
+        let given_up = self.receiver.plain;
         let local = self.media.local(self.anchor, self.from.other(), index);
         let Some(stream) = self.receiver.stream(index) else { return told };
         let mut ours = Offer::of(media, media.proto);
@@ -188,9 +189,10 @@ impl Exchange<'_> {
         ours.rtcp_mux = theirs.rtcp_mux;
         ours.protection = theirs.protection;
         if let (Transport::Rtp { feedback, .. }, false) = (transport, end_to_end) {
-            let plain = self.emergency && stream.plain;
+            let plain = self.emergency && (stream.plain || given_up);
             let protection = if plain { Protection::Plain } else { profile::offers(mode) };
             ours.protection = Some(protection);
+            ours.encrypts = ours.usable && protection != Protection::Plain;
             ours.proto = SmallVec::from_slice(profile::profile(protection, feedback));
             told.proto = Some(ours.proto.clone());
             if protection == Protection::Sdes && ours.usable {

@@ -52,6 +52,8 @@ pub(crate) struct Description {
     told: Option<u64>,
     /// By m-line; there are never fewer than were offered.
     pub(super) streams: Vec<Stream>,
+    /// We offer no encryption: the peer of an emergency call refused it.
+    pub(super) plain: bool,
     /// m-lines of the last offer.
     pub(super) offered: usize,
 }
@@ -81,6 +83,8 @@ pub(super) struct Offer {
     pub protection: Option<Protection>,
     /// The line of the peer's offer that we accept.
     pub chosen: Option<Crypto>,
+    /// We offered encryption of our own.
+    pub encrypts: bool,
     /// The lines of our offer.
     pub lines: SmallVec<[Crypto; 1]>,
     /// Where the peer that offered wants its media, and under which keys.
@@ -154,6 +158,16 @@ impl Description {
     /// `id` is unforeseeable; its upper bits are cut so that every parser can hold it.
     pub(crate) fn new(id: u64) -> Self {
         Self { id: id >> 2, ..Self::default() }
+    }
+
+    /// Whether the last offer on this leg asked for encryption on our own account.
+    pub(crate) fn encrypts(&self) -> bool {
+        self.streams.iter().take(self.offered).any(|stream| stream.offer.encrypts)
+    }
+
+    /// From now on we offer plain RTP.
+    pub(crate) fn give_up_encryption(&mut self) {
+        self.plain = true;
     }
 
     /// The stream of an m-line, made if it is new.
