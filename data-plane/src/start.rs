@@ -9,7 +9,7 @@ use std::{
 
 use crossbeam::channel::{Receiver, bounded};
 use ravelin_engine::{
-    engine::{Engine, EngineConfig},
+    engine::{DtlsIdentity, Engine, EngineConfig},
     limits::Limits,
     loadout::Loadout,
     media::MediaPortSpec,
@@ -72,6 +72,7 @@ struct Plan {
     choice: Choice,
     vacancy: Arc<Vacancy>,
     retired: Retired,
+    dtls: Arc<DtlsIdentity>,
     opened: mpsc::Sender<Opened>,
 }
 
@@ -104,6 +105,9 @@ pub(crate) fn shards(
     let helpers = Helpers::start(cores.len().min(4)).map_err(|error| error.to_string())?;
     let helpers = Arc::new(helpers);
     let started_unix_ms = clock::now().unix_ms;
+    // One certificate for all shards, as long as the process runs.
+    let dtls = DtlsIdentity::generate(clock::origin()).map_err(|error| error.to_string())?;
+    let dtls = Arc::new(dtls);
     let mut started = Started {
         shards: Shards::new(Vec::new()),
         hosts: Vec::new(),
@@ -134,6 +138,7 @@ pub(crate) fn shards(
             choice: choice(snapshot),
             vacancy: Arc::clone(&vacancy),
             retired: janitor.shard(),
+            dtls: Arc::clone(&dtls),
             opened: opened_sender,
         };
         let options = HostOptions::new(format!("shard-{shard}"), Some(core));
@@ -192,6 +197,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
     let id = plan.config.shard;
     let snapshot = Arc::clone(&plan.loadout.snapshot);
     let mut engine = Engine::new(plan.config, plan.loadout);
+    engine.set_dtls_identity(plan.dtls);
     let ports = engine.media_ports().to_vec();
 
     let options = Options {

@@ -52,6 +52,30 @@ drop_reasons! {
     MediaMalformed => "media_malformed",
     /// STUN, DTLS or other non-RTP on a media port that does not use it.
     MediaUnsupported => "media_unsupported",
+    /// STUN whose lengths or FINGERPRINT are wrong, or that lacks what a connectivity check has.
+    StunMalformed => "stun_malformed",
+    /// A connectivity check under another name or password than ours for this stream.
+    StunAuthentication => "stun_auth",
+    /// A connectivity check of a party that thinks it is controlled (RFC 8445 7.3.1.1): answered 487.
+    StunRoleConflict => "stun_role_conflict",
+    /// STUN that is neither a Binding request nor an indication.
+    StunUnexpected => "stun_unexpected",
+    /// Connectivity checks beyond the rate of answers.
+    StunRate => "stun_rate",
+    /// Not whole records of DTLS 1.2, or a message longer than any that is needed.
+    DtlsMalformed => "dtls_malformed",
+    /// A DTLS alert in the clear: anybody could have sent it.
+    DtlsPlainAlert => "dtls_plain_alert",
+    /// A DTLS message that a party in this state of the handshake does not send.
+    DtlsUnexpected => "dtls_unexpected",
+    /// A ClientHello while another is being answered, or after the handshake (lessons.md 2.22).
+    DtlsStrayHello => "dtls_stray_hello",
+    /// A ClientHello that offers no cipher suite or SRTP profile of ours.
+    DtlsUselessHello => "dtls_useless_hello",
+    /// DTLS after the handshake has failed, or long after it was done.
+    DtlsOver => "dtls_over",
+    /// DTLS beyond the handshakes at once, or the work of one turn.
+    DtlsBusy => "dtls_busy",
     /// SRTP or SRTCP whose tag does not verify.
     SrtpAuthentication => "srtp_auth",
     /// SRTP or SRTCP that was taken before, or is too old to tell.

@@ -20,6 +20,7 @@ use std::{
     sync::Arc,
 };
 
+pub use ravelin_srtp::dtls::Identity as DtlsIdentity;
 use slab::Slab;
 
 pub use self::status::Tables;
@@ -125,6 +126,12 @@ impl Engine {
         self.core.media.specs()
     }
 
+    /// Lets legs use DTLS-SRTP, with this certificate. Its origin is where the monotonic clock of
+    /// [`Now`] is 0.
+    pub fn set_dtls_identity(&mut self, identity: Arc<DtlsIdentity>) {
+        self.core.media.set_dtls_identity(identity);
+    }
+
     /// A media port is open. Only opened ports are ever used.
     pub fn media_port_opened(&mut self, port: MediaPortId) {
         self.core.media.port_opened(port);
@@ -155,6 +162,7 @@ impl Engine {
     pub fn expire(&mut self, now: Now, out: &mut TxQueue) {
         self.contain(now, out, |_, _| {});
         self.core.media.sweep(now.mono);
+        self.core.media.expire(now.mono, out);
         for _ in 0..TIMERS_PER_TURN {
             let Some(timer) = self.core.wheel.pop_expired(now.mono) else { return };
             let before = out.len();
@@ -166,7 +174,8 @@ impl Engine {
     /// When [`Self::expire`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.core.wheel.next_deadline()
+        let deadlines = [self.core.wheel.next_deadline(), self.core.media.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// A send that carried `token` failed.
@@ -391,6 +400,8 @@ impl Engine {
             Timer::Call { slot, generation, kind } => {
                 self.call_timer(turn, CallKey { slot, generation }, kind);
             }
+            // On a wheel of their own.
+            Timer::Media { .. } => {}
             Timer::Probe { target, generation } => {
                 let core = &mut self.core;
                 let now = turn.now.mono;

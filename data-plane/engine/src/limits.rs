@@ -122,6 +122,28 @@ pub const SPRAYER_MEMORY: Duration = Duration::from_secs(60);
 pub const SPRAYER_SETS: usize = 512;
 pub const SPRAYER_WAYS: usize = 4;
 
+/// Connectivity checks of one stream that are answered in a second (RFC 8445 14: a full agent sends
+/// one each 5 ms at most). Beyond: `ravelin_drops_total{reason="stun_rate"}`.
+pub const ICE_ANSWERS_PER_SECOND: u32 = 250;
+/// Errors that one stream answers STUN with in a second; the rest is silence. Each is no longer than
+/// what it answers.
+pub const ICE_REFUSALS_PER_SECOND: u32 = 10;
+/// How long after its last check a party that renews its consent is sent media (RFC 7675 5.1).
+pub const ICE_CONSENT: Duration = Duration::from_secs(30);
+/// Checks on the selected pair over at least this long tell a party that renews its consent.
+pub const ICE_RENEWAL_LEAST: Duration = Duration::from_secs(4);
+/// How long a nominated pair keeps one of lower priority from taking its place.
+pub const ICE_RENOMINATION: Duration = Duration::from_secs(1);
+
+/// DTLS handshakes of one shard at once; a hello beyond is not answered
+/// (`ravelin_drops_total{reason="dtls_busy"}`) and comes again.
+pub const DTLS_HANDSHAKES_MAX: usize = 1_024;
+/// Datagrams of handshakes under way that are taken in one turn, each of which may cost public-key
+/// work of about 0.4 ms on the thread that moves packets. Beyond: `dtls_busy`, and they come again.
+pub const DTLS_STEPS_PER_TURN: u32 = 4;
+/// When a handshake of ours that finds no room tries again.
+pub const DTLS_BUSY_RETRY: Duration = Duration::from_millis(100);
+
 /// Targets probed by OPTIONS (shard 0 only). More than that are not probed and stay `unprobed`.
 pub const PROBES_MAX: u32 = 4_096;
 

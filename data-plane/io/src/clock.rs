@@ -14,11 +14,18 @@ pub fn now() -> Now {
     Now { mono: monotonic(), unix_ms }
 }
 
+static START: OnceLock<Monotonic> = OnceLock::new();
+
+/// When [`monotonic`] was 0, for libraries that have clocks of their own.
+#[must_use]
+pub fn origin() -> Monotonic {
+    *START.get_or_init(Monotonic::now)
+}
+
 /// The monotonic clock alone.
 #[must_use]
 pub fn monotonic() -> Instant {
-    static START: OnceLock<Monotonic> = OnceLock::new();
-    let since = START.get_or_init(Monotonic::now).elapsed();
+    let since = origin().elapsed();
     // One nanosecond is added so that no reading equals the default value, "never".
     Instant(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).saturating_add(1))
 }

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::{
     MediaTable, PayloadMap, Remote, Security,
     endpoint::{Endpoint, NO_PAIR},
+    peering::Peering,
     pool::Draw,
     quality::Formats,
 };
@@ -104,6 +105,8 @@ pub struct Anchor {
     securities: SmallVec<[(Side, usize, Security); 2]>,
     /// The payload types that it makes different.
     payload: Vec<StagedPayload>,
+    /// The same of ICE and DTLS.
+    pub(super) peerings: SmallVec<[(Side, usize, Peering); 0]>,
 }
 
 impl Anchor {
@@ -154,9 +157,15 @@ impl Anchor {
         }
     }
 
+    /// The pair of stream `index` towards `side`.
+    pub(super) fn pair(&self, side: Side, index: usize) -> Option<u32> {
+        Some(self.streams.get(index)?.half(side).pair)
+    }
+
     /// Forgets what was staged: the offer was refused.
     pub fn roll_back(&mut self) {
         self.securities.clear();
+        self.peerings.clear();
         for stream in &mut self.streams {
             stream.caller.staged = None;
             stream.callee.staged = None;
@@ -193,6 +202,7 @@ impl MediaTable {
             securities: SmallVec::new(),
             payload: Vec::new(),
             staged_formats: Vec::new(),
+            peerings: SmallVec::new(),
         };
         self.extend(now, &mut anchor, count, passage, counters)?;
         Ok(anchor)
@@ -304,11 +314,15 @@ impl MediaTable {
         for (side, index, security) in std::mem::take(&mut anchor.securities) {
             self.set_security(anchor, side, index, security);
         }
+        for (side, index, peering) in std::mem::take(&mut anchor.peerings) {
+            self.set_peering(anchor, side, index, peering);
+        }
         for stream in &mut anchor.streams {
             for half in [&mut stream.caller, &mut stream.callee] {
                 if let Some(remote) = half.staged.take() {
                     self.apply(now, *half, remote);
                 }
+                self.settle(half.pair);
             }
         }
         for (side, index, formats) in anchor.staged_formats.drain(..) {

@@ -1,14 +1,159 @@
-//! DTLS-SRTP with one party (RFC 5764): the handshake on the media port that gives a [`Shield`] its
-//! keys.
+//! DTLS-SRTP with one party (RFC 5763, RFC 5764): the handshake on the media port that gives a
+//! [`Shield`] its keys. One association for each m-line, on its RTP port: RTCP shares that port
+//! (RFC 5761) or does not pass.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use ravelin_srtp::{
+    Keying, Keys,
+    dtls::{Association, Exported, Fingerprints, Identity, Rejection, Role, State},
+};
 
 use super::shield::Shield;
-use crate::{drops::DropReason, time::Instant};
+use crate::{
+    drops::DropReason,
+    limits::{DTLS_BUSY_RETRY, DTLS_HANDSHAKES_MAX, DTLS_STEPS_PER_TURN},
+    time::Instant,
+};
 
-/// The DTLS association of one stream with one party. There is none: no stream uses DTLS.
+/// What an offer and its answer agreed on for one stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DtlsTerms {
+    /// Ours.
+    pub role: Role,
+    /// Of the party's certificate.
+    pub fingerprints: Fingerprints,
+    /// `a=tls-id` of the party, if it gave one (RFC 8842 5.2): another one is another association.
+    pub tls_id: Option<Box<[u8]>>,
+}
+
+/// What all associations of a shard share.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    /// `None`: this shard has no certificate, and no DTLS.
+    identity: Option<Arc<Identity>>,
+    /// One more than there are handshakes under way.
+    under_way: Arc<()>,
+    /// Datagrams of handshakes that this turn has taken.
+    steps: u32,
+    /// Handshakes that ended, by outcome.
+    pub(super) outcomes: Outcomes,
+}
+
+/// Handshakes that ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    pub done: u64,
+    /// The party's certificate was not the one that SDP names.
+    pub fingerprint: u64,
+    pub no_profile: u64,
+    pub timeout: u64,
+    pub protocol: u64,
+}
+
+impl Outcomes {
+    fn count(&mut self, state: State) {
+        use ravelin_srtp::dtls::Failure;
+        let counter = match state {
+            State::Idle | State::Handshake => return,
+            State::Done => &mut self.done,
+            State::Failed(Failure::Fingerprint) => &mut self.fingerprint,
+            State::Failed(Failure::NoProfile) => &mut self.no_profile,
+            State::Failed(Failure::Timeout) => &mut self.timeout,
+            State::Failed(Failure::Protocol) => &mut self.protocol,
+        };
+        *counter += 1;
+    }
+}
+
+impl Handshakes {
+    pub(super) fn with(identity: Arc<Identity>) -> Self {
+        Self { identity: Some(identity), ..Self::default() }
+    }
+
+    pub(super) fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
+    }
+
+    /// Handshakes under way.
+    pub(super) fn count(&self) -> usize {
+        Arc::strong_count(&self.under_way) - 1
+    }
+
+    /// A turn begins.
+    pub(super) fn new_turn(&mut self) {
+        self.steps = 0;
+    }
+
+    /// This turn has spent what it may on handshakes.
+    fn is_tired(&self) -> bool {
+        self.steps >= DTLS_STEPS_PER_TURN
+    }
+
+    #[cfg(test)]
+    pub(super) fn exhaust(&mut self) {
+        self.steps = DTLS_STEPS_PER_TURN;
+    }
+
+    fn has_room(&self) -> bool {
+        self.count() < DTLS_HANDSHAKES_MAX
+    }
+}
+
+/// The DTLS association of one stream with one party.
 #[derive(Debug)]
-pub(super) enum Dtls {}
+pub(super) struct Dtls {
+    terms: DtlsTerms,
+    association: Association,
+    /// Held while the handshake is under way.
+    permit: Option<Arc<()>>,
+    /// Where the party was when the handshake began.
+    party: Option<SocketAddr>,
+    /// When there is no room to begin: when to try again.
+    retry: Option<Instant>,
+    /// The timer that is set.
+    pub(super) armed: Option<Instant>,
+}
 
 impl Dtls {
+    pub(super) fn new(terms: DtlsTerms, identity: &Arc<Identity>) -> Self {
+        let fingerprints = terms.fingerprints.clone();
+        Self {
+            association: Association::new(identity.clone(), terms.role, fingerprints),
+            terms,
+            permit: None,
+            party: None,
+            retry: None,
+            armed: None,
+        }
+    }
+
+    pub(super) fn terms(&self) -> &DtlsTerms {
+        &self.terms
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.association.state()
+    }
+
+    /// Whether the handshake has begun, with a party that was elsewhere than it is now.
+    pub(super) fn has_moved(&self, now: Option<SocketAddr>) -> bool {
+        matches!((self.party, now), (Some(then), Some(now)) if then != now)
+    }
+
+    /// When [`Self::expire`] has something to do. `party`: where packets for it go.
+    pub(super) fn deadline(&self, party: Option<SocketAddr>) -> Option<Instant> {
+        if self.begins() {
+            // As soon as it is known where the party is.
+            return party.map(|_| self.retry.unwrap_or_default());
+        }
+        self.association.deadline().map(Instant)
+    }
+
+    fn begins(&self) -> bool {
+        self.association.state() == State::Idle && self.terms.role == Role::Client
+    }
+
     /// Takes a DTLS datagram from the party's address. `send`: takes each datagram that goes back
     /// there. Gives the shield once the handshake is done and the fingerprint fits.
     ///
@@ -16,10 +161,86 @@ impl Dtls {
     /// Why it changed nothing.
     pub(super) fn receive(
         &mut self,
-        _now: Instant,
-        _datagram: &[u8],
-        _send: &mut dyn FnMut(&[u8]),
+        now: Instant,
+        source: SocketAddr,
+        datagram: &[u8],
+        handshakes: &mut Handshakes,
+        send: &mut dyn FnMut(&[u8]),
     ) -> Result<Option<Box<Shield>>, DropReason> {
-        match *self {}
+        let before = self.association.state();
+        let busy = match before {
+            State::Idle => !handshakes.has_room() || handshakes.is_tired(),
+            State::Handshake => handshakes.is_tired(),
+            State::Done | State::Failed(_) => false,
+        };
+        if busy {
+            return Err(DropReason::DtlsBusy);
+        }
+        let exported = self.association.receive(now.0, datagram, send).map_err(reason)?;
+        self.moved_on(before, Some(source), handshakes);
+        // What was kept out, and a cookie, cost next to nothing.
+        if before == State::Handshake || self.association.state() != State::Idle {
+            handshakes.steps = handshakes.steps.saturating_add(1);
+        }
+        Ok(exported.map(shield))
+    }
+
+    /// Begins, retransmits or gives up, whatever is due.
+    pub(super) fn expire(
+        &mut self,
+        now: Instant,
+        party: Option<SocketAddr>,
+        handshakes: &mut Handshakes,
+        send: &mut dyn FnMut(&[u8]),
+    ) {
+        let before = self.association.state();
+        if self.begins() {
+            if party.is_none() {
+                return;
+            }
+            if !handshakes.has_room() || handshakes.is_tired() {
+                self.retry = Some(now + DTLS_BUSY_RETRY);
+                return;
+            }
+            handshakes.steps = handshakes.steps.saturating_add(1);
+            self.association.start(now.0, send);
+        } else {
+            // Keys come of datagrams only.
+            let _ = self.association.expire(now.0, send);
+        }
+        self.moved_on(before, party, handshakes);
+    }
+
+    fn moved_on(&mut self, before: State, party: Option<SocketAddr>, handshakes: &mut Handshakes) {
+        let after = self.association.state();
+        if before == State::Idle && after != State::Idle {
+            self.party = party;
+        }
+        match after {
+            State::Handshake if self.permit.is_none() => {
+                self.permit = Some(handshakes.under_way.clone());
+            }
+            State::Handshake => {}
+            State::Idle | State::Done | State::Failed(_) => self.permit = None,
+        }
+        if before != after {
+            handshakes.outcomes.count(after);
+        }
+    }
+}
+
+fn shield(keys: Exported) -> Box<Shield> {
+    let Exported { local, remote } = keys;
+    Box::new(Shield::of_dtls(Keying { ours: Keys::single(local), theirs: Keys::single(remote) }))
+}
+
+fn reason(rejection: Rejection) -> DropReason {
+    match rejection {
+        Rejection::Malformed => DropReason::DtlsMalformed,
+        Rejection::PlainAlert => DropReason::DtlsPlainAlert,
+        Rejection::Unexpected => DropReason::DtlsUnexpected,
+        Rejection::StrayHello => DropReason::DtlsStrayHello,
+        Rejection::UselessHello => DropReason::DtlsUselessHello,
+        Rejection::Over => DropReason::DtlsOver,
     }
 }

@@ -149,7 +149,8 @@ impl Endpoint {
         let canonical = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
         self.remote =
             Remote { rtp: remote.rtp.map(canonical), rtcp: remote.rtcp.map(canonical), ..remote };
-        self.gate.signalled(now, &self.remote);
+        let announced = self.announced();
+        self.gate.signalled(now, &announced);
     }
 
     /// Where packets for this party go, and which of our ports they leave from.

@@ -18,12 +18,13 @@
 mod anchor;
 mod closed;
 mod cycle;
-mod dtls;
+pub mod dtls;
 mod endpoint;
 mod gate;
-mod ice;
+pub mod ice;
 mod latch;
 mod payload;
+pub mod peering;
 mod permutation;
 mod pool;
 pub(crate) mod quality;
@@ -36,16 +37,19 @@ mod watch;
 use std::net::SocketAddr;
 
 use ravelin_policy::{MediaRange, RealmId};
+use ravelin_srtp::integrity::IntegrityKey;
 
 use crate::{
     ids::{Generator, Seed},
     limits::Limits,
     port::{MediaPortId, ShardId},
     time::Instant,
+    timer::Wheel,
 };
 
 pub use anchor::{Anchor, Place, PortsExhausted, Side};
 use closed::Sprayers;
+use dtls::Handshakes;
 use endpoint::Endpoint;
 pub use endpoint::Remote;
 pub use gate::Nat;
@@ -78,6 +82,11 @@ pub struct MediaTable {
     limits: Limits,
     /// Streams that anchors hold: two pairs each.
     streams: usize,
+    /// What ICE credentials are derived with.
+    ice_key: IntegrityKey,
+    handshakes: Handshakes,
+    /// Of ICE and DTLS.
+    timers: Wheel,
 }
 
 impl MediaTable {
@@ -101,6 +110,9 @@ impl MediaTable {
             swept: Instant::default(),
             limits,
             streams: 0,
+            ice_key: IntegrityKey::new(&[&seed.0[..], b"ice", &[shard.0]].concat()),
+            handshakes: Handshakes::default(),
+            timers: Wheel::new(Instant::default()),
         };
         let ports = |range: &MediaRange| {
             pool::ports_of_shard(range.first_port, range.last_port, shard, shards)

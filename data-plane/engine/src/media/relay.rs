@@ -11,6 +11,7 @@ use ravelin_wire::{
 use super::{
     MediaTable,
     closed::Sprayers,
+    dtls::Handshakes,
     endpoint::{Component, Endpoint, NO_PAIR, Packet},
     gate::{Admission, Heard, Learnt},
 };
@@ -83,8 +84,16 @@ impl MediaTable {
         let packet = match demux::first_byte(arrival.bytes) {
             Kind::Rtp if arrival.component == Component::Rtp => Packet::Rtp,
             Kind::Rtcp => Packet::Rtcp,
-            Kind::Stun => return endpoint.stun(arrival, tx).map(|()| None),
-            Kind::Dtls => return endpoint.dtls(arrival, tx).map(|()| None),
+            Kind::Stun => {
+                let taken = endpoint.stun(arrival, tx);
+                self.settle(pair);
+                return taken.map(|()| None);
+            }
+            Kind::Dtls => {
+                let taken = endpoint.dtls(arrival, &mut self.handshakes, tx);
+                self.settle(pair);
+                return taken.map(|()| None);
+            }
             Kind::KeepAlive => return Err(DropReason::KeepAlive),
             Kind::Rtp => return Err(DropReason::MediaMalformed),
             Kind::Unknown if arrival.bytes.len() < rtp::HEADER_BYTES => {
@@ -237,7 +246,7 @@ impl Endpoint {
         if !reply.bytes().is_empty() {
             reply.send(Egress::Media { port, to: source }, Token::default());
         }
-        if let Some(nominated) = checked? {
+        if checked? && let Some(nominated) = ice.selected(component) {
             self.gate.nominated(component, nominated);
         }
         Ok(())
@@ -245,14 +254,20 @@ impl Endpoint {
 
     /// A DTLS record, from the party's address only: an error of anybody else changes nothing
     /// (lessons.md 2.22).
-    fn dtls(&mut self, arrival: Arrival<'_>, tx: &mut TxQueue) -> Result<(), DropReason> {
-        let dtls = self.dtls.as_mut().ok_or(DropReason::MediaUnsupported)?;
+    fn dtls(
+        &mut self,
+        arrival: Arrival<'_>,
+        handshakes: &mut Handshakes,
+        tx: &mut TxQueue,
+    ) -> Result<(), DropReason> {
+        let dtls = self.dtls.as_mut().filter(|_| arrival.component == Component::Rtp);
+        let dtls = dtls.ok_or(DropReason::MediaUnsupported)?;
         let Arrival { now, port, component, source, bytes } = arrival;
         self.gate.check(now, component, source, false)?;
         let mut send = |datagram: &[u8]| {
             tx.push(Egress::Media { port, to: source }, Token::default(), datagram);
         };
-        if let Some(shield) = dtls.receive(now, bytes, &mut send)? {
+        if let Some(shield) = dtls.receive(now, source, bytes, handshakes, &mut send)? {
             self.shield = Some(shield);
         }
         Ok(())

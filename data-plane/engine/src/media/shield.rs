@@ -73,7 +73,6 @@ impl Shield {
     }
 
     /// With the keys of a DTLS association.
-    #[allow(dead_code, reason = "called by the DTLS hook")]
     pub(super) fn of_dtls(keying: Keying) -> Self {
         Self { by_dtls: true, ..Self::of(keying) }
     }

@@ -15,6 +15,8 @@ pub enum Timer {
     Server { slot: u32, generation: u32, kind: ServerTimer },
     /// Of a call.
     Call { slot: u32, generation: u32, kind: CallTimer },
+    /// Of a media stream with one party; only on the wheel of the media table.
+    Media { pair: u32, generation: u32, kind: MediaTimer },
     /// The next OPTIONS to a target.
     Probe { target: u32, generation: u32 },
 }
@@ -39,6 +41,15 @@ pub enum ServerTimer {
     Timeout,
     /// I, J or L: forget the transaction.
     Linger,
+}
+
+/// Timers of a media stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaTimer {
+    /// The consent of the party may have ended (RFC 7675 5.1).
+    Ice,
+    /// A DTLS flight is to be sent, again or at all (RFC 6347 4.2.4).
+    Dtls,
 }
 
 /// Timers of a call.

@@ -1,5 +1,6 @@
 mod nat;
 mod srtp;
+mod peering;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
