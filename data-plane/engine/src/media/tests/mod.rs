@@ -1,6 +1,6 @@
 mod nat;
-mod srtp;
 mod peering;
+mod srtp;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
