@@ -17,6 +17,7 @@ use std::{
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use ravelin_contract::{audit::Severity, link::FieldError};
 use ravelin_engine::admission::Registry;
+use ravelin_io::xdp::FastPath;
 use ravelin_policy::Snapshot;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
@@ -89,6 +90,7 @@ struct Edge {
     identity: Arc<Mutex<Identity>>,
     shards: Arc<Mutex<Option<Shards>>>,
     driver: Arc<Mutex<(String, String)>>,
+    fast: Arc<Mutex<Option<Arc<FastPath>>>>,
     active: Option<(Document, Arc<Snapshot>)>,
     link: Option<Link>,
     told_warnings: Vec<FieldError>,
@@ -105,6 +107,7 @@ impl Edge {
             identity: Arc::new(Mutex::new(Identity { node: host_name(), ..Identity::default() })),
             shards: Arc::default(),
             driver: Arc::default(),
+            fast: Arc::default(),
             active: None,
             link: None,
             told_warnings: Vec::new(),
@@ -257,6 +260,7 @@ impl Edge {
             identity.shards = u8::try_from(started.shards.count()).unwrap_or(u8::MAX);
             identity.driver = format!("{}{why}", started.driver);
         }
+        *lock(&self.fast) = started.fast;
         *lock(&self.driver) = (started.driver.clone(), started.reason.clone());
         *lock(&self.shards) = Some(started.shards);
         self.process.media_pairs_missing.store(started.media.pairs_missing, Ordering::Relaxed);
@@ -310,6 +314,7 @@ impl Edge {
             link_connected: Arc::clone(&connected),
             process: Arc::clone(&self.process),
             driver: Arc::clone(&self.driver),
+            fast: Arc::clone(&self.fast),
         };
         let context = Context {
             target,

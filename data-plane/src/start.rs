@@ -1,5 +1,6 @@
 //! From a snapshot to running shards: sockets, engines, threads.
 
+mod fast_path;
 mod vacancy;
 
 use std::{
@@ -22,6 +23,7 @@ use ravelin_io::{
     host::{self, Host, HostOptions, HostedBy},
     probe,
     stream::{StreamLimits, Streams},
+    xdp::FastPath,
 };
 use ravelin_policy::{Driver as MediaDriver, Snapshot, Transport};
 
@@ -46,12 +48,14 @@ pub(crate) struct Started {
     pub(crate) shards: Shards,
     pub(crate) hosts: Vec<Host>,
     pub(crate) pulses: Vec<Arc<Pulse>>,
-    /// `uring` or `mmsg`.
+    /// `xdp`, `uring` or `mmsg`.
     pub(crate) driver: String,
     /// Why it is not a better one; empty if there is none.
     pub(crate) reason: String,
     /// Media ports that the process may open.
     pub(crate) media: MediaFiles,
+    /// Streams below the sockets; the last owner that drops it takes it out of the kernel.
+    pub(crate) fast: Option<Arc<FastPath>>,
 }
 
 /// What a shard's thread tells when it has opened its sockets.
@@ -70,6 +74,7 @@ struct Plan {
     pulse: Arc<Pulse>,
     helpers: Arc<Helpers>,
     choice: Choice,
+    fast: Option<Arc<FastPath>>,
     vacancy: Arc<Vacancy>,
     retired: Retired,
     dtls: Arc<DtlsIdentity>,
@@ -101,6 +106,7 @@ pub(crate) fn shards(
             .map_err(|error| name_listener(&listener.id, &listener.bind, &error).to_string())?;
     }
     let media = open_files::media(snapshot, count)?;
+    let fast_path::Outcome { fast, line } = fast_path::start(snapshot);
     let janitor = Janitor::start().map_err(|error| error.to_string())?;
     let helpers = Helpers::start(cores.len().min(4)).map_err(|error| error.to_string())?;
     let helpers = Arc::new(helpers);
@@ -115,6 +121,7 @@ pub(crate) fn shards(
         driver: String::new(),
         reason: String::new(),
         media,
+        fast,
     };
     let mut mailboxes = Vec::new();
     let meshes = cross::mesh(cores.len(), CROSS_SLOTS);
@@ -136,6 +143,7 @@ pub(crate) fn shards(
             pulse: Arc::clone(&pulse),
             helpers: Arc::clone(&helpers),
             choice: choice(snapshot),
+            fast: started.fast.clone(),
             vacancy: Arc::clone(&vacancy),
             retired: janitor.shard(),
             dtls: Arc::clone(&dtls),
@@ -157,7 +165,11 @@ pub(crate) fn shards(
         let Ok(opened) = opened.recv() else { return Err("a shard ended while starting".into()) };
         mailboxes.push(opened.mailbox);
         started.driver = opened.driver;
-        started.reason = opened.reason;
+        started.reason = [line.as_str(), &opened.reason]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join("; ");
         started.hosts.push(host);
         started.pulses.push(pulse);
     }
@@ -180,9 +192,6 @@ fn limits(snapshot: &Snapshot, shards: u8) -> Limits {
 /// wait in one place.
 fn choice(snapshot: &Snapshot) -> Choice {
     let asked = |wanted| snapshot.media.iter().any(|range| range.driver == wanted);
-    if asked(MediaDriver::Xdp) {
-        log("warning", "start", "edge.media asks for xdp, which this release does not have: uring");
-    }
     if asked(MediaDriver::Mmsg) {
         Choice::Mmsg
     } else if asked(MediaDriver::Uring) {
@@ -206,7 +215,15 @@ fn build(plan: Plan) -> io::Result<Shard> {
     };
     let opened = driver::open(plan.choice, &options).map_err(io::Error::other)?;
     let mut driver = opened.driver;
-    let reason = opened.fallback.map_or_else(String::new, |missing| missing.to_string());
+    let mut reason = opened.fallback.map_or_else(String::new, |missing| missing.to_string());
+    if let Some(fast) = plan.fast {
+        let sockets = driver.kind().label();
+        reason = match reason.as_str() {
+            "" => format!("sockets by {sockets}"),
+            why => format!("sockets by {sockets}, because {why}"),
+        };
+        driver = fast.around(driver, id);
+    }
     let mut streams = Streams::new(id, stream_limits(&snapshot));
 
     for (index, listener) in (0..).zip(&snapshot.listeners) {

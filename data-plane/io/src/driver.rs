@@ -145,6 +145,8 @@ pub trait Driver {
 /// Which driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
+    /// The fast path around one of the others.
+    Xdp,
     Uring,
     Mmsg,
 }
@@ -154,6 +156,7 @@ impl Kind {
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
+            Self::Xdp => "xdp",
             Self::Uring => "uring",
             Self::Mmsg => "mmsg",
         }

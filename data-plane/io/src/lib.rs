@@ -7,6 +7,7 @@
 //! |
 //! | [`uring`] | UDP through one private io_uring ring per shard: the default |
 //! | [`mmsg`] | UDP through epoll, recvmmsg and sendmmsg, where io_uring is forbidden |
+//! | [`xdp`] | the fast path around either: RTP forwarded by a program in the kernel |
 //! | [`stream`] | SIP over TCP: listeners, connections, framing, bounded queues, deadlines |
 //! | [`cross`] | bounded rings between shards |
 //! | [`host`] | the thread of a shard: pinned, hosted by a glommio executor that never parks |
@@ -28,3 +29,4 @@ mod sockets;
 pub mod stream;
 pub mod sys;
 pub mod uring;
+pub mod xdp;

@@ -70,6 +70,8 @@ impl Edge {
         stopping.shards.stop();
         stopping.wait_for_the_shards();
         *lock(&self.shards) = None;
+        // An orderly stop leaves nothing in the kernel.
+        *lock(&self.fast) = None;
         let severity = if left.live > 0 { Severity::Alarm } else { Severity::Info };
         let drained = event("edge.drained", severity)
             .field("calls_ended", left.live)

@@ -9,6 +9,7 @@ use std::{
 };
 
 use ravelin_contract::metrics::{Buckets, Histogram, MetricsReport, Sample, SampleKind};
+use ravelin_io::xdp::{FastPath, FastSample};
 
 use super::unix_ms;
 use crate::{
@@ -23,6 +24,8 @@ pub(crate) struct Sources {
     pub(crate) spool: SpoolHandle,
     pub(crate) link_connected: Arc<AtomicBool>,
     pub(crate) process: Arc<ProcessCounters>,
+    /// Streams below the sockets.
+    pub(crate) fast: Arc<Mutex<Option<Arc<FastPath>>>>,
     /// Driver in use and why, for `edge_info`.
     pub(crate) driver: Arc<Mutex<(String, String)>>,
 }
@@ -170,6 +173,13 @@ impl Sources {
             ("process_resident_bytes", "Resident memory", Gauge, resident_bytes()),
         ] {
             samples.push(sample(name, help, kind, Vec::new(), value));
+        }
+        if let Some(fast) = &*self.fast.lock().unwrap_or_else(PoisonError::into_inner) {
+            fast.samples(&mut |FastSample { name, help, label, value, total }| {
+                let labels = label.map(|(key, value)| (key.to_owned(), value.to_owned()));
+                let kind = if total { Counter } else { Gauge };
+                samples.push(sample(name, help, kind, labels.into_iter().collect(), value));
+            });
         }
         let (driver, reason) = self.driver.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let labels = vec![

@@ -3,6 +3,7 @@
 //! can break that.
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
 mod buffers;
 pub mod epoll;
 pub(crate) mod event;

@@ -129,3 +129,15 @@ pub(super) unsafe fn view<'a>(base: *const u8, len: usize) -> &'a [u8] {
     // SAFETY: the caller promises it.
     unsafe { slice::from_raw_parts(base, len) }
 }
+
+/// Subscribes a netlink socket to a group of events.
+pub(crate) fn join_netlink_group(fd: BorrowedFd<'_>, group: u32) -> io::Result<()> {
+    let group = i32::try_from(group).map_err(|_| io::ErrorKind::InvalidInput)?;
+    set_int(fd, libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group)
+}
+
+/// Has a netlink socket's errors carry the kernel's words, and not the question.
+pub(crate) fn tell_netlink_errors(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_int(fd, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1)?;
+    set_int(fd, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1)
+}

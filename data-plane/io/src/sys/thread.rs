@@ -90,6 +90,16 @@ fn read(resource: libc::__rlimit_resource_t) -> io::Result<Limit> {
     Ok(Limit { soft: limit.rlim_cur, hard: limit.rlim_max })
 }
 
+/// Moves the calling thread into a network namespace: sockets that it makes and threads that it
+/// starts from now on are there.
+#[cfg(test)]
+pub(crate) fn enter_network_namespace(namespace: &std::fs::File) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the call takes a descriptor, which is open, and changes this thread alone.
+    let outcome = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
+    if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

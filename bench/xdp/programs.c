@@ -1,0 +1,145 @@
+// Programs around the one that is measured: a source of RTP, a sink that counts, and the least that
+// any relay must do (rewrite and transmit), which is the measure for ours.
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/udp.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+struct settings {
+	__u32 streams;
+	__u32 fib; // bare: ask the kernel for the next hop of each packet
+	__u8 headers[42]; // of a packet as it leaves the source
+	__u8 unused[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct settings);
+	__uint(max_entries, 1);
+} settings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 2);
+} counters SEC(".maps");
+
+struct frame {
+	struct ethhdr eth;
+	struct iphdr ip;
+	struct udphdr udp;
+	__u8 rtp[12];
+} __attribute__((packed));
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 4);
+} interfaces SEC(".maps");
+
+static __always_inline __u64 *counter(__u32 which)
+{
+	return bpf_map_lookup_elem(&counters, &which);
+}
+
+// Each frame is the next packet of the next stream: port 20000 + 2n, its own sequence number.
+SEC("xdp")
+int source(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct frame *frame = (void *)(long)ctx->data;
+	__u32 zero = 0;
+	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+	__u64 *count = counter(0);
+
+	if ((void *)(frame + 1) > end || !set || !count || !set->streams)
+		return XDP_DROP;
+	__u32 number = *count;
+	__u32 stream = number % set->streams;
+	__u32 sequence = number / set->streams;
+
+	*count += 1;
+	// Frames are used again as they came back.
+	__builtin_memcpy(frame, set->headers, sizeof(set->headers));
+	frame->udp.dest = bpf_htons(20000 + 2 * stream);
+	frame->udp.source = bpf_htons(4000);
+	frame->rtp[2] = sequence >> 8;
+	frame->rtp[3] = sequence;
+	return XDP_TX;
+}
+
+SEC("xdp")
+int sink(struct xdp_md *ctx)
+{
+	__u64 *count = counter(1);
+
+	(void)ctx;
+	if (count)
+		*count += 1;
+	return XDP_DROP;
+}
+
+static __always_inline __u16 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+// Swaps the ends of the packet, with its checksums kept right, and sends it back as the relay does
+// on a veth.
+SEC("xdp")
+int bare(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct frame *frame = (void *)(long)ctx->data;
+	__u32 zero = 0;
+	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+
+	if ((void *)(frame + 1) > end || !set || frame->eth.h_proto != bpf_htons(ETH_P_IP) ||
+	    frame->ip.protocol != IPPROTO_UDP)
+		return XDP_PASS;
+	if (set->fib) {
+		struct bpf_fib_lookup lookup = {
+			.family = 2,
+			.l4_protocol = IPPROTO_UDP,
+			.tot_len = bpf_ntohs(frame->ip.tot_len),
+			.ipv4_src = frame->ip.daddr,
+			.ipv4_dst = frame->ip.saddr,
+			.ifindex = ctx->ingress_ifindex,
+		};
+		if (bpf_fib_lookup(ctx, &lookup, sizeof(lookup), 0) != BPF_FIB_LKUP_RET_SUCCESS)
+			return XDP_PASS;
+		__builtin_memcpy(frame->eth.h_dest, lookup.dmac, ETH_ALEN);
+		__builtin_memcpy(frame->eth.h_source, lookup.smac, ETH_ALEN);
+	} else {
+		__u8 mac[ETH_ALEN];
+
+		__builtin_memcpy(mac, frame->eth.h_dest, ETH_ALEN);
+		__builtin_memcpy(frame->eth.h_dest, frame->eth.h_source, ETH_ALEN);
+		__builtin_memcpy(frame->eth.h_source, mac, ETH_ALEN);
+	}
+	__be32 address = frame->ip.daddr;
+	__be16 port = frame->udp.dest;
+
+	frame->ip.daddr = frame->ip.saddr;
+	frame->ip.saddr = address;
+	frame->udp.dest = bpf_htons(5000);
+	frame->udp.check = ~fold((__u32)(__u16)~frame->udp.check + (__u16)~frame->udp.source +
+				 (__u16)~port + port + bpf_htons(5000));
+	frame->udp.source = port;
+	__u16 ttl = frame->ip.ttl;
+
+	frame->ip.ttl = 64;
+	frame->ip.check = ~fold((__u32)(__u16)~frame->ip.check + (__u16)~ttl + 64);
+	return bpf_redirect_map(&interfaces, ctx->ingress_ifindex, XDP_DROP);
+}
+
+char _license[] SEC("license") = "GPL";

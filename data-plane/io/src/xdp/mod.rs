@@ -1,0 +1,281 @@
+//! The fast path: RTP streams that the engine has decided are forwarded by a program in the kernel
+//! ([XDP](https://docs.kernel.org/bpf/)), before the sockets. It decides nothing and only narrows
+//! what the sockets would do; whatever it does not know goes on to them.
+//!
+//! One [`FastPath`] serves the process, and each shard's driver is wrapped by [`FastPath::around`].
+//! Program and maps live in the kernel and outlive a process that is killed: the next one of the
+//! same node takes them over ([`FastPath::start`]). Dropped in order, it takes them away.
+//!
+//! | Module | What it is |
+//! |---|---|
+//! | `bpf/relay.c` | the program |
+//! | `layout` | the octets of the maps |
+//! | `loader` | load, adopt, attach, probe, remove |
+//! | `interfaces` | which interface has which media address |
+//! | `netlink` | what the kernel knows of links, routes, neighbours |
+//! | `hops` | next hops, followed |
+//! | `table` | ports, flows, and who asked for them |
+//! | `shard` | the driver of one shard with the fast path around it |
+
+mod hops;
+mod interfaces;
+mod layout;
+mod loader;
+mod netlink;
+mod shard;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use interfaces::{Mode, Reason};
+
+use crate::driver::Driver;
+use crossbeam::channel::{Sender, bounded};
+use hops::Message;
+use interfaces::Interfaces;
+use loader::Loaded;
+use netlink::{Changes, Netlink};
+use ravelin_engine::port::ShardId;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use table::{Refused, Table};
+
+/// Questions and changes that may wait for the resolver.
+const MESSAGES_MAX: usize = 4_096;
+/// How soon a listener sees that it is to end.
+const LISTEN_FOR: Duration = Duration::from_millis(250);
+/// Fewest flows that there is room for: a narrow port range that is widened keeps its maps.
+const SLOTS_MIN: u32 = 1_024;
+
+/// What the fast path is to serve.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Names the pins; a node has one edge process at a time.
+    pub node: String,
+    /// Addresses of the media ports.
+    pub addresses: Vec<IpAddr>,
+    /// Media ports of all shards.
+    pub ports: u32,
+}
+
+/// One interface that has the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serving {
+    pub interface: String,
+    pub mode: Mode,
+}
+
+/// A count or state of the fast path, for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FastSample {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub label: Option<(&'static str, &'static str)>,
+    pub value: u64,
+    /// It only grows.
+    pub total: bool,
+}
+
+/// The fast path of this process.
+pub struct FastPath {
+    loaded: Loaded,
+    table: Arc<Mutex<Table>>,
+    refused: [AtomicU64; Refused::ALL.len()],
+    messages: Sender<Message>,
+    stopping: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    serving: Vec<Serving>,
+    reasons: Vec<Reason>,
+    adopted: usize,
+}
+
+impl FastPath {
+    /// Loads the program and attaches it wherever a media address is.
+    ///
+    /// # Errors
+    /// Why no address has a fast path: one reason for each, or one for all.
+    pub fn start(options: &Options) -> Result<Self, Vec<Reason>> {
+        let kernel = |what| {
+            move |error: std::io::Error| vec![Reason::Kernel { what, error: error.to_string() }]
+        };
+        let mut netlink = Netlink::open().map_err(kernel("netlink cannot be opened"))?;
+        let mut interfaces =
+            Interfaces::read(&mut netlink).map_err(kernel("interfaces cannot be listed"))?;
+        let mut reasons = Vec::new();
+        let mut links = BTreeMap::new();
+        for &address in &options.addresses {
+            match interfaces.behind(address) {
+                Ok(link) => drop(links.insert(link.index, link.clone())),
+                Err(reason) if reasons.contains(&reason) => {}
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        if links.is_empty() {
+            return Err(reasons);
+        }
+        let slots = options.ports.saturating_add(1).next_power_of_two().max(SLOTS_MIN);
+        let found: Vec<_> = links.values().collect();
+        let loaded = match loader::load(&options.node, slots, &found, &mut reasons) {
+            Ok(loaded) => loaded,
+            Err(reason) => {
+                reasons.push(reason);
+                return Err(reasons);
+            }
+        };
+        for link in links.values() {
+            let attachment = loaded.attach(&mut netlink, link);
+            reasons.extend(attachment.reasons);
+            let Some(attached) = attachment.attached else { continue };
+            let index = link.index.to_ne_bytes();
+            // Behind the index there is room for a program that we do not use.
+            let mut value = index.to_vec();
+            value.resize(loaded.maps.interfaces.sizes().1, 0);
+            match loaded.maps.interfaces.update(&index, &value, 0) {
+                Ok(()) => drop(interfaces.attached.insert(link.index, attached)),
+                Err(error) => {
+                    let error = error.to_string();
+                    reasons.push(Reason::NoGeneric { interface: link.name.clone(), error });
+                }
+            }
+        }
+        if interfaces.attached.is_empty() {
+            loaded.remove(&mut netlink, &interfaces);
+            return Err(reasons);
+        }
+        Self::run(loaded, netlink, interfaces, reasons).map_err(kernel("threads or maps"))
+    }
+
+    fn run(
+        loaded: Loaded,
+        netlink: Netlink,
+        interfaces: Interfaces,
+        reasons: Vec<Reason>,
+    ) -> std::io::Result<Self> {
+        let serving = interfaces.attached.values();
+        let serving = serving
+            .map(|attached| Serving { interface: attached.name.clone(), mode: attached.mode })
+            .collect();
+        let changes = Changes::open(LISTEN_FOR)?;
+        let (messages, received) = bounded(MESSAGES_MAX);
+        let (ports, flows) = (Arc::clone(&loaded.maps.ports), Arc::clone(&loaded.maps.flows));
+        let table = Table::adopt(ports, flows, interfaces, messages.clone())?;
+        let adopted = table.left();
+        let table = Arc::new(Mutex::new(table));
+        let stopping = Arc::new(AtomicBool::new(false));
+        let mut fast = Self {
+            loaded,
+            table: Arc::clone(&table),
+            refused: Default::default(),
+            messages: messages.clone(),
+            stopping: Arc::clone(&stopping),
+            threads: Vec::new(),
+            serving,
+            reasons,
+            adopted,
+        };
+        let resolver = thread::Builder::new().name("xdp-hops".into());
+        fast.threads.push(resolver.spawn(move || hops::run(netlink, &table, &received))?);
+        let listener = thread::Builder::new().name("xdp-changes".into());
+        let listen = move || hops::listen(changes, &messages, &stopping);
+        fast.threads.push(listener.spawn(listen)?);
+        Ok(fast)
+    }
+
+    /// Interfaces that have the program.
+    #[must_use]
+    pub fn serving(&self) -> &[Serving] {
+        &self.serving
+    }
+
+    /// Why it is not everywhere, or not native, or not pinned.
+    #[must_use]
+    pub fn reasons(&self) -> &[Reason] {
+        &self.reasons
+    }
+
+    /// Whether streams go on when this process is killed.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.loaded.is_pinned()
+    }
+
+    /// Flows that were found running at the start.
+    #[must_use]
+    pub fn adopted(&self) -> usize {
+        self.adopted
+    }
+
+    /// One shard's driver with the fast path around it. To be called before its ports are opened.
+    #[must_use]
+    pub fn around(self: &Arc<Self>, driver: Box<dyn Driver>, shard: ShardId) -> Box<dyn Driver> {
+        Box::new(shard::Shard::new(Arc::clone(self), driver, shard))
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refuse(&self, refused: Refused) {
+        if let Some(count) = self.refused.get(refused as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Hands over what it counts.
+    pub fn samples(&self, sink: &mut dyn FnMut(FastSample)) {
+        let (flows, waiting, left) = {
+            let table = self.table();
+            (table.flows_in_use(), table.without_hop(), table.left())
+        };
+        for (name, help, value) in [
+            ("fast_flows", "Streams that the fast path has", flows),
+            ("fast_flows_without_next_hop", "Of these, left to the sockets: no next hop", waiting),
+            ("fast_flows_unclaimed", "Streams of a process before, not claimed so far", left),
+        ] {
+            sink(FastSample { name, help, label: None, value: value as u64, total: false });
+        }
+        for (refused, label) in Refused::ALL {
+            sink(FastSample {
+                name: "fast_flows_refused_total",
+                help: "Streams that stay with the sockets",
+                label: Some(("reason", label)),
+                value: self.refused[refused as usize].load(Ordering::Relaxed),
+                total: true,
+            });
+        }
+        let mut values = vec![0; self.loaded.maps.verdicts.lookup_bytes()];
+        for (verdict, label) in (0_u32..).zip(layout::VERDICTS) {
+            // An array has every index that it should; what cannot be read counts as zero.
+            let read = self.loaded.maps.verdicts.lookup(&verdict.to_ne_bytes(), &mut values, 0);
+            let cpus = values.chunks_exact(8).filter_map(|value| value.try_into().ok());
+            let sum = cpus.map(u64::from_ne_bytes).fold(0, u64::wrapping_add);
+            sink(FastSample {
+                name: "fast_packets_left_total",
+                help: "Packets of known media ports that the fast path did not forward, by reason",
+                label: Some(("reason", label)),
+                value: if read.is_ok() { sum } else { 0 },
+                total: true,
+            });
+        }
+    }
+}
+
+impl Drop for FastPath {
+    /// Detaches and unpins. A process that is killed does not come here, and its streams go on.
+    fn drop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        // A full queue: the resolver ends when it has read this far, or with the process.
+        let _ = self.messages.send_timeout(Message::Stop, Duration::from_secs(1));
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+        if let Ok(mut netlink) = Netlink::open() {
+            let interfaces = self.table().interfaces().clone();
+            self.loaded.remove(&mut netlink, &interfaces);
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! The driver of one shard: the socket driver, and the fast path around it.
+
+use super::FastPath;
+use super::layout::{Action, COUNT_BYTES, Count, Decision};
+use crate::clock;
+use crate::driver::{Driver, Interest, Kind, Ready, Rx, Stats, Waker, WatchKey};
+use crate::sys::bpf;
+use ravelin_engine::port::{
+    FastChange, FastCount, FastFlow, FastKind, ListenerId, Local, MediaPortId, ShardId, Token,
+    TxQueue,
+};
+use ravelin_engine::time::Instant;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Receive queues of a shard's interfaces in the map of sockets, as in `bpf/relay.c`.
+const QUEUES_MAX: u16 = 64;
+/// CPUs whose counts are less than this apart count the same stream at the same time.
+const TOGETHER_NS: u64 = 1_000_000_000;
+
+#[derive(Clone, Copy, Debug)]
+struct Active {
+    slot: u32,
+    generation: u32,
+    epoch: u32,
+    cleared: bool,
+}
+
+pub(super) struct Shard {
+    fast: Arc<FastPath>,
+    inner: Box<dyn Driver>,
+    shard: ShardId,
+    ports: Vec<Option<SocketAddr>>,
+    active: BTreeMap<u32, Active>,
+    /// Last counts of flows that others have replaced.
+    finished: Vec<FastCount>,
+    /// Room for one port's counts of all CPUs.
+    values: Vec<u8>,
+    cpus: Vec<Count>,
+}
+
+impl Shard {
+    pub(super) fn new(fast: Arc<FastPath>, inner: Box<dyn Driver>, shard: ShardId) -> Self {
+        let values = vec![0; fast.loaded.maps.counts.lookup_bytes()];
+        let cpus = Vec::with_capacity(values.len() / COUNT_BYTES);
+        Self {
+            fast,
+            inner,
+            shard,
+            ports: Vec::new(),
+            active: BTreeMap::new(),
+            finished: Vec::new(),
+            values,
+            cpus,
+        }
+    }
+
+    fn address(&self, port: MediaPortId) -> Option<SocketAddr> {
+        self.ports.get(usize::try_from(port.0).ok()?).copied().flatten()
+    }
+
+    fn decision(&self, port: MediaPortId, flow: &FastFlow) -> Option<Decision> {
+        let action = match flow.kind {
+            FastKind::Forward { out, to, dscp } => Action::Forward {
+                source: self.address(out)?,
+                target: to,
+                tos: dscp.unwrap_or(0) << 2,
+            },
+            FastKind::Deliver => {
+                Action::Deliver { socket: u16::from(self.shard.0).saturating_mul(QUEUES_MAX) }
+            }
+        };
+        Some(Decision {
+            local: self.address(port)?,
+            source: flow.source,
+            ssrc: flow.ssrc,
+            clock_hz: flow.clock_hz,
+            user_types: flow.payload_types_to_user,
+            action,
+        })
+    }
+
+    fn set(&mut self, port: MediaPortId, flow: &FastFlow) {
+        // A port that is not open has no packets.
+        let Some(decision) = self.decision(port, flow) else { return };
+        if let Some(active) = self.active.remove(&port.0) {
+            // Nothing is forwarded between the last count of the one and the first of the other.
+            self.fast.table().clear(active.slot);
+            let count = self.count(port.0, active);
+            self.finished.extend(count);
+        }
+        match self.fast.table().set(decision) {
+            Ok((slot, generation)) => {
+                let active = Active { slot, generation, epoch: flow.epoch, cleared: false };
+                self.active.insert(port.0, active);
+            }
+            Err(refused) => self.fast.refuse(refused),
+        }
+    }
+
+    fn clear(&mut self, port: MediaPortId) {
+        match self.active.get_mut(&port.0) {
+            Some(active) => {
+                active.cleared = true;
+                self.fast.table().clear(active.slot);
+            }
+            None => {
+                if let Some(local) = self.address(port) {
+                    self.fast.table().clear_port(local);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, port: u32, active: Active) -> Option<FastCount> {
+        let key = active.slot.to_ne_bytes();
+        self.fast.loaded.maps.counts.lookup(&key, &mut self.values, 0).ok()?;
+        self.cpus.clear();
+        let cpus = self.values.chunks_exact(COUNT_BYTES).filter_map(Count::read);
+        self.cpus.extend(cpus.filter(|cpu| cpu.generation == active.generation && cpu.seen > 0));
+        let sum = merge(&mut self.cpus);
+        Some(FastCount {
+            port: MediaPortId(port),
+            epoch: active.epoch,
+            packets: sum.packets,
+            bytes: sum.bytes,
+            lost: sum.lost(),
+            jitter: sum.jitter >> 4,
+            // The low half of the extended number.
+            highest_sequence: sum.highest.cast_unsigned() as u16,
+            last: instant(sum.last),
+        })
+    }
+}
+
+/// What several CPUs counted of one stream. Their extended sequence numbers differ by whole cycles;
+/// they are brought together at the nearest place.
+pub(super) fn merge(cpus: &mut [Count]) -> Count {
+    cpus.sort_unstable_by_key(|cpu| cpu.last);
+    let Some((first, rest)) = cpus.split_first() else { return Count::default() };
+    rest.iter().fold(*first, |sum, cpu| {
+        // A stream that moved from one CPU to another begins there where it ended here.
+        let together = cpu.last.saturating_sub(sum.last) < TOGETHER_NS;
+        let anchor = if together { cpu.highest } else { cpu.first };
+        let apart = sum.highest.wrapping_sub(anchor);
+        let cycles = (apart.wrapping_add(0x8000) >> 16) << 16;
+        Count {
+            packets: sum.packets + cpu.packets,
+            bytes: sum.bytes + cpu.bytes,
+            last: cpu.last,
+            lost: sum.lost + cpu.lost,
+            seen: sum.seen + cpu.seen,
+            generation: cpu.generation,
+            first: sum.first.min(cpu.first.wrapping_add(cycles)),
+            highest: sum.highest.max(cpu.highest.wrapping_add(cycles)),
+            jitter: cpu.jitter,
+        }
+    })
+}
+
+/// The kernel's time as ours: both count the same clock from another beginning.
+fn instant(kernel_ns: u64) -> Instant {
+    if kernel_ns == 0 {
+        return Instant::default();
+    }
+    let ago = bpf::monotonic_ns().saturating_sub(kernel_ns);
+    Instant(clock::monotonic().0.saturating_sub(ago).max(1))
+}
+
+impl Driver for Shard {
+    fn kind(&self) -> Kind {
+        Kind::Xdp
+    }
+
+    fn open_listener(&mut self, id: ListenerId, at: SocketAddr) -> io::Result<SocketAddr> {
+        self.inner.open_listener(id, at)
+    }
+
+    fn open_media(&mut self, id: MediaPortId, at: SocketAddr) -> io::Result<SocketAddr> {
+        let bound = self.inner.open_media(id, at)?;
+        let index = usize::try_from(id.0).map_err(|_| io::ErrorKind::InvalidInput)?;
+        if self.ports.len() <= index {
+            self.ports.resize(index + 1, None);
+        }
+        self.ports[index] = Some(bound);
+        Ok(bound)
+    }
+
+    fn mark(&mut self, port: Local, dscp: u8) -> io::Result<()> {
+        self.inner.mark(port, dscp)
+    }
+
+    fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
+        self.inner.wait(timeout)
+    }
+
+    fn receive(&mut self, sink: &mut dyn FnMut(Rx<'_>)) -> usize {
+        self.inner.receive(sink)
+    }
+
+    fn send(&mut self, queue: &TxQueue, failed: &mut dyn FnMut(Token, io::Error)) {
+        self.inner.send(queue, failed);
+    }
+
+    fn waker(&self) -> Waker {
+        self.inner.waker()
+    }
+
+    fn watch(&mut self, key: WatchKey, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        self.inner.watch(key, fd, interest)
+    }
+
+    fn unwatch(&mut self, key: WatchKey, fd: BorrowedFd<'_>) {
+        self.inner.unwatch(key, fd);
+    }
+
+    fn take_ready(&mut self, into: &mut Vec<Ready>) {
+        self.inner.take_ready(into);
+    }
+
+    fn program(&mut self, changes: &[FastChange]) {
+        for change in changes {
+            match change {
+                FastChange::Set { port, flow } => self.set(*port, flow),
+                FastChange::Clear { port } => self.clear(*port),
+            }
+        }
+    }
+
+    fn fast_counts(&mut self, into: &mut Vec<FastCount>) {
+        into.append(&mut self.finished);
+        let mut port = None;
+        loop {
+            let after = port.map_or(0, |port| port + 1);
+            let Some((&next, &active)) = self.active.range(after..).next() else { break };
+            port = Some(next);
+            into.extend(self.count(next, active));
+            if active.cleared {
+                self.active.remove(&next);
+            }
+            if next == u32::MAX {
+                break;
+            }
+        }
+    }
+
+    fn stats(&self) -> &Stats {
+        self.inner.stats()
+    }
+}

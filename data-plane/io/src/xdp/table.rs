@@ -1,0 +1,290 @@
+//! What stands in the maps, and who asked for it. One for all shards: it is touched when a call
+//! changes, never for a packet.
+
+use super::hops::{Message, Via};
+use super::interfaces::{Interfaces, Mode};
+use super::layout::{
+    self, Action, Decision, FLOW_BYTES, Hop, PORT_KEY_BYTES, flow, generation_of, same_decision,
+};
+use crate::sys::bpf::{LOCKED, Map};
+use crossbeam::channel::Sender;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// Slot 0 of the flows carries the owner's mark instead.
+pub(super) const MARK_SLOT: u32 = 0;
+
+/// A way through the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct HopKey {
+    pub(super) from: IpAddr,
+    pub(super) to: IpAddr,
+}
+
+/// Why a flow stays with the sockets. None is a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The program is not attached where the packets arrive, or would not leave there.
+    Interface,
+    /// IPv4 on one side, IPv6 on the other.
+    Family,
+    /// More flows than slots.
+    Full,
+    /// The kernel refuses to write.
+    Kernel,
+}
+
+impl Refused {
+    pub(super) const ALL: [(Self, &'static str); 4] = [
+        (Self::Interface, "interface"),
+        (Self::Family, "address_family"),
+        (Self::Full, "full"),
+        (Self::Kernel, "kernel"),
+    ];
+}
+
+#[derive(Debug)]
+struct Used {
+    decision: Decision,
+    generation: u32,
+    hop: Option<HopKey>,
+}
+
+#[derive(Debug, Default)]
+struct HopState {
+    hop: Option<Hop>,
+    via: Option<Via>,
+    slots: BTreeSet<u32>,
+}
+
+/// Ports, flows and next hops of this node.
+pub(super) struct Table {
+    ports: Arc<Map>,
+    flows: Arc<Map>,
+    interfaces: Interfaces,
+    /// Which slot a port has, for ever: what stands in it is always of this port.
+    slots: HashMap<SocketAddr, u32>,
+    next_slot: u32,
+    used: BTreeMap<u32, Used>,
+    /// Flows of the process before, until they are set again.
+    left: BTreeMap<u32, [u8; FLOW_BYTES]>,
+    hops: BTreeMap<HopKey, HopState>,
+    generation: u32,
+    resolver: Sender<Message>,
+}
+
+impl Table {
+    /// Takes over what stands in the maps.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn adopt(
+        ports: Arc<Map>,
+        flows: Arc<Map>,
+        interfaces: Interfaces,
+        resolver: Sender<Message>,
+    ) -> io::Result<Self> {
+        let mut table = Self {
+            ports,
+            flows,
+            interfaces,
+            slots: HashMap::new(),
+            next_slot: MARK_SLOT + 1,
+            used: BTreeMap::new(),
+            left: BTreeMap::new(),
+            hops: BTreeMap::new(),
+            generation: 0,
+            resolver,
+        };
+        for key in table.ports.keys()?.chunks_exact(PORT_KEY_BYTES) {
+            let mut slot = [0; 4];
+            let Some(port) = layout::port_of(key) else { continue };
+            if !table.ports.lookup(key, &mut slot, 0)? {
+                continue;
+            }
+            let slot = u32::from_ne_bytes(slot);
+            table.slots.insert(port, slot);
+            table.next_slot = table.next_slot.max(slot + 1);
+            let mut flow = [0; FLOW_BYTES];
+            table.flows.lookup(&slot.to_ne_bytes(), &mut flow, LOCKED)?;
+            if let Some(generation) = generation_of(&flow) {
+                table.generation = table.generation.max(generation);
+                table.left.insert(slot, flow);
+            }
+        }
+        // Counts of flows that were cleared may carry higher ones.
+        table.generation = table.generation.wrapping_add(1 << 20);
+        Ok(table)
+    }
+
+    /// Flows that an earlier process left and nobody claimed so far.
+    pub(super) fn left(&self) -> usize {
+        self.left.len()
+    }
+
+    pub(super) fn flows_in_use(&self) -> usize {
+        self.used.len()
+    }
+
+    /// Flows that wait for their next hop, with the sockets.
+    pub(super) fn without_hop(&self) -> usize {
+        self.hops.values().filter(|state| state.hop.is_none()).map(|state| state.slots.len()).sum()
+    }
+
+    pub(super) fn interfaces(&self) -> &Interfaces {
+        &self.interfaces
+    }
+
+    /// The interfaces have changed.
+    pub(super) fn set_interfaces(&mut self, interfaces: Interfaces) {
+        self.interfaces = interfaces;
+        for slot in self.used.keys().copied().collect::<Vec<_>>() {
+            // A flow that cannot be written any more is cleared by `write`.
+            let _ = self.write(slot);
+        }
+    }
+
+    pub(super) fn hops(&self) -> impl Iterator<Item = (HopKey, Option<Hop>, Option<Via>)> {
+        self.hops.iter().map(|(key, state)| (*key, state.hop, state.via))
+    }
+
+    /// Sets the flow of a port. Returns its slot and its generation: that of the flow that stood
+    /// there, if it is the same one, so that its counts go on.
+    pub(super) fn set(&mut self, decision: Decision) -> Result<(u32, u32), Refused> {
+        let slot = self.slot(decision.local)?;
+        self.forget(slot);
+        let refused = self.refusal(&decision);
+        let left = self.left.remove(&slot);
+        if let Some(refused) = refused {
+            self.empty(slot);
+            return Err(refused);
+        }
+        let hop = match decision.action {
+            Action::Forward { source, target, .. } => {
+                Some(HopKey { from: source.ip(), to: target.ip() })
+            }
+            Action::Deliver { .. } => None,
+        };
+        self.generation = self.generation.wrapping_add(1).max(1);
+        let mut generation = self.generation;
+        if let Some(key) = hop {
+            let state = self.hops.entry(key).or_default();
+            state.slots.insert(slot);
+            if state.hop.is_none() {
+                if let Some(left) = &left {
+                    // Goes on by the way that it had until the network is asked.
+                    state.hop = layout::hop_of(left);
+                }
+                // A full channel: the next tick asks for every hop that is missing.
+                let _ = self.resolver.try_send(Message::Resolve(key));
+            }
+        }
+        if let (Some(left), Some((_, ingress))) =
+            (&left, self.interfaces.ingress(decision.local.ip()))
+            && same_decision(left, &flow(0, &decision, &ingress, None))
+        {
+            generation = generation_of(left).unwrap_or(generation);
+        }
+        self.used.insert(slot, Used { decision, generation, hop });
+        self.write(slot)?;
+        Ok((slot, generation))
+    }
+
+    /// Ends the flow of a slot. Its counts stay.
+    pub(super) fn clear(&mut self, slot: u32) {
+        self.forget(slot);
+        self.empty(slot);
+    }
+
+    /// Ends what a process before us left at a port.
+    pub(super) fn clear_port(&mut self, local: SocketAddr) {
+        if let Some(&slot) = self.slots.get(&local) {
+            self.left.remove(&slot);
+            self.clear(slot);
+        }
+    }
+
+    /// The network says how to get somewhere, or that it does not know.
+    pub(super) fn set_hop(&mut self, key: HopKey, hop: Option<Hop>, via: Option<Via>) {
+        let Some(state) = self.hops.get_mut(&key) else { return };
+        state.via = via;
+        if state.hop == hop {
+            return;
+        }
+        state.hop = hop;
+        for slot in state.slots.iter().copied().collect::<Vec<_>>() {
+            let _ = self.write(slot);
+        }
+    }
+
+    /// Ends the flows that nobody claimed.
+    pub(super) fn end_unclaimed(&mut self) {
+        while let Some((slot, _)) = self.left.pop_first() {
+            self.empty(slot);
+        }
+    }
+
+    fn slot(&mut self, local: SocketAddr) -> Result<u32, Refused> {
+        if let Some(&slot) = self.slots.get(&local) {
+            return Ok(slot);
+        }
+        let slot = self.next_slot;
+        if slot >= self.flows.max_entries() {
+            return Err(Refused::Full);
+        }
+        self.ports
+            .update(&layout::port_key(local), &slot.to_ne_bytes(), 0)
+            .map_err(|_| Refused::Kernel)?;
+        self.next_slot += 1;
+        self.slots.insert(local, slot);
+        Ok(slot)
+    }
+
+    fn refusal(&self, decision: &Decision) -> Option<Refused> {
+        if self.interfaces.ingress(decision.local.ip()).is_none() {
+            return Some(Refused::Interface);
+        }
+        let v4 = decision.local.is_ipv4();
+        let mut same = decision.source.is_ipv4() == v4;
+        if let Action::Forward { source, target, .. } = decision.action {
+            same &= source.is_ipv4() == v4 && target.is_ipv4() == v4;
+        }
+        (!same).then_some(Refused::Family)
+    }
+
+    /// Writes the flow of a slot as it is now.
+    fn write(&mut self, slot: u32) -> Result<(), Refused> {
+        let Some(used) = self.used.get(&slot) else { return Ok(()) };
+        let Some((interface, ingress)) = self.interfaces.ingress(used.decision.local.ip()) else {
+            self.empty(slot);
+            return Err(Refused::Interface);
+        };
+        let hop = used.hop.and_then(|key| self.hops.get(&key)).and_then(|state| state.hop);
+        // What a driver received, only a driver can send.
+        let mode = |index: u32| self.interfaces.attached.get(&index).map(|attached| attached.mode);
+        let hop = hop.filter(|hop| {
+            mode(hop.interface).is_some()
+                && (mode(interface) == Some(Mode::Generic)
+                    || mode(hop.interface) == Some(Mode::Native))
+        });
+        let flow = flow(used.generation, &used.decision, &ingress, hop.as_ref());
+        self.flows.update(&slot.to_ne_bytes(), &flow, LOCKED).map_err(|_| Refused::Kernel)
+    }
+
+    fn empty(&self, slot: u32) {
+        // It can only fail for a slot that is not there, and that has no flow.
+        let _ = self.flows.update(&slot.to_ne_bytes(), &[0; FLOW_BYTES], LOCKED);
+    }
+
+    fn forget(&mut self, slot: u32) {
+        let Some(Used { hop: Some(key), .. }) = self.used.remove(&slot) else { return };
+        if let Some(state) = self.hops.get_mut(&key) {
+            state.slots.remove(&slot);
+            if state.slots.is_empty() {
+                self.hops.remove(&key);
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The fast path against the sockets, in network namespaces of their own.
+
+mod differential;
+mod packet;
+mod program;
+mod survival;
+mod world;
+
+use std::process::Command;
+
+/// The object that is checked in is what the source says: built again, octet for octet.
+#[test]
+fn the_object_is_that_of_the_source() {
+    let name = "the_object_is_that_of_the_source";
+    let version = Command::new("clang-14").arg("--version").output();
+    let Ok(version) = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+    else {
+        return world::skip(name, "clang-14 is not installed (tools/setup test)");
+    };
+    // Other builds of the compiler may choose other instructions.
+    if !version.contains("Debian clang version 14.0.6") {
+        return world::skip(name, "the compiler is another one than Debian 12's clang 14.0.6");
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/bpf");
+    let built = std::env::temp_dir().join(format!("ravelin-relay-{}.o", std::process::id()));
+    let output = Command::new(format!("{folder}/build")).arg(&built).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let object = std::fs::read(&built).unwrap();
+    std::fs::remove_file(&built).unwrap();
+    let kept = std::fs::read(format!("{folder}/relay.o")).unwrap();
+    assert!(object == kept, "run data-plane/io/bpf/build and commit relay.o");
+}

@@ -1,0 +1,229 @@
+//! What the fast path does over time: neighbours that move, processes that are killed.
+
+use super::differential::start;
+use super::packet::rtp;
+use super::world::{World, missing, run, skip};
+use crate::driver::{self, Choice, Driver, Options};
+use crate::xdp::FastPath;
+use ravelin_engine::port::{FastChange, FastFlow, FastKind, MediaPortId, ShardId};
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const CHILD: &str = "RAVELIN_TEST_XDP_NODE";
+const SSRC: u32 = 0x0a0b_0c0d;
+const LOCAL: &str = "10.95.6.1:20000";
+const OUT: &str = "10.95.6.1:20002";
+const SENDER: &str = "10.95.6.2:4000";
+const RECEIVER: &str = "10.95.6.2:5000";
+
+/// A world whose peers are real: they answer ARP, and leave checksums to the hardware.
+fn world() -> World {
+    let world = World::new(1);
+    run(&format!("ip -n {} addr add 10.95.6.2/24 dev p0", world.peer));
+    run(&format!("ip -n {} addr add 10.95.6.1/24 dev d0", world.here));
+    world
+}
+
+fn parse(address: &str) -> SocketAddr {
+    address.parse().unwrap()
+}
+
+fn stream() -> super::differential::Stream {
+    super::differential::Stream {
+        local: parse(LOCAL),
+        source: parse(SENDER),
+        out: parse(OUT),
+        to: parse(RECEIVER),
+        dscp: None,
+        device: "p0",
+        vlan: None,
+    }
+}
+
+fn take_over(fast: &Arc<FastPath>) -> Box<dyn Driver> {
+    let options = Options { media_ports_max: 8, ..Options::default() };
+    let inner = driver::open(Choice::Auto, &options).unwrap().driver;
+    let mut driver = fast.around(inner, ShardId(0));
+    driver.open_media(MediaPortId(0), parse(LOCAL)).unwrap();
+    driver.open_media(MediaPortId(2), parse(OUT)).unwrap();
+    let flow = FastFlow {
+        source: parse(SENDER),
+        ssrc: SSRC,
+        kind: FastKind::Forward { out: MediaPortId(2), to: parse(RECEIVER), dscp: None },
+        epoch: 1,
+        clock_hz: 8_000,
+        payload_types_to_user: [0xff; 2],
+    };
+    driver.program(&[FastChange::Set { port: MediaPortId(0), flow }]);
+    driver
+}
+
+fn wait_for_hop(fast: &FastPath) {
+    let until = Instant::now() + Duration::from_secs(5);
+    while fast.table().without_hop() > 0 {
+        assert!(Instant::now() < until, "no next hop");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn audio(sequence: u16) -> Vec<u8> {
+    let content: Vec<u8> = (0..160_u16).map(|n| (n ^ sequence) as u8).collect();
+    rtp(0x80, 0, sequence, SSRC, &content)
+}
+
+struct Peers {
+    sender: UdpSocket,
+    receiver: UdpSocket,
+    next: u16,
+}
+
+impl Peers {
+    fn new(world: &World) -> Self {
+        World::inside(&world.peer, || {
+            let receiver = UdpSocket::bind(RECEIVER).unwrap();
+            receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            Self { sender: UdpSocket::bind(SENDER).unwrap(), receiver, next: 0 }
+        })
+    }
+
+    /// Sends packets at a steady pace and returns how many came out as they should, in order.
+    fn pass(&mut self, count: u16) -> u16 {
+        let from = self.next;
+        self.next += count;
+        thread::scope(|scope| {
+            let receiver = &self.receiver;
+            let received = scope.spawn(move || {
+                let mut right = 0;
+                let mut buffer = [0; 2_048];
+                while let Ok((length, source)) = receiver.recv_from(&mut buffer) {
+                    let expected = audio(from + right);
+                    if source == parse(OUT) && buffer[..length] == expected {
+                        right += 1;
+                    }
+                    if right == count {
+                        break;
+                    }
+                }
+                right
+            });
+            for sequence in from..from + count {
+                self.sender.send_to(&audio(sequence), LOCAL).unwrap();
+                thread::sleep(Duration::from_micros(500));
+            }
+            received.join().unwrap()
+        })
+    }
+}
+
+/// A local sender's checksums are not computed when its packets meet the program; the next hop is
+/// found by ARP; and when the peer's hardware address changes, the stream heals.
+#[test]
+fn next_hops_are_found_and_followed() {
+    if let Some(why) = missing() {
+        return skip("next_hops_are_found_and_followed", &why);
+    }
+    let world = world();
+    let mut peers = Peers::new(&world);
+    world.here(|| {
+        let fast = start(&world, &[stream()]);
+        let mut driver = take_over(&fast);
+        wait_for_hop(&fast);
+        assert_eq!(peers.pass(500), 500);
+        let mut counts = Vec::new();
+        driver.fast_counts(&mut counts);
+        assert_eq!((counts[0].packets, counts[0].lost, counts[0].bytes), (500, 0, 500 * 172));
+        // Packets came every half millisecond or a little more and say 20 ms each: the jitter nears
+        // 19.5 ms, in a clock of 8 kHz.
+        assert!((100..160).contains(&counts[0].jitter), "{counts:?}");
+
+        run(&format!("ip -n {} link set p0 address 02:00:00:00:77:01", world.peer));
+        let since = Instant::now();
+        while peers.pass(1) == 0 {
+            assert!(since.elapsed() < Duration::from_secs(3), "the stream does not heal");
+        }
+        assert_eq!(peers.pass(100), 100);
+    });
+}
+
+/// Not a test of its own: the process that is killed by the one below.
+#[test]
+fn process_that_is_killed() {
+    let Ok(node) = std::env::var(CHILD) else { return };
+    let options = crate::xdp::Options { node, addresses: vec![parse(LOCAL).ip()], ports: 8 };
+    let fast = Arc::new(FastPath::start(&options).map_err(|why| format!("{why:?}")).unwrap());
+    let adopted = fast.adopted();
+    let driver = take_over(&fast);
+    wait_for_hop(&fast);
+    let mut counts = Vec::new();
+    let mut driver = driver;
+    driver.fast_counts(&mut counts);
+    println!("ready adopted={adopted} packets={}", counts[0].packets);
+    // Until the other side closes.
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+fn spawn(world: &World) -> (Child, BufReader<ChildStdout>, String) {
+    let mut child = Command::new("nsenter")
+        .arg(format!("--net=/run/netns/{}", world.here))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "xdp::tests::survival::process_that_is_killed", "--nocapture"])
+        .env(CHILD, &world.node)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("ready") {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0, "the process ended");
+    }
+    let line = line.split("ready").nth(1).unwrap().trim().to_owned();
+    (child, output, line)
+}
+
+fn attached(world: &World) -> bool {
+    let output =
+        Command::new("ip").args(["-n", &world.here, "link", "show", "d0"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).contains("prog/xdp")
+}
+
+/// A killed process loses nothing; the next one goes on with the same flow
+/// and its counts; a process that stops in order leaves nothing behind.
+#[test]
+fn streams_go_on_through_a_kill() {
+    if let Some(why) = missing() {
+        return skip("streams_go_on_through_a_kill", &why);
+    }
+    let world = world();
+    let mut peers = Peers::new(&world);
+    let (mut first, _output, ready) = spawn(&world);
+    assert_eq!(ready, "adopted=0 packets=0");
+    assert_eq!(peers.pass(300), 300);
+    let killed = thread::scope(|scope| {
+        let passed = scope.spawn(|| peers.pass(1_500));
+        thread::sleep(Duration::from_millis(250));
+        // SIGKILL: nothing of it runs any more.
+        first.kill().unwrap();
+        first.wait().unwrap();
+        passed.join().unwrap()
+    });
+    assert_eq!(killed, 1_500, "lost through the kill");
+    assert!(attached(&world));
+    let (mut second, _output, ready) = thread::scope(|scope| {
+        let passed = scope.spawn(|| peers.pass(1_500));
+        let second = spawn(&world);
+        assert_eq!(passed.join().unwrap(), 1_500, "lost through the restart");
+        second
+    });
+    let packets: u32 = ready.strip_prefix("adopted=1 packets=").unwrap().parse().unwrap();
+    assert!(packets >= 1_800, "{ready}");
+    drop(second.stdin.take());
+    assert!(second.wait().unwrap().success());
+    assert!(!attached(&world));
+    assert!(!std::path::Path::new("/sys/fs/bpf/ravelin").join(&world.node).exists());
+}

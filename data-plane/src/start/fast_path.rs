@@ -1,0 +1,77 @@
+//! The fast path under the shards: whether the config wants it, whether the machine has it, and what
+//! is said of it.
+
+use std::{net::IpAddr, sync::Arc};
+
+use ravelin_io::xdp::{FastPath, Options, Reason};
+use ravelin_policy::{Driver as MediaDriver, Snapshot};
+
+use crate::telemetry::log;
+
+/// The fast path if there is one, and one line about it: where it is, or why it is not.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) fast: Option<Arc<FastPath>>,
+    pub(super) line: String,
+}
+
+/// Starts the fast path for the media ranges that ask for it, or leave it open.
+pub(super) fn start(snapshot: &Snapshot) -> Outcome {
+    let demanded = snapshot.media.iter().any(|range| range.driver == MediaDriver::Xdp);
+    // Sockets of one shard wait in one place, and so do its streams.
+    let forbidden = |range: &&ravelin_policy::MediaRange| {
+        matches!(range.driver, MediaDriver::Uring | MediaDriver::Mmsg)
+    };
+    let ranges = snapshot.media.iter().filter(|range| !forbidden(range));
+    let mut addresses: Vec<IpAddr> = ranges.clone().map(|range| range.address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Outcome::default();
+    }
+    let ports = ranges
+        .map(|range| u32::from(range.last_port).saturating_sub(range.first_port.into()) + 1)
+        .fold(0, u32::saturating_add);
+    let options = Options { node: snapshot.node.clone(), addresses, ports };
+    let level = |reason: &Reason| match reason {
+        Reason::NotPinned { .. } => "warning",
+        _ if demanded => "warning",
+        _ => "info",
+    };
+    match FastPath::start(&options) {
+        Ok(fast) => {
+            for reason in fast.reasons() {
+                log(level(reason), "xdp", &reason.to_string());
+            }
+            let places: Vec<_> = fast
+                .serving()
+                .iter()
+                .map(|serving| format!("{} on {}", serving.mode.label(), serving.interface))
+                .collect();
+            if fast.adopted() > 0 {
+                let text = format!(
+                    "{} streams of an earlier process went on and are taken over",
+                    fast.adopted()
+                );
+                log("info", "xdp", &text);
+            }
+            let line = std::iter::once(places.join(", "))
+                .chain(fast.reasons().iter().map(ToString::to_string))
+                .collect::<Vec<_>>()
+                .join("; ");
+            Outcome { fast: Some(Arc::new(fast)), line }
+        }
+        Err(reasons) => {
+            for reason in &reasons {
+                let wish = if demanded {
+                    "edge.media asks for xdp, and it goes to the sockets: "
+                } else {
+                    ""
+                };
+                log(level(reason), "xdp", &format!("{wish}{reason}"));
+            }
+            let line = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            Outcome { fast: None, line: format!("no xdp: {line}") }
+        }
+    }
+}
