@@ -214,7 +214,7 @@ def main():
                 "sent": sent, "lost": sent - came}
 
     attach(P, "p0", f"{pins}/bench/sink")
-    kinds = [("drop", f"{pins}/bench/sink", 0), ("bare", f"{pins}/bench/bare", 0),
+    kinds = [("drop", f"{pins}/bench/drop", 0), ("bare", f"{pins}/bench/bare", 0),
              ("relay", f"{pins}/relay/relay", 0), ("bare+fib", f"{pins}/bench/bare", 1)]
     results = {name: [] for name, _, _ in kinds}
     for round_ in range(options.rounds + 1):
