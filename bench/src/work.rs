@@ -66,6 +66,7 @@ pub fn rewrite_sdp(body: &[u8], out: &mut Vec<u8>) {
         address: std::net::Ipv4Addr::new(198, 51, 100, 7).into(),
         streams: &streams,
         strip_keys: false,
+        placeholder: false,
         lines: b"",
         tail: b"",
         inside: &[b"192.0.2.1", b"198.51.100.1"],

@@ -81,6 +81,7 @@ fn writing_into_a_grown_buffer_uses_no_heap() {
         address,
         streams: &streams,
         strip_keys: true,
+        placeholder: false,
         lines: b"",
         tail: b"",
         inside: &[b"pbx.example"],

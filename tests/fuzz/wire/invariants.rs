@@ -426,6 +426,7 @@ pub(crate) fn sdp_rewrite(data: &[u8]) {
         address,
         streams: &streams,
         strip_keys: seed & 32 != 0,
+        placeholder: false,
         lines: b"",
         tail: b"",
         inside: &[],

@@ -32,7 +32,7 @@
 //!   would change a description is refused with 500 or 491, for provisionals are not reliable here.
 //! - A body of a type that is not SDP passes; one without a type gets 415.
 //! - A challenge (401, 407) of a trunk is never passed to the other side: 403 is.
-//! - Streams that are not RTP are refused by port 0; a description with no other gets 488.
+//! - Streams that are not over UDP are refused by port 0; a description with no other gets 488.
 
 pub(crate) mod answer;
 pub(crate) mod attempt;

@@ -13,6 +13,7 @@ mod hiding;
 mod identity;
 mod leaks;
 mod limits;
+mod peering;
 mod preempt;
 mod quality;
 mod refusal;

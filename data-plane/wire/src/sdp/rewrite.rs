@@ -26,6 +26,9 @@ pub struct Rewrite<'r> {
     /// Leave lines of keying out (see [`super::Attribute::is_keying`]): the parties do not encrypt
     /// from end to end.
     pub strip_keys: bool,
+    /// The unspecified address in c= is that of an agent which has no candidate yet (RFC 8840 4.1.1),
+    /// and no hold: ours is written in its place.
+    pub placeholder: bool,
     /// Whole lines, each with its end, to add to the session level.
     pub lines: &'r [u8],
     /// Whole lines to add behind the last stream: streams that the input lacks.
@@ -178,7 +181,7 @@ fn session_level(
             b'c' if connected => {}
             b'c' => {
                 connected = true;
-                connection(out, &line, with.address);
+                connection(out, &line, with);
             }
             // An a=rtcp line here has no stream to belong to.
             b'a' if attribute.is_some_and(|a| leaks(&a, with) || a.name == b"rtcp") => {}
@@ -209,7 +212,7 @@ fn media_level(
             b'c' if connected => {}
             b'c' => {
                 connected = true;
-                connection(out, &line, with.address);
+                connection(out, &line, with);
             }
             _ if port == 0 && attribute.is_none_or(|a| a.name != b"mid") => {}
             b'a' if attribute.is_some_and(|a| leaks(&a, with)) => {}
@@ -355,8 +358,9 @@ fn keep(out: &mut Vec<u8>, line: &Line<'_>, with: &Rewrite<'_>, names: &Names<'_
 }
 
 /// c= with our address; an old-style hold stays one, in our address family.
-fn connection(out: &mut Vec<u8>, line: &Line<'_>, ours: IpAddr) {
-    let hold = Connection::parse(line.value).is_some_and(|c| c.is_hold());
+fn connection(out: &mut Vec<u8>, line: &Line<'_>, with: &Rewrite<'_>) {
+    let ours = with.address;
+    let hold = !with.placeholder && Connection::parse(line.value).is_some_and(|c| c.is_hold());
     let shown = match ours {
         IpAddr::V4(_) if hold => IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(_) if hold => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),

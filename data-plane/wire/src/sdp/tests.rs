@@ -163,6 +163,7 @@ fn with<'r>(address: &str, streams: &'r [StreamRewrite<'r>]) -> Rewrite<'r> {
         address,
         streams,
         strip_keys: false,
+        placeholder: false,
         lines: b"",
         tail: b"",
         inside: &[b"pbx.inside.example"],

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use ravelin_policy::Srtp;
-use ravelin_srtp::{Keying, sdes};
+use ravelin_srtp::{Keying, dtls::Setup, sdes};
 use ravelin_wire::sdp::{self, Direction, Media, StreamRewrite};
 use smallvec::SmallVec;
 
@@ -12,11 +12,12 @@ use super::{
     Crossing,
     formats::{self, Formats, Renumbering},
     leg::{Description, LegMedia, Offer},
+    peering::{self, TheirDtls, TheirIce},
     profile::{self, Protection, Transport},
 };
 use crate::{
     cause::Cause,
-    media::{Anchor, MediaTable, Nat, Remote, Security, Side},
+    media::{Anchor, MediaTable, Nat, Remote, Security, Side, ice::IceTerms, peering::Peering},
 };
 
 /// What the receiving party is told about one stream.
@@ -64,7 +65,7 @@ pub(super) struct Exchange<'a> {
     pub emergency: bool,
     /// How the sender's packets are let in.
     pub nat: Nat,
-    pub media: &'a MediaTable,
+    pub media: &'a mut MediaTable,
     pub anchor: &'a mut Anchor,
     pub random: &'a mut dyn FnMut(&mut [u8]),
 }
@@ -91,7 +92,7 @@ impl Exchange<'_> {
             // A stream of several ports is a hierarchy of encodings (RFC 8866 5.14), not relayed.
             let asked = media.port != 0 && media.port_count == 1;
             theirs.usable = asked;
-            match self.admit(transport, media) {
+            match self.admit(parsed, transport, media) {
                 Ok((protection, chosen)) => {
                     theirs.protection = protection;
                     theirs.chosen = chosen;
@@ -114,9 +115,11 @@ impl Exchange<'_> {
                 true => self.remote(parsed, media, transport, theirs.rtcp_mux),
                 false => Remote::NONE,
             };
+            self.offered_peering(parsed, media, index, &mut theirs);
             self.anchor.stage(self.from, index, remote);
+            self.anchor.stage_peering(self.from, index, theirs.peering.clone());
             theirs.remote = remote;
-            self.anchor.stage_security(self.from, index, security(theirs.keying.clone()));
+            self.anchor.stage_security(self.from, index, security(&theirs.peering, &theirs.keying));
             if let Some(stream) = self.sender.stream(index) {
                 stream.offer = theirs;
             }
@@ -138,6 +141,7 @@ impl Exchange<'_> {
     /// Whether the sender's trunk lets it offer this, and the line of keys that we accept.
     fn admit(
         &self,
+        parsed: &sdp::Description<'_>,
         transport: Transport,
         media: &Media<'_>,
     ) -> Result<(Option<Protection>, Option<sdes::Crypto>), Cause> {
@@ -163,7 +167,12 @@ impl Exchange<'_> {
                             sdes::choose(values, &suites).map_err(|_| Cause::NoCommonEncryption)?;
                         Ok((Some(protection), Some(chosen)))
                     }
-                    Protection::Dtls => Err(Cause::NoCommonEncryption),
+                    Protection::Dtls if self.media.dtls_fingerprint().is_none() => {
+                        Err(Cause::NoCommonEncryption)
+                    }
+                    Protection::Dtls => TheirDtls::of(parsed, media)
+                        .map(|_| (Some(protection), None))
+                        .ok_or(Cause::NoCommonEncryption),
                 }
             }
         }
@@ -199,6 +208,22 @@ impl Exchange<'_> {
                 ours.lines = stream.lines(&suites, self.random);
                 ours.lines.iter().for_each(|line| push_crypto(line, &mut told.lines));
             }
+            if protection == Protection::Dtls && ours.usable {
+                match self.media.dtls_fingerprint() {
+                    Some(own) => peering::push_dtls(own, Setup::ActPass, &mut told.lines),
+                    None => ours.usable = false,
+                }
+                ours.rtcp_mux = true;
+            }
+        }
+        if self.receiver_media.ice() && ours.usable && transport.is_rtp() {
+            ours.rtcp_mux = true;
+            let to = self.from.other();
+            let credentials = self.media.ice_local(self.anchor, to, index, None);
+            if let Some((credentials, at)) = credentials.zip(local) {
+                // RTCP has its own port if the peer does not multiplex.
+                peering::push_ice(&credentials, at, false, &mut told.lines);
+            }
         }
         if ours.usable {
             let port = local.map_or(0, |local| local.port());
@@ -207,7 +232,10 @@ impl Exchange<'_> {
                 .then_some(port | 1)
                 .filter(|_| transport.is_rtp());
             // The RTCP of a party that can only multiplex is our affair.
-            told.rtcp_mux = media.attribute(b"rtcp-mux-only").map(|_| ours.rtcp_mux);
+            let differs = ours.rtcp_mux != media.rtcp_mux();
+            told.rtcp_mux = (transport.is_rtp()
+                && (differs || media.attribute(b"rtcp-mux-only").is_some()))
+            .then_some(ours.rtcp_mux);
         }
         stream.offer = ours;
         told
@@ -225,17 +253,22 @@ impl Exchange<'_> {
             let transport = Transport::of(parsed, media);
             let taken = match media.port {
                 0 => Err(Cause::NotAcceptable),
-                _ => self.accept(index, media, transport),
+                _ => self.accept(parsed, index, media, transport).and_then(|keying| {
+                    let peering = self.answered_peering(parsed, index, media, transport)?;
+                    Ok((keying, peering))
+                }),
             };
             let direction = parsed.direction_of(media);
             outcome.both_ways &= taken.is_err() || both_ways(parsed, media, direction);
             outcome.told.push(match taken {
-                Ok(keying) => {
+                Ok((keying, peering)) => {
                     let mux = self.sender.stream(index).is_some_and(|own| own.offer.rtcp_mux);
                     let mux = mux && media.rtcp_mux();
                     let remote = self.remote(parsed, media, transport, mux);
                     self.anchor.stage(self.from, index, remote);
-                    self.anchor.stage_security(self.from, index, security(keying));
+                    let security = security(&peering, &keying);
+                    self.anchor.stage_security(self.from, index, security);
+                    self.anchor.stage_peering(self.from, index, peering);
                     self.restage(index);
                     self.make_answer(index, media, transport)
                 }
@@ -273,13 +306,16 @@ impl Exchange<'_> {
         let holds = pending.or_else(|| self.media.remote(self.anchor, to, index));
         if holds != Some(stream.offer.remote) {
             self.anchor.stage(to, index, stream.offer.remote);
-            self.anchor.stage_security(to, index, security(stream.offer.keying.clone()));
+            self.anchor.stage_peering(to, index, stream.offer.peering.clone());
+            let security = security(&stream.offer.peering, &stream.offer.keying);
+            self.anchor.stage_security(to, index, security);
         }
     }
 
     /// The keys agreed with the sender for one stream, if we have any.
     fn accept(
         &mut self,
+        parsed: &sdp::Description<'_>,
         index: usize,
         media: &Media<'_>,
         transport: Transport,
@@ -309,6 +345,9 @@ impl Exchange<'_> {
                 stream.offer.chosen = line;
                 Ok(Some(Box::new(keying)))
             }
+            (Some(Protection::Dtls), Protection::Dtls) => {
+                TheirDtls::of(parsed, media).map(|_| None).ok_or(Cause::NoCommonEncryption)
+            }
             // Against RFC 3264 6, but a call for help goes on.
             (Some(_), Protection::Plain) if emergency => {
                 stream.plain = true;
@@ -334,8 +373,22 @@ impl Exchange<'_> {
                 push_crypto(&stream.reply(&chosen, self.random), &mut told.lines);
                 stream.offer.chosen = Some(chosen);
             }
+            if let Some((own, setup)) = self.media.dtls_fingerprint().zip(stream.offer.setup) {
+                peering::push_dtls(own, setup, &mut told.lines);
+            }
         }
         let mux = stream.offer.rtcp_mux;
+        match &stream.offer.ice {
+            Some(TheirIce::Mismatch) => told.lines.extend_from_slice(peering::MISMATCH),
+            Some(theirs) => {
+                let own = self.media.ice_local(self.anchor, to, index, theirs.remote());
+                let at = self.media.local(self.anchor, to, index);
+                if let Some((own, at)) = own.zip(at).filter(|_| theirs.remote().is_some()) {
+                    peering::push_ice(&own, at, mux, &mut told.lines);
+                }
+            }
+            None => {}
+        }
         told.rtcp_port = (!mux).then_some(port | 1);
         told.rtcp_mux = (mux != media.rtcp_mux()).then_some(mux);
         // The number is authenticated with the packet: it stays what the parties agreed on.
@@ -369,6 +422,72 @@ impl Exchange<'_> {
         Told { proto, ..Told::default() }
     }
 
+    /// ICE and DTLS of an offer: what is agreed by our answer to it.
+    fn offered_peering(
+        &mut self,
+        parsed: &sdp::Description<'_>,
+        media: &Media<'_>,
+        index: usize,
+        theirs: &mut Offer,
+    ) {
+        if !theirs.usable || theirs.protection.is_none() {
+            return;
+        }
+        if self.sender_media.ice() {
+            let ice = TheirIce::of(parsed, media);
+            if let TheirIce::Full(remote) = &ice {
+                let local = self.media.ice_local(self.anchor, self.from, index, Some(remote));
+                theirs.peering.ice =
+                    local.map(|local| IceTerms { local, remote: Some(remote.clone()) });
+            }
+            theirs.ice = Some(ice);
+        }
+        if theirs.protection == Some(Protection::Dtls)
+            && !self.end_to_end()
+            && let Some(dtls) = TheirDtls::of(parsed, media)
+            && let Some(stream) = self.sender.stream(index)
+        {
+            let ours = dtls.answer(stream.dtls.as_ref());
+            let role = ours.role(dtls.setup);
+            theirs.setup = Some(ours);
+            theirs.peering.dtls = dtls.terms(role);
+            stream.dtls.clone_from(&theirs.peering.dtls);
+        }
+    }
+
+    /// ICE and DTLS of an answer to our offer.
+    fn answered_peering(
+        &mut self,
+        parsed: &sdp::Description<'_>,
+        index: usize,
+        media: &Media<'_>,
+        transport: Transport,
+    ) -> Result<Peering, Cause> {
+        let mut agreed = Peering::default();
+        let Transport::Rtp { protection, .. } = transport else { return Ok(agreed) };
+        if self.sender_media.ice()
+            && let TheirIce::Full(remote) = TheirIce::of(parsed, media)
+        {
+            let local = self.media.ice_local(self.anchor, self.from, index, None);
+            agreed.ice = local.map(|local| IceTerms { local, remote: Some(remote) });
+        }
+        if protection == Protection::Dtls && !self.end_to_end() {
+            let dtls = TheirDtls::of(parsed, media).ok_or(Cause::NoCommonEncryption)?;
+            let role = Setup::ActPass.role(dtls.setup);
+            let terms = dtls.terms(role).ok_or(Cause::NoCommonEncryption)?;
+            agreed.dtls = Some(terms);
+            if let Some(stream) = self.sender.stream(index) {
+                stream.dtls.clone_from(&agreed.dtls);
+            }
+        }
+        Ok(agreed)
+    }
+
+    /// Lines of ours at session level.
+    pub(super) fn session_lines(&self) -> &'static [u8] {
+        if self.receiver_media.ice() { peering::LITE } else { b"" }
+    }
+
     /// Where the sender wants its media, and what it does itself.
     fn remote(
         &self,
@@ -381,7 +500,9 @@ impl Exchange<'_> {
         let named = parsed.connection_of(media).and_then(|connection| connection.address);
         // RFC 3264 8.4, the way of RFC 2543: nothing goes there, and nothing comes from there.
         let held = named.is_some_and(|address| address.is_unspecified());
-        let address = named.filter(|_| !held);
+        let address_known = !held;
+        let held = held && !peering::is_placeholder(parsed, media);
+        let address = named.filter(|_| address_known);
         let rtcp_address = media
             .rtcp()
             .and_then(|rtcp| rtcp.connection)
@@ -406,12 +527,17 @@ impl Exchange<'_> {
     }
 }
 
-fn security(keying: Option<Box<Keying>>) -> Security {
-    keying.map_or(Security::None, Security::Keyed)
+fn security(peering: &Peering, keying: &Option<Box<Keying>>) -> Security {
+    match keying {
+        Some(keying) => Security::Keyed(keying.clone()),
+        None if peering.dtls.is_some() => Security::Awaiting,
+        None => Security::None,
+    }
 }
 
 fn both_ways(parsed: &sdp::Description<'_>, media: &Media<'_>, direction: Direction) -> bool {
-    let held = parsed.connection_of(media).is_some_and(|connection| connection.is_hold());
+    let held = parsed.connection_of(media).is_some_and(|connection| connection.is_hold())
+        && !peering::is_placeholder(parsed, media);
     direction == Direction::SendRecv && !held
 }
 
@@ -432,7 +558,7 @@ impl<'a> Exchange<'a> {
     /// The exchange that a crossing is.
     pub(super) fn of(
         crossing: &'a mut Crossing<'_>,
-        media: &'a MediaTable,
+        media: &'a mut MediaTable,
         random: &'a mut dyn FnMut(&mut [u8]),
     ) -> Result<Self, Cause> {
         let [caller, callee] = crossing.media;

@@ -3,16 +3,17 @@
 use std::{hash::BuildHasher, net::IpAddr};
 
 use foldhash::fast::FixedState;
-use ravelin_policy::{Snapshot, Srtp, SrtpSuite, TrunkId, TrunkMedia};
+use ravelin_policy::{Ice, Snapshot, Srtp, SrtpSuite, TrunkId, TrunkMedia};
 use ravelin_srtp::{
     Keying, Keys, MasterKey, Suite,
+    dtls::Setup,
     sdes::{self, Crypto},
 };
 use ravelin_wire::sdp::{Media, StreamRewrite};
 use smallvec::SmallVec;
 
-use super::{formats::Formats, profile::Protection};
-use crate::media::{Nat, Remote};
+use super::{formats::Formats, peering::TheirIce, profile::Protection};
+use crate::media::{Nat, Remote, dtls::DtlsTerms, peering::Peering};
 
 /// Media settings of the trunk that a leg is with; a peer that is none has the defaults.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +27,11 @@ impl<'a> LegMedia<'a> {
 
     pub(super) fn srtp(self) -> Srtp {
         self.0.map_or_else(Srtp::default, |media| media.srtp)
+    }
+
+    /// Whether we are an ICE-lite agent toward the peer.
+    pub(super) fn ice(self) -> bool {
+        self.0.is_some_and(|media| media.ice == Ice::Lite)
     }
 
     /// How packets of the peer are let in, whose signalling comes from `near`.
@@ -65,6 +71,8 @@ pub(super) struct Stream {
     /// Our keys, one for each suite: the same in every offer and answer of this leg, so that a
     /// re-offer changes no key (RFC 4568 7.1.4).
     keys: SmallVec<[Keys; 1]>,
+    /// The DTLS association that was agreed on last.
+    pub dtls: Option<DtlsTerms>,
     /// The peer of an emergency call did without the encryption that this leg should have.
     pub plain: bool,
 }
@@ -90,6 +98,11 @@ pub(super) struct Offer {
     /// Where the peer that offered wants its media, and under which keys.
     pub remote: Remote,
     pub keying: Option<Box<Keying>>,
+    /// What the peer said about ICE, and what was agreed with it about ICE and DTLS.
+    pub ice: Option<TheirIce>,
+    pub peering: Peering,
+    /// What we answer to its `a=setup`.
+    pub setup: Option<Setup>,
 }
 
 impl Offer {

@@ -4,6 +4,7 @@
 mod exchange;
 mod formats;
 mod leg;
+mod peering;
 mod profile;
 
 use std::net::IpAddr;
@@ -170,7 +171,9 @@ fn rewrite(
     let streams: SmallVec<[StreamRewrite<'_>; 2]> =
         outcome.told.iter().map(Told::rewrite).collect();
     let to = exchange.from.other();
-    let address = media.local(exchange.anchor, to, 0).ok_or(Cause::MediaPortsFull)?.ip();
+    let lines = exchange.session_lines();
+    let placeholder = medias.iter().any(|media| peering::is_placeholder(&parsed, media));
+    let address = exchange.media.local(exchange.anchor, to, 0).ok_or(Cause::MediaPortsFull)?.ip();
     let receiver = exchange.receiver;
     let version = receiver.version_of(part.body, &streams, &outcome.tail);
     let nobody = Hide { hosts: [&[], &[]], by: &[], call_id: &[] };
@@ -182,7 +185,8 @@ fn rewrite(
         address,
         streams: &streams,
         strip_keys,
-        lines: b"",
+        lines,
+        placeholder,
         tail: &outcome.tail,
         inside: veil.hosts(),
     };
