@@ -178,6 +178,14 @@ fn sources_have_their_own_counters_and_are_bounded() {
     let (mut other, _) = pair(Suite::AeadAes128Gcm, 9);
     let sealed = seal_rtp(&mut other, &packet).unwrap();
     assert_eq!(open_rtp(&mut opener, &sealed), Err(Refusal::Sources));
+    for ssrc in 0..=SOURCES_MAX as u32 {
+        let sealed = seal_rtcp(&mut sealer, &rtcp(ssrc, b"abcdef")).unwrap();
+        let opened = open_rtcp(&mut opener, &sealed);
+        assert_eq!(opened.is_ok(), ssrc < SOURCES_MAX as u32);
+        if ssrc == SOURCES_MAX as u32 {
+            assert_eq!(opened, Err(Refusal::Sources));
+        }
+    }
     // Those that are known go on.
     let sealed = seal_rtp(&mut sealer, &rtp(3, 60, b"x")).unwrap();
     assert!(open_rtp(&mut opener, &sealed).is_ok());
