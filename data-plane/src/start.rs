@@ -241,6 +241,9 @@ fn build(plan: Plan) -> io::Result<Shard> {
         });
         marked.map_err(|error| name_listener(&listener.id, &listener.bind, &error))?;
     }
+    if driver.kind() == driver::Kind::Xdp {
+        engine.use_fast_path();
+    }
     open_media(&mut engine, &mut *driver, &ports, &plan.vacancy)?;
 
     let waker = driver.waker();

@@ -38,7 +38,10 @@ use crate::{
     limits::{Limits, TIMERS_PER_TURN},
     loadout::Loadout,
     media::MediaTable,
-    port::{FlowId, ListenerId, Local, MediaPortId, Meta, ShardId, Token, TxQueue},
+    port::{
+        FastChange, FastCount, FlowId, ListenerId, Local, MediaPortId, Meta, ShardId, Token,
+        TxQueue,
+    },
     records::EventBuilder,
     sip::transaction::TuEvent,
     time::{Instant, Now},
@@ -135,6 +138,25 @@ impl Engine {
     /// A media port is open. Only opened ports are ever used.
     pub fn media_port_opened(&mut self, port: MediaPortId) {
         self.core.media.port_opened(port);
+    }
+
+    /// The driver has a fast path: streams are offered to it from now on.
+    pub fn use_fast_path(&mut self) {
+        self.core.media.use_fast_path();
+    }
+
+    /// Moves what the fast path is to be told into `into`. Once a turn, before what the turn wants
+    /// sent is sent.
+    pub fn take_fast_changes(&mut self, into: &mut Vec<FastChange>) {
+        self.core.media.take_fast_changes(into);
+    }
+
+    /// Takes what the fast path has counted: about once a second, and after changes that ended flows.
+    pub fn fast_counts(&mut self, counts: &[FastCount]) {
+        let Core { media, counters, .. } = &mut self.core;
+        let (packets, bytes) = media.fast_counts(counts);
+        counters.rtp_packets += packets;
+        counters.rtp_bytes += bytes;
     }
 
     /// Takes one datagram, or one message of a stream.

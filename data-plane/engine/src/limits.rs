@@ -111,6 +111,10 @@ pub const LATCH_SEQUENCE_STEP_MAX: u16 = 4;
 /// room.
 pub const LATCH_PAST: usize = 4;
 
+/// Packets of one SSRC in a row that the engine itself lets pass before a fast path takes a stream
+/// over, or follows it to another SSRC.
+pub const STEADY_PACKETS: u32 = 2;
+
 /// Different closed media ports that a source must have sent to before it may latch to no stream (gauge
 /// `ravelin_media_sprayers`, drop reason `media_sprayer`). One or two may be those of a call of which
 /// we know nothing any more.

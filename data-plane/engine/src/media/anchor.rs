@@ -288,6 +288,7 @@ impl MediaTable {
             self.join(stays.pair, pair);
             *stream.half_mut(side) = self.half(pair);
             stream.talked = false;
+            self.tell_fast(stays.pair);
         }
         let [caller, callee] = &mut anchor.places;
         *(if side == Side::Caller { caller } else { callee }) = place;
@@ -337,6 +338,9 @@ impl MediaTable {
             }
         }
         self.note_talk(anchor);
+        for stream in &anchor.streams {
+            self.tell_fast(stream.caller.pair);
+        }
     }
 
     /// The endpoint that is `side` of stream `index`, while it is.
@@ -355,6 +359,7 @@ impl MediaTable {
         if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.generation == half.generation) {
             security.install(&mut endpoint.shield);
         }
+        self.tell_fast(half.pair);
     }
 
     /// Sets what `side` signalled for stream `index`, at once.
@@ -368,6 +373,7 @@ impl MediaTable {
     ) {
         if let Some(stream) = anchor.streams.get(index) {
             self.apply(now, *stream.half(side), remote);
+            self.tell_fast(stream.half(side).pair);
         }
     }
 
@@ -483,6 +489,7 @@ impl MediaTable {
         let current = endpoint.generation == half.generation && endpoint.other != NO_PAIR;
         if current {
             endpoint.end();
+            self.let_go(half.pair);
         }
         current
     }

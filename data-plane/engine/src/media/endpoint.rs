@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::{
     dtls::Dtls,
+    fast::Told,
     gate::{Gate, Nat},
     ice::Ice,
     payload::PayloadMap,
@@ -104,6 +105,8 @@ pub(super) struct Endpoint {
     pub(super) dtls: Option<Box<Dtls>>,
     /// From this party's payload types to the other's.
     pub(super) payload: Option<Box<PayloadMap>>,
+    /// What the fast path knows.
+    pub(super) told: Option<Box<Told>>,
 }
 
 pub(super) const NO_PAIR: u32 = u32::MAX;
@@ -121,6 +124,7 @@ impl Endpoint {
             ice: None,
             dtls: None,
             payload: None,
+            told: None,
         }
     }
 
@@ -134,6 +138,7 @@ impl Endpoint {
         *self = Self {
             generation: self.generation,
             quality: std::mem::take(&mut self.quality),
+            told: self.told.take(),
             former: [Component::Rtp, Component::Rtcp].map(|one| self.gate.source(one)),
             ..Self::unused()
         };

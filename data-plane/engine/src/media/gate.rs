@@ -14,7 +14,7 @@ use super::{
     endpoint::{Component, Remote},
     latch::{Latch, Proof},
 };
-use crate::{drops::DropReason, time::Instant};
+use crate::{drops::DropReason, limits::STEADY_PACKETS, time::Instant};
 
 /// Where a party's packets may come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub(super) enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Learnt {
     Nothing,
+    /// The party sends steadily, under an SSRC that is new in this epoch.
+    Steady,
     /// Its source is from now on where the party is.
     Latched,
 }
@@ -81,6 +83,8 @@ pub(super) struct Gate {
     /// SSRC of the party's last RTP packet, and how many of it came in a row in this epoch.
     ssrc: u32,
     run: u32,
+    /// The SSRC that the party sends steadily in this epoch.
+    steady: Option<u32>,
     /// Offers and answers that have taken effect.
     epoch: u32,
     /// `rtp` was nominated by ICE.
@@ -95,6 +99,7 @@ impl Gate {
         let same = remote.rtp.is_some() && remote.rtp == self.signalled;
         self.epoch = self.epoch.wrapping_add(1);
         self.run = 0;
+        self.steady = None;
         self.signalled = remote.rtp;
         self.signalled_rtcp = remote.rtcp;
         if self.nominated && same {
@@ -119,6 +124,7 @@ impl Gate {
     pub(super) fn nominated(&mut self, component: Component, source: SocketAddr) {
         self.nominated = true;
         self.latch = None;
+        (self.run, self.steady) = (0, None);
         match component {
             Component::Rtp => self.rtp = Some(source),
             Component::Rtcp => self.rtcp = Some(source),
@@ -174,7 +180,7 @@ impl Gate {
                 return Ok(Learnt::Nothing);
             }
             self.move_to(heard.source);
-            (self.ssrc, self.run) = (heard.ssrc, 1);
+            (self.ssrc, self.run, self.steady) = (heard.ssrc, 1, None);
             return Ok(Learnt::Latched);
         }
         if self.run == 0
@@ -187,7 +193,21 @@ impl Gate {
         } else {
             (self.ssrc, self.run) = (heard.ssrc, 1);
         }
+        if self.run == STEADY_PACKETS && self.steady != Some(heard.ssrc) {
+            self.steady = Some(heard.ssrc);
+            return Ok(Learnt::Steady);
+        }
         Ok(Learnt::Nothing)
+    }
+
+    /// Where the party sends from, and under which SSRC, once it does so steadily in this epoch.
+    pub(super) fn steady(&self) -> Option<(SocketAddr, u32)> {
+        self.rtp.zip(self.steady)
+    }
+
+    /// Whether what comes for the party goes to where it is, as far as that can be known.
+    pub(super) fn is_certain(&self) -> bool {
+        self.latch.as_ref().is_none_or(|latch| latch.is_closed())
     }
 
     /// The party is at `source`. Its RTCP comes from where it said, if that is the same host, else

@@ -133,6 +133,10 @@ impl Latch {
         Ok(Proof::Wanting)
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        !self.open
+    }
+
     /// The party is found at `source`: the search is over for this epoch.
     pub(super) fn close(&mut self, source: SocketAddr, ssrc: u32) {
         self.open = false;

@@ -20,6 +20,7 @@ mod closed;
 mod cycle;
 pub mod dtls;
 mod endpoint;
+mod fast;
 mod gate;
 pub mod ice;
 mod latch;
@@ -52,6 +53,7 @@ use closed::Sprayers;
 use dtls::Handshakes;
 use endpoint::Endpoint;
 pub use endpoint::Remote;
+use fast::Fast;
 pub use gate::Nat;
 pub(crate) use payload::PayloadMap;
 use pool::Pool;
@@ -77,6 +79,7 @@ pub struct MediaTable {
     pools: Vec<Pool>,
     draws: Generator,
     sprayers: Sprayers,
+    fast: Fast,
     /// Last [`Self::sweep`].
     swept: Instant,
     limits: Limits,
@@ -107,6 +110,7 @@ impl MediaTable {
             pools: Vec::new(),
             draws: Generator::for_purpose(seed, b"media ports", shard),
             sprayers: Sprayers::new(seed, shard),
+            fast: Fast::default(),
             swept: Instant::default(),
             limits,
             streams: 0,

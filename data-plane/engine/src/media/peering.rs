@@ -187,6 +187,7 @@ impl MediaTable {
                 MediaTimer::Dtls => endpoint.dtls_due(now, pair, &mut self.handshakes, tx),
             }
             self.settle(pair);
+            self.tell_fast(pair);
         }
     }
 

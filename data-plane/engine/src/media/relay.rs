@@ -87,11 +87,13 @@ impl MediaTable {
             Kind::Stun => {
                 let taken = endpoint.stun(arrival, tx);
                 self.settle(pair);
+                self.tell_fast(pair);
                 return taken.map(|()| None);
             }
             Kind::Dtls => {
                 let taken = endpoint.dtls(arrival, &mut self.handshakes, tx);
                 self.settle(pair);
+                self.tell_fast(pair);
                 return taken.map(|()| None);
             }
             Kind::KeepAlive => return Err(DropReason::KeepAlive),
@@ -113,14 +115,16 @@ impl MediaTable {
         let both = self.endpoints.get_disjoint_mut([pair as usize, other as usize]);
         let Ok([from, to]) = both else { return Err(DropReason::MediaPortIdle) };
         let around = Around { sprayers: &self.sprayers, tx, counters };
-        match pass([from, to], packet, admission, arrival, around) {
+        let mut learnt = Learnt::Nothing;
+        let passed = pass([from, to], packet, admission, arrival, &mut learnt, around);
+        match passed {
             Ok(()) => from.quality.forwarded(packet, arrival.bytes.len()),
-            Err(reason) => {
-                from.quality.not_forwarded(reason);
-                return Err(reason);
-            }
+            Err(reason) => from.quality.not_forwarded(reason),
         }
-        Ok(Some(packet))
+        if learnt != Learnt::Nothing {
+            self.tell_fast(pair);
+        }
+        passed.map(|()| Some(packet))
     }
 }
 
@@ -174,6 +178,7 @@ fn pass(
     packet: Packet,
     admission: Admission,
     arrival: Arrival<'_>,
+    learnt: &mut Learnt,
     around: Around<'_>,
 ) -> Result<(), DropReason> {
     let Arrival { now, port, source, bytes, .. } = arrival;
@@ -193,7 +198,8 @@ fn pass(
             let header = rtp_header(draft.bytes(), clear)?;
             let authentic = from.shield.is_some();
             let heard = Heard::new(now, port.0 / 2, source, &header, authentic);
-            if from.gate.learn(admission, &heard, around.sprayers)? == Learnt::Latched {
+            *learnt = from.gate.learn(admission, &heard, around.sprayers)?;
+            if *learnt == Learnt::Latched {
                 around.counters.media_latched += 1;
                 from.quality.latched();
             }

@@ -70,6 +70,12 @@ impl Formats {
         self.find(payload_type).map(|(_, clock)| clock)
     }
 
+    /// Payload types of telephone events.
+    pub(super) fn events(&self) -> impl Iterator<Item = u8> {
+        let events = self.0.iter().filter(|one| one.name.eq_ignore_ascii_case("telephone-event"));
+        events.map(|format| format.payload_type)
+    }
+
     pub(super) fn content(&self, payload_type: u8) -> (Content, Tick) {
         let Some((name, clock)) = self.find(payload_type) else {
             return (Content::Media, Tick::default());

@@ -28,7 +28,6 @@ use sequence::{Seen, Sequence};
 /// No packet has come.
 const NO_PAYLOAD_TYPE: u8 = u8::MAX;
 
-#[allow(dead_code, reason = "for streams that the fast path takes over")]
 /// What the fast path took between two looks at it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PassedBy {
@@ -237,22 +236,28 @@ impl Quality {
         }
     }
 
+    /// Rate of the clock of the party's media in Hz, 0 while not known, and up to two payload types of
+    /// events, 0xff for none: what the fast path needs to know of the formats.
+    pub(super) fn fast_formats(&self) -> (u32, [u8; 2]) {
+        let clock = self.media_type.and_then(|number| self.formats.clock_hz(number));
+        let mut events = self.formats.events();
+        let mut next = || events.next().unwrap_or(NO_PAYLOAD_TYPE);
+        (clock.unwrap_or(0), [next(), next()])
+    }
+
     /// From now on the fast path sees the packets of the source, all but a few: numbers of those
     /// that come here say nothing of loss.
-    #[allow(dead_code, reason = "for streams that the fast path takes over")]
     pub(super) fn pass_by(&mut self) {
         self.elsewhere = true;
     }
 
     /// The packets come here again.
-    #[allow(dead_code, reason = "for streams that the fast path takes over")]
     pub(super) fn pass_no_more(&mut self) {
         self.elsewhere = false;
         self.jitter.restart();
     }
 
     /// Adds what the fast path forwarded and this value has not seen.
-    #[allow(dead_code, reason = "for streams that the fast path takes over")]
     pub(super) fn passed_by(&mut self, passed: PassedBy) {
         if passed.packets == 0 {
             return;

@@ -1,3 +1,4 @@
+mod fast;
 mod nat;
 mod peering;
 mod srtp;

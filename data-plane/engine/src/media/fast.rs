@@ -1,0 +1,163 @@
+//! What a driver with a fast path may take over: the flow of one port is a function of the state of
+//! its two endpoints, told again whenever that state changes. The fast path only narrows: it is told
+//! of a flow after the slow path has let packets of it pass, and it is told to let go before anything
+//! else about the stream is answered or counted.
+
+use super::{
+    MediaTable,
+    endpoint::{Component, Endpoint, NO_PAIR, Packet},
+    quality::PassedBy,
+};
+use crate::port::{FastChange, FastCount, FastFlow, FastKind, MediaPortId};
+
+/// What the fast path was told of one endpoint, and what it told. Only endpoints that it ever had a
+/// flow of have one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// In the fast path now.
+    flow: Option<FastFlow>,
+    /// Of the last flows of this use of the pair: their final counts may still be on their way.
+    flows: [Counted; FLOWS_COUNTED],
+    /// Where the next one goes.
+    next: usize,
+}
+
+/// Flows of one use of a pair whose counts are taken. They are asked for each second; a stream that
+/// changes more often than this in between loses counts, never packets.
+const FLOWS_COUNTED: usize = 4;
+
+/// What is counted in of one flow.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    /// 0: none.
+    epoch: u32,
+    packets: u64,
+    bytes: u64,
+    lost: u64,
+    /// Its packets go out without being seen here.
+    forwards: bool,
+}
+
+/// The engine's end of the fast path of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Fast {
+    enabled: bool,
+    /// Of the newest flow: no two flows of this process have the same.
+    epoch: u32,
+    changes: Vec<FastChange>,
+}
+
+impl MediaTable {
+    /// The driver has a fast path: from now on it is told of streams.
+    pub fn use_fast_path(&mut self) {
+        self.fast.enabled = true;
+    }
+
+    /// Moves what the fast path is to be told into `into`, in order. Once a turn.
+    pub fn take_fast_changes(&mut self, into: &mut Vec<FastChange>) {
+        into.append(&mut self.fast.changes);
+    }
+
+    /// Adds what the fast path counted; gives packets and octets that are new. Counts of a flow of an
+    /// earlier use of its port are of no stream any more, and what was delivered is counted here.
+    pub fn fast_counts(&mut self, counts: &[FastCount]) -> (u64, u64) {
+        let mut total = (0, 0);
+        for count in counts {
+            let Some(endpoint) = self.endpoints.get_mut((count.port.0 / 2) as usize) else {
+                continue;
+            };
+            let Some(told) = &mut endpoint.told else { continue };
+            let mut flows = told.flows.iter_mut();
+            let Some(counted) = flows.find(|one| one.epoch == count.epoch && one.forwards) else {
+                continue;
+            };
+            let packets = count.packets.saturating_sub(counted.packets);
+            let bytes = count.bytes.saturating_sub(counted.bytes);
+            (counted.packets, counted.bytes) = (count.packets, count.bytes);
+            let lost = count.lost.saturating_sub(counted.lost);
+            counted.lost = count.lost;
+            endpoint.quality.passed_by(PassedBy {
+                packets,
+                bytes,
+                lost,
+                jitter: count.jitter,
+                highest_sequence: count.highest_sequence,
+                last: count.last,
+            });
+            total = (total.0 + packets, total.1 + bytes);
+        }
+        total
+    }
+
+    /// Tells the fast path what has become of the flows of a stream, one of whose pairs is `pair`.
+    pub(super) fn tell_fast(&mut self, pair: u32) {
+        if !self.fast.enabled {
+            return;
+        }
+        let other = self.endpoints.get(pair as usize).map_or(NO_PAIR, |endpoint| endpoint.other);
+        for (pair, other) in [(pair, other), (other, pair)] {
+            let Some(flow) = self.flow(pair, other) else {
+                self.let_go(pair);
+                continue;
+            };
+            let Some(endpoint) = self.endpoints.get_mut(pair as usize) else { continue };
+            let told = endpoint.told.get_or_insert_default();
+            if told.flow.is_some_and(|known| FastFlow { epoch: 0, ..known } == flow) {
+                continue;
+            }
+            // Zero would be that of no flow.
+            self.fast.epoch = self.fast.epoch.wrapping_add(1).max(1);
+            let flow = FastFlow { epoch: self.fast.epoch, ..flow };
+            told.flow = Some(flow);
+            let forwards = matches!(flow.kind, FastKind::Forward { .. });
+            if forwards {
+                endpoint.quality.pass_by();
+            } else {
+                endpoint.quality.pass_no_more();
+            }
+            if let Some(counted) = told.flows.get_mut(told.next) {
+                *counted = Counted { epoch: flow.epoch, forwards, ..Counted::default() };
+            }
+            told.next = (told.next + 1) % FLOWS_COUNTED;
+            self.fast.changes.push(FastChange::Set { port: Component::Rtp.port(pair), flow });
+        }
+    }
+
+    /// The fast path has nothing more to do with a pair.
+    pub(super) fn let_go(&mut self, pair: u32) {
+        let Some(endpoint) = self.endpoints.get_mut(pair as usize) else { return };
+        if endpoint.told.as_mut().is_some_and(|told| told.flow.take().is_some()) {
+            endpoint.quality.pass_no_more();
+            self.fast.changes.push(FastChange::Clear { port: Component::Rtp.port(pair) });
+        }
+    }
+
+    /// What the fast path may take over of the packets that arrive on `pair`, its epoch left open.
+    fn flow(&self, pair: u32, other: u32) -> Option<FastFlow> {
+        let from = self.endpoints.get(pair as usize)?;
+        let to = self.endpoints.get(other as usize)?;
+        if from.other != other || to.other != pair || !to.gate.is_certain() {
+            return None;
+        }
+        let (source, ssrc) = from.gate.steady()?;
+        let (component, address) =
+            to.destination(Packet::Rtp).filter(|_| from.may_send(Packet::Rtp))?;
+        let out = component.port(other);
+        let kind = if is_untouched(from, to) {
+            FastKind::Forward { out, to: address, dscp: self.dscp(out) }
+        } else {
+            FastKind::Deliver
+        };
+        let (clock_hz, payload_types_to_user) = from.quality.fast_formats();
+        Some(FastFlow { source, ssrc, kind, epoch: 0, clock_hz, payload_types_to_user })
+    }
+
+    fn dscp(&self, port: MediaPortId) -> Option<u8> {
+        self.specs.get(port.0 as usize)?.dscp
+    }
+}
+
+/// Whether packets leave as they came.
+fn is_untouched(from: &Endpoint, to: &Endpoint) -> bool {
+    from.shield.is_none() && to.shield.is_none() && from.payload.is_none()
+}
