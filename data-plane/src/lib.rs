@@ -26,6 +26,7 @@ mod shard;
 pub mod snapshots;
 pub mod spool;
 mod start;
+mod takeover;
 pub mod telemetry;
 
 pub use edge::{FAREWELL_WITHIN, run};

@@ -32,6 +32,7 @@ use crate::{
     mailbox::{Left, Message, ShardReport},
     retire::Retired,
     spool::Feed,
+    takeover::Takeover,
     telemetry::{log, pulse::Pulse},
 };
 
@@ -60,6 +61,7 @@ pub(crate) struct Shard {
     pub(crate) mailbox: Receiver<Message>,
     pub(crate) feed: Feed,
     pub(crate) pulse: Arc<Pulse>,
+    pub(crate) takeover: Takeover,
     /// What the engine wants sent.
     pub(crate) out: TxQueue,
     /// What is being sent.
@@ -92,6 +94,7 @@ impl ShardLoop for Shard {
         self.crypto.turn(now, &mut self.engine, &mut self.out);
         let next = self.read_mailbox(now);
         self.end_calls(now);
+        self.takeover.turn(now.mono, &mut self.engine, &mut *self.driver);
         self.send(now);
         self.engine.take_records(now, &mut self.records);
         self.feed.push_all(&mut self.records);

@@ -34,6 +34,7 @@ use crate::{
     retire::{Janitor, Retired},
     shard::Shard,
     spool::{Feed, SpoolHandle},
+    takeover::Takeover,
     telemetry::{log, pulse::Pulse},
 };
 use vacancy::Vacancy;
@@ -266,6 +267,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         mailbox,
         feed: plan.feed,
         pulse: plan.pulse,
+        takeover: Takeover::default(),
         out: TxQueue::default(),
         sending: TxQueue::default(),
         notices: Vec::new(),
