@@ -75,12 +75,15 @@ fn allowed(call: &Call, side: Side) -> Option<RtpTimeout> {
 /// What `side` is allowed, if it owes packets now.
 fn owed(core: &Core, call: &Call, side: Side) -> Option<RtpTimeout> {
     let anchor = call.anchor.as_ref()?;
+    let late = core.media.heard_late_by(anchor, side);
     let due = match call.phase {
         Phase::Answered => true,
         Phase::Ringing => side == Side::Callee,
         Phase::Verifying | Phase::Routing | Phase::Ending => false,
     };
-    allowed(call, side).filter(|_| due && core.media.owes(anchor, side))
+    allowed(call, side)
+        .filter(|_| due && core.media.owes(anchor, side))
+        .map(|timeout| RtpTimeout { after: timeout.after + late, ..timeout })
 }
 
 /// When `side` was heard last, the agreement counting as a sign of life.

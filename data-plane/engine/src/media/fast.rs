@@ -47,6 +47,13 @@ pub(super) struct Fast {
     changes: Vec<FastChange>,
 }
 
+impl Told {
+    /// Packets of the party go out without being seen here.
+    pub(super) fn forwards(&self) -> bool {
+        self.flow.is_some_and(|flow| matches!(flow.kind, FastKind::Forward { .. }))
+    }
+}
+
 impl MediaTable {
     /// The driver has a fast path: from now on it is told of streams.
     pub fn use_fast_path(&mut self) {
@@ -75,13 +82,13 @@ impl MediaTable {
             let bytes = count.bytes.saturating_sub(counted.bytes);
             (counted.packets, counted.bytes) = (count.packets, count.bytes);
             let lost = count.lost.saturating_sub(counted.lost);
-            counted.lost = count.lost;
+            // What was late is no longer lost, and is not lost again when more is.
+            counted.lost = counted.lost.max(count.lost);
             endpoint.quality.passed_by(PassedBy {
                 packets,
                 bytes,
                 lost,
                 jitter: count.jitter,
-                highest_sequence: count.highest_sequence,
                 last: count.last,
             });
             total = (total.0 + packets, total.1 + bytes);

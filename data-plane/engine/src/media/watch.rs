@@ -1,9 +1,14 @@
 //! What an operator and a watchdog want to know of the streams of a call.
 
+use std::time::Duration;
+
 use ravelin_contract::cdr::{Party, StreamQuality};
 
 use super::{Anchor, MediaTable, Remote, Side, anchor::Stream, quality::Quality};
 use crate::time::Instant;
+
+/// The fast path's counts of a packet are here this long after it came.
+const FAST_COUNTS_WITHIN: Duration = Duration::from_millis(2_500);
 
 impl Side {
     /// As records name it.
@@ -91,6 +96,14 @@ impl MediaTable {
             let held = stream.talked && !self.flows(stream, side.other());
             self.flows(stream, side) && !held
         })
+    }
+
+    /// How much later than a packet comes it may be known here that it came: the fast path tells of
+    /// those that it forwards about once a second.
+    pub(crate) fn heard_late_by(&self, anchor: &Anchor, side: Side) -> Duration {
+        let mut ends = anchor.streams.iter().filter_map(|stream| self.end(*stream.half(side)));
+        let forwarded = ends.any(|end| end.told.as_ref().is_some_and(|told| told.forwards()));
+        if forwarded { FAST_COUNTS_WITHIN } else { Duration::ZERO }
     }
 
     /// Counts that `side` was silent for too long in the streams in which it owes packets.

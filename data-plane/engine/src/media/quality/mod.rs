@@ -37,7 +37,6 @@ pub(super) struct PassedBy {
     pub(super) lost: u64,
     /// RFC 3550 A.8, in units of the RTP clock.
     pub(super) jitter: u32,
-    pub(super) highest_sequence: u16,
     /// Arrival of the last one.
     pub(super) last: Instant,
 }
@@ -248,7 +247,9 @@ impl Quality {
     /// From now on the fast path sees the packets of the source, all but a few: numbers of those
     /// that come here say nothing of loss.
     pub(super) fn pass_by(&mut self) {
-        self.elsewhere = true;
+        if !std::mem::replace(&mut self.elsewhere, true) {
+            self.sequence.restart();
+        }
     }
 
     /// The packets come here again.
@@ -267,7 +268,7 @@ impl Quality {
         self.packets += passed.packets;
         self.bytes += passed.bytes;
         self.last_packet = self.last_packet.max(Some(passed.last));
-        self.sequence.passed_by(passed.packets, passed.lost, passed.highest_sequence);
+        self.sequence.passed_by(passed.packets, passed.lost);
         let clock = self.media_type.and_then(|number| self.formats.clock_hz(number));
         let jitter = u64::from(passed.jitter) * 1_000_000_000;
         if let Some(jitter) = jitter.checked_div(u64::from(clock.unwrap_or(0))) {

@@ -116,7 +116,6 @@ fn what_the_fast_path_took_is_added() {
         bytes: 988 * 172,
         lost: 10,
         jitter: 16,
-        highest_sequence: 1_009,
         last: Instant::from_millis(20_000),
     };
     quality.passed_by(passed);
