@@ -100,6 +100,10 @@ pub struct Cdr {
     /// sent, then what the callee sent. Records made before this was measured have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamQuality>,
+
+    /// Restarts of the data plane that the call lived through: 0 for nearly all.
+    #[serde(default)]
+    pub adopted: u16,
 }
 
 /// Counters of what one party sent.

@@ -174,6 +174,7 @@ const COLUMNS: [&str; 35] = [
     "outbound_call_id",
     "media_caller",
     "media_callee",
+    "adopted",
     "flaw",
 ];
 

@@ -412,5 +412,6 @@ pub(crate) fn cdr(call: &str, number: u64) -> Cdr {
         media_caller: None,
         media_callee: None,
         streams: Vec::new(),
+        adopted: 0,
     }
 }

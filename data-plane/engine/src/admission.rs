@@ -86,6 +86,13 @@ impl TrunkGauge {
         Ok(permit)
     }
 
+    /// The permit of a call that was let in by the process before this one: it counts, and no limit
+    /// refuses it.
+    pub fn readmit(&self) -> Permit {
+        self.counts.calls.fetch_add(1, Ordering::AcqRel);
+        self.permit()
+    }
+
     fn permit(&self) -> Permit {
         Permit { counts: Arc::clone(&self.counts) }
     }

@@ -171,6 +171,8 @@ causes! {
     Internal = 501, 500, "internal", "Internal fault";
     /// Ended by an operator or by the end of the process.
     Stopped = 502, 503, "stopped", "Ended by the operator";
+    /// The call was up when the process before this one ended, and could not be taken over.
+    NotAdopted = 503, 0, "not_adopted", "Not taken over after a restart";
 }
 
 #[cfg(test)]

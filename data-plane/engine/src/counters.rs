@@ -133,6 +133,16 @@ pub struct Counters {
     pub calls_preempted: u64,
     /// Calls that the end of the process ended.
     pub calls_stopped: u64,
+    /// Calls of the process before that go on.
+    pub calls_adopted: u64,
+    /// Calls of the process before that were ended because they could not go on.
+    pub calls_not_adopted: u64,
+    /// Records of calls of the process before that could not be read.
+    pub checkpoints_unreadable: u64,
+    /// Confirmed calls whose record would be too long.
+    pub checkpoints_too_long: u64,
+    /// Records of calls handed out.
+    pub checkpoints: u64,
     /// Verifications by outcome.
     identity: Array<OUTCOMES>,
     /// Client transactions that ended because nothing could be sent.
@@ -378,6 +388,23 @@ impl Counters {
                 self.calls_preempted,
             ),
             ("calls_stopped_total", "Calls that the end of the process ended", self.calls_stopped),
+            ("calls_adopted_total", "Calls taken over from the process before", self.calls_adopted),
+            (
+                "calls_not_adopted_total",
+                "Calls of the process before that were ended because they could not go on",
+                self.calls_not_adopted,
+            ),
+            (
+                "checkpoints_unreadable_total",
+                "Records of calls of the process before that could not be read",
+                self.checkpoints_unreadable,
+            ),
+            (
+                "checkpoints_too_long_total",
+                "Confirmed calls that are too large for a record and would not live through a crash",
+                self.checkpoints_too_long,
+            ),
+            ("checkpoints_total", "Records of confirmed calls written", self.checkpoints),
             ("transport_errors_total", "Requests that could not be sent", self.transport_errors),
             (
                 "transactions_refused_total",

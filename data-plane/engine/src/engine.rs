@@ -12,6 +12,7 @@ mod dispatch;
 mod preempt;
 mod shutdown;
 mod status;
+mod survival;
 #[cfg(test)]
 mod tests;
 use std::{
@@ -101,6 +102,7 @@ pub struct Engine {
     /// The call that was worked on last, if one was.
     worked: Option<usize>,
     unreachable: Vec<TuEvent>,
+    survivors: survival::Records,
 }
 
 impl Engine {
@@ -120,6 +122,7 @@ impl Engine {
             current: None,
             worked: None,
             unreachable: Vec::new(),
+            survivors: survival::Records::default(),
         }
     }
 
@@ -363,6 +366,7 @@ impl Engine {
         else {
             return;
         };
+        self.survivors.removed(&call);
         self.uncapture(&call);
         let core = &mut self.core;
         // What broke once may break again: then the call goes without a word.
@@ -394,6 +398,7 @@ impl Engine {
         let call = self.calls.get_mut(slot).filter(|call| call.key == key)?;
         self.current = Some(slot);
         let done = work(&mut self.core, call, turn);
+        self.survivors.touched(call);
         if call.is_over() {
             self.remove(turn, slot);
         }
@@ -402,6 +407,7 @@ impl Engine {
 
     fn remove(&mut self, turn: &mut Turn<'_>, slot: usize) {
         let Some(mut call) = self.calls.try_remove(slot) else { return };
+        self.survivors.removed(&call);
         self.uncapture(&call);
         if call.given_up {
             release::bury(&mut self.core, &mut call, turn);
@@ -448,6 +454,7 @@ impl Engine {
             CallTimer::Restart => emergency::restart(core, call, turn),
             CallTimer::Silence => silence::look(core, call, turn),
             CallTimer::Linger => call.give_up(),
+            CallTimer::Unacknowledged => Self::unacknowledged(core, call, turn),
         });
     }
 

@@ -208,6 +208,15 @@ pub(crate) enum Unsigned {
 }
 
 impl Unsigned {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::NotAsked,
+        Self::NoCredential,
+        Self::NoAuthority,
+        Self::PassedOn,
+        Self::NoNumber,
+        Self::Failed,
+    ];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::NotAsked => "unsigned:not-asked",

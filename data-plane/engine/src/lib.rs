@@ -19,6 +19,7 @@
 pub mod admission;
 mod b2bua;
 pub mod cause;
+pub mod checkpoint;
 mod core;
 pub mod counters;
 pub mod drops;

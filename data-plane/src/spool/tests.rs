@@ -95,6 +95,7 @@ fn cdr(call: &str, start_unix_ms: u64, emergency: bool) -> Entry {
         media_caller: None,
         media_callee: None,
         streams: Vec::new(),
+        adopted: 0,
     })
 }
 

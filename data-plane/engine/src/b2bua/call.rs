@@ -18,6 +18,7 @@ use super::{
 use crate::{
     admission::Permit,
     cause::Cause,
+    checkpoint::Survival,
     core::Core,
     counters::MethodLabel,
     emergency::{EmergencyRoute, walk::Progress},
@@ -212,6 +213,8 @@ pub(crate) struct Call {
     pub given_up: bool,
     /// Way of an emergency call whose target refused encryption: it is offered plain RTP.
     pub plain_way: Option<(TrunkId, u16)>,
+    /// What a restart would need of it.
+    pub survival: Survival,
 }
 
 /// Branches of forks that the caller is shown as dialogs of their own. Further ones share the last.

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cause::Cause,
+    checkpoint,
     core::{Core, Turn},
     media::Side,
     port::Meta,
@@ -23,7 +24,14 @@ use crate::{
 pub(crate) fn write(core: &mut Core, call: &Call) {
     let Some(end) = call.end else { return };
     score(core, call);
-    let count = |side| call.anchor.as_ref().map(|anchor| core.media.count(anchor, side));
+    let count = |side| {
+        let before = call.survival.before.is_some().then(|| call.survival.count(side));
+        let now = call.anchor.as_ref().map(|anchor| core.media.count(anchor, side));
+        match (before, now) {
+            (Some(before), Some(now)) => Some(checkpoint::sum(before, now)),
+            (before, now) => now.or(before),
+        }
+    };
     let streams = call.anchor.as_ref().map(|anchor| core.media.qualities(anchor));
     let media = Media {
         caller: count(Side::Caller),
@@ -70,6 +78,7 @@ impl Media {
 
 fn base(core: &Core, call: &Call) -> Cdr {
     let snapshot = &call.loadout.snapshot;
+    let before = call.survival.before.as_deref();
     let trunk = |id: Option<ravelin_policy::TrunkId>| {
         id.and_then(|id| snapshot.trunk(id)).map(|trunk| trunk.id.clone())
     };
@@ -83,12 +92,16 @@ fn base(core: &Core, call: &Call) -> Cdr {
         outbound_call_id: None,
         from: text(&call.from),
         to: text(&call.to),
-        inbound_trunk: trunk(call.inbound),
+        inbound_trunk: trunk(call.inbound).or_else(|| before?.inbound.clone()),
         outbound_trunk: None,
         source: address_text("", call.source),
         target: None,
-        route: call.route.and_then(|id| snapshot.route_settings(id)).map(|route| route.id.clone()),
-        snapshot: snapshot.version,
+        route: call
+            .route
+            .and_then(|id| snapshot.route_settings(id))
+            .map(|route| route.id.clone())
+            .or_else(|| before?.route.clone()),
+        snapshot: before.map_or(snapshot.version, |before| before.snapshot),
         start_unix_ms: call.started.unix_ms,
         ring_ms: None,
         answer_ms: None,
@@ -103,13 +116,15 @@ fn base(core: &Core, call: &Call) -> Cdr {
         site: call
             .location
             .and_then(|found| snapshot.site_settings(found.site))
-            .map(|site| site.name.clone()),
+            .map(|site| site.name.clone())
+            .or_else(|| before?.site.clone()),
         identity_in: call.identity_in.map(str::to_owned),
         identity_out: None,
         attestation_rule: None,
         media_caller: None,
         media_callee: None,
         streams: Vec::new(),
+        adopted: call.survival.adopted,
     }
 }
 
@@ -160,7 +175,10 @@ fn of_attempt(core: &Core, call: &Call, attempt: &Attempt, end: End, media: &Med
 
 fn outbound(record: &mut Cdr, call: &Call, attempt: &Attempt) {
     let trunk = call.loadout.snapshot.trunk(attempt.trunk);
-    record.outbound_trunk = trunk.map(|trunk| trunk.id.clone());
+    let answered = attempt.state == AttemptState::Answered;
+    record.outbound_trunk = trunk
+        .map(|trunk| trunk.id.clone())
+        .or_else(|| call.survival.before.as_ref().filter(|_| answered)?.outbound.clone());
     record.outbound_call_id = Some(text(attempt.leg.dialog.call_id()));
     let transport = trunk
         .and_then(|trunk| trunk.targets.get(usize::from(attempt.way.target)))
@@ -241,6 +259,7 @@ pub(crate) fn write_refused(core: &mut Core, turn: &Turn<'_>, refused: &Refused<
         media_caller: None,
         media_callee: None,
         streams: Vec::new(),
+        adopted: 0,
     };
     set_cause(&mut record, refused.cause);
     core.records.cdr(record);

@@ -40,6 +40,21 @@ pub(crate) struct Dialog {
     pub remote_cseq: Option<u32>,
 }
 
+/// What a dialog is made of, for a record of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Parts<'a> {
+    pub identity: &'a [u8],
+    pub call_id_end: u16,
+    pub to_end: u16,
+    pub local_tag: TagText,
+    pub remote_tag: &'a [u8],
+    pub target: &'a [u8],
+    pub routes: &'a [u8],
+    pub strict: bool,
+    pub local_cseq: u32,
+    pub remote_cseq: Option<u32>,
+}
+
 const CALL_ID_NAME: &[u8] = b"Call-ID: ";
 const ROUTE_NAME: &[u8] = b"Route: ";
 
@@ -73,6 +88,38 @@ impl Dialog {
         dialog.retarget(response);
         dialog.learn_routes(response, true);
         dialog
+    }
+
+    /// The parts; a length beyond 65,535 is told as that, which no record has room for.
+    pub(crate) fn parts(&self) -> Parts<'_> {
+        let short = |length: usize| u16::try_from(length).unwrap_or(u16::MAX);
+        Parts {
+            identity: &self.identity,
+            call_id_end: short(self.call_id_end),
+            to_end: short(self.to_end),
+            local_tag: self.local_tag,
+            remote_tag: &self.remote_tag,
+            target: &self.target,
+            routes: &self.routes,
+            strict: self.strict,
+            local_cseq: self.local_cseq,
+            remote_cseq: self.remote_cseq,
+        }
+    }
+
+    pub(crate) fn from_parts(parts: &Parts<'_>) -> Self {
+        Self {
+            identity: SmallVec::from_slice(parts.identity),
+            call_id_end: usize::from(parts.call_id_end),
+            to_end: usize::from(parts.to_end),
+            local_tag: parts.local_tag,
+            remote_tag: SmallVec::from_slice(parts.remote_tag),
+            target: SmallVec::from_slice(parts.target),
+            routes: SmallVec::from_slice(parts.routes),
+            strict: parts.strict,
+            local_cseq: parts.local_cseq,
+            remote_cseq: parts.remote_cseq,
+        }
     }
 
     fn begin(call_id: &[u8], local_tag: TagText) -> Self {

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     admission::{Permit, Refusal},
     cause::Cause,
+    checkpoint::Survival,
     core::{Core, Turn, ctx},
     drops::DropReason,
     emergency::{self, Passage},
@@ -174,6 +175,7 @@ pub(crate) fn receive(
         capture: None,
         given_up: false,
         plain_way: None,
+        survival: Survival::default(),
     }));
     call.note_received(turn.now.mono, Peer::Caller, arrival.invite);
     release::trying(core, call, turn, arrival.invite);

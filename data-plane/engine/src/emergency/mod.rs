@@ -43,7 +43,8 @@ pub type Chain = SmallVec<[u16; 8]>;
 
 /// The token: an emergency call, where it comes from and which trunks carry it.
 ///
-/// There is no other constructor than [`Self::decide`] and no way to copy one: the call owns it.
+/// There is no other constructor than [`Self::decide`], and [`Self::readopt`] for a call that had one
+/// before a restart, and no way to copy one: the call owns it.
 #[derive(Debug)]
 pub struct EmergencyRoute {
     site: Option<u32>,
@@ -64,6 +65,11 @@ impl EmergencyRoute {
             }
         }
         Self { site, chain: trunks }
+    }
+
+    /// The token of a call that had one when the process before this one ended.
+    pub(crate) fn readopt(site: Option<u32>, chain: impl Iterator<Item = u16>) -> Self {
+        Self::decide(site, chain)
     }
 
     /// Index of the caller's site in the snapshot, if its packet source belongs to one (EM-22).

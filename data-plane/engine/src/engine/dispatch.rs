@@ -193,7 +193,7 @@ impl Engine {
         let event = core.layer.receive_response(turn.now.mono, message, ctx!(core, turn));
         match event {
             ClientEvent::Absorbed => {}
-            ClientEvent::Stray => return Received::Dropped(DropReason::StrayResponse),
+            ClientEvent::Stray => return self.stray(turn, meta, message),
             ClientEvent::Provisional { owner, client } => {
                 let Some(key) = call_of(owner) else { return Received::Taken };
                 self.with_call(turn, key, |core, call, turn| {
@@ -240,6 +240,30 @@ impl Engine {
                 }
             }
         }
+        Received::Taken
+    }
+
+    /// A response that no transaction awaits. After a restart it may be the 2xx of a call that was
+    /// taken over, sent again because our ACK was lost with the process.
+    fn stray(&mut self, turn: &mut Turn<'_>, meta: &Meta, message: &Message<'_>) -> Received {
+        let dropped = Received::Dropped(DropReason::StrayResponse);
+        let accepted = message.code().is_some_and(|code| (200..300).contains(&code));
+        if !accepted || message.cseq().method != Method::Invite {
+            return dropped;
+        }
+        let tag = message.from().tag().unwrap_or_default();
+        let slot = Handle::from_tag(tag).and_then(|handle| usize::try_from(handle.slot).ok());
+        let Some(call) = slot.and_then(|slot| self.calls.get(slot)) else { return dropped };
+        let known = call.side_of(tag).and_then(|side| call.leg(side)).is_some_and(|leg| {
+            leg.dialog.call_id() == message.call_id()
+                && leg.dialog.remote_tag.as_slice() == message.to().tag().unwrap_or_default()
+        });
+        if call.survival.adopted == 0 || !known {
+            return dropped;
+        }
+        self.with_call(turn, call.key, |core, call, turn| {
+            answer::further_2xx(core, call, turn, meta, message);
+        });
         Received::Taken
     }
 

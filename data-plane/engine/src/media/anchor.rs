@@ -1,5 +1,7 @@
 //! What a call holds of the media table.
 
+mod survive;
+
 use std::net::SocketAddr;
 
 use ravelin_contract::cdr::MediaCount;
@@ -17,6 +19,8 @@ use crate::{
     counters::Counters, emergency::Passage, limits::STREAMS_PER_CALL_MAX, port::MediaPortId,
     time::Instant,
 };
+
+pub(crate) use survive::{HalfImage, Places};
 
 /// A party of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

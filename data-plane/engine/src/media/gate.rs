@@ -212,7 +212,7 @@ impl Gate {
 
     /// The party is at `source`. Its RTCP comes from where it said, if that is the same host, else
     /// from the next port up (RFC 3550 11).
-    fn move_to(&mut self, source: SocketAddr) {
+    pub(super) fn move_to(&mut self, source: SocketAddr) {
         self.rtp = Some(source);
         self.rtcp = if self.signalled == Some(source) {
             self.signalled_rtcp

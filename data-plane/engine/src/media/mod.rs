@@ -49,6 +49,7 @@ use crate::{
 };
 
 pub use anchor::{Anchor, Place, PortsExhausted, Side};
+pub(crate) use anchor::{HalfImage, Places};
 use closed::Sprayers;
 use dtls::Handshakes;
 use endpoint::Endpoint;
@@ -154,11 +155,14 @@ impl MediaTable {
         let Some(opened) = self.opened.get_mut(pair as usize) else { return };
         let before = *opened;
         *opened |= 1 << (port.0 % 2);
-        if *opened == 3
-            && before != 3
-            && let Some(pool) = self.pool_of_pair(pair)
-        {
-            pool.add(pair);
+        if *opened != 3 || before == 3 {
+            return;
+        }
+        // A call of the run before may hold it already.
+        let taken =
+            self.endpoints.get(pair as usize).is_some_and(|end| end.other != endpoint::NO_PAIR);
+        if let Some(pool) = self.pool_of_pair(pair) {
+            if taken { pool.add_taken() } else { pool.add(pair) }
         }
     }
 

@@ -101,6 +101,11 @@ impl Pool {
         self.put_back(pair);
     }
 
+    /// A pair whose ports have just been opened for the call that holds it.
+    pub(super) fn add_taken(&mut self) {
+        self.opened += 1;
+    }
+
     /// Ends the rest of those whose time is over.
     pub(super) fn sweep(&mut self, now: Instant) {
         while let Some((pair, until)) = self.resting.front().copied()

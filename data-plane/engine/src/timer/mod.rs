@@ -67,4 +67,6 @@ pub enum CallTimer {
     Silence,
     /// A released call has waited long enough for its transactions.
     Linger,
+    /// A call that was taken over after a restart has waited long enough for an ACK.
+    Unacknowledged,
 }

@@ -1,7 +1,11 @@
 //! One engine between hand-made SIP peers on virtual time. Peers say exactly what a test has them
 //! say; everything that the engine sends lands in the inbox of the address it was sent to.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use ravelin_contract::{
     audit::AuditEvent,
@@ -10,6 +14,7 @@ use ravelin_contract::{
 };
 use ravelin_engine::{
     admission::Registry,
+    checkpoint::{Adoption, Change, Kept, NotAdopted},
     engine::{Engine, EngineConfig, Received},
     limits::Limits,
     loadout::Loadout,
@@ -121,6 +126,9 @@ pub struct World {
     /// Peers with a stream connection.
     flows: Vec<SocketAddr>,
     branch: u32,
+    /// Records of calls, by slot: what outlives a crash.
+    pub kept: BTreeMap<u32, Vec<u8>>,
+    crashes: u8,
 }
 
 pub fn addr(text: &str) -> SocketAddr {
@@ -148,6 +156,7 @@ impl World {
             started_unix_ms: START_UNIX_MS,
         };
         let mut engine = Engine::new(config, Arc::new(loadout));
+        engine.begin_checkpoints();
         for port in 0..engine.media_ports().len() {
             engine.media_port_opened(MediaPortId(u32::try_from(port).unwrap()));
         }
@@ -164,7 +173,50 @@ impl World {
             refusing: Vec::new(),
             flows: Vec::new(),
             branch: 0,
+            kept: BTreeMap::new(),
+            crashes: 0,
         }
+    }
+
+    /// The process ends without a word; another one starts `after_ms` later, with its own seed, and
+    /// takes over what was kept.
+    pub fn crash(&mut self, after_ms: u64) -> Adoption {
+        self.crash_into(CONFIG, 0, 1, None, after_ms)
+    }
+
+    /// The same into another config, as another shard.
+    pub fn crash_into(
+        &mut self,
+        config: &str,
+        shard: u8,
+        shards: u8,
+        condemned: Option<NotAdopted>,
+        after_ms: u64,
+    ) -> Adoption {
+        self.crashes += 1;
+        self.registry = Registry::default();
+        let loadout = loadout(config, 1 + u64::from(self.crashes), &self.registry);
+        let of = EngineConfig {
+            shard: ShardId(shard),
+            shards,
+            node: "test-1".to_owned(),
+            limits: Limits::default(),
+            seed: [42 + self.crashes; 32],
+            started_unix_ms: START_UNIX_MS,
+        };
+        self.engine = Engine::new(of, Arc::new(loadout));
+        self.out.clear();
+        self.flows.clear();
+        self.engine.begin_checkpoints();
+        self.set_clock(Instant::from_millis(self.now.mono.as_millis() + after_ms));
+        let records: Vec<_> = std::mem::take(&mut self.kept).into_values().collect();
+        let kept: Vec<_> = records.iter().map(|bytes| Kept { bytes, condemned }).collect();
+        let now = self.now;
+        let adoption = self.with_engine(|engine, out| engine.adopt(now, &kept, out));
+        for port in 0..self.engine.media_ports().len() {
+            self.engine.media_port_opened(MediaPortId(u32::try_from(port).unwrap()));
+        }
+        adoption
     }
 
     /// Hands a message to the engine. Line ends may be `\n`; Content-Length is added.
@@ -208,6 +260,11 @@ impl World {
     pub fn turn(&mut self) {
         loop {
             self.engine.run_identity_inline(self.now, &mut self.out);
+            let kept = &mut self.kept;
+            self.engine.checkpoints(self.now, &mut |change| match change {
+                Change::Put { slot, bytes, .. } => drop(kept.insert(slot, bytes.to_vec())),
+                Change::Remove { slot } => drop(kept.remove(&slot)),
+            });
             let out = std::mem::take(&mut self.out);
             for tx in out.iter() {
                 self.deliver(tx);
@@ -314,6 +371,11 @@ impl World {
         self.inbox.iter().filter(|sent| sent.to == at).map(|sent| sent.text.as_str()).collect()
     }
 
+    pub fn forget_inbox_of(&mut self, at: &str) {
+        let at = addr(at);
+        self.inbox.retain(|sent| sent.to != at);
+    }
+
     pub fn forget_inbox(&mut self) {
         self.inbox.clear();
     }
@@ -327,6 +389,7 @@ impl World {
     #[track_caller]
     pub fn all_gone(&mut self) {
         self.pass(75_000);
+        assert!(self.kept.is_empty(), "records are left");
         assert_eq!(self.engine.tables().left_over(), [], "{:#?}", self.engine.calls(self.now, 9));
     }
 

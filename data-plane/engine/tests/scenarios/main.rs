@@ -5,6 +5,7 @@
 mod call;
 mod cancel;
 mod common;
+mod crash;
 mod early;
 mod emergency;
 mod failover;

@@ -183,6 +183,15 @@ impl Description {
         self.plain = true;
     }
 
+    /// Id, version, and a digest of what was told last: what a record of the call keeps.
+    pub(crate) const fn parts(&self) -> (u64, u64, Option<u64>) {
+        (self.id, self.version, self.told)
+    }
+
+    pub(crate) fn from_parts((id, version, told): (u64, u64, Option<u64>)) -> Self {
+        Self { id, version, told, ..Self::default() }
+    }
+
     /// The stream of an m-line, made if it is new.
     pub(super) fn stream(&mut self, index: usize) -> Option<&mut Stream> {
         if self.streams.len() <= index {

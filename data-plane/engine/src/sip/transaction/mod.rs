@@ -48,6 +48,11 @@ pub struct ServerKey {
     generation: u32,
 }
 
+impl ServerKey {
+    /// No transaction: one of a process that is gone.
+    pub(crate) const NONE: Self = Self { slot: u32::MAX, generation: 0 };
+}
+
 /// Whom events of a transaction are for. Opaque here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TuKey(pub u64);

@@ -243,6 +243,13 @@ impl Layer {
         self.buffers.give(std::mem::take(&mut entry.response));
     }
 
+    /// Where the answers of a transaction go.
+    #[must_use]
+    pub fn reply_of(&self, server: ServerKey) -> Option<Egress> {
+        let entry = self.servers.get(server.slot as usize)?;
+        (entry.generation == server.generation).then_some(entry.reply)
+    }
+
     /// Forgets a transaction without an answer.
     pub fn kill_server(&mut self, server: ServerKey, ctx: &mut Ctx<'_>) {
         if self.current_server(server).is_some() {
