@@ -92,6 +92,8 @@ fn a_confirmed_call_goes_on_as_if_nothing_had_happened() {
     world.send(PBX, ACCESS, &reinvite.reply("200 OK", "", &offer(40_002)));
     world.expect(PBX, "ACK ");
     world.expect(CARRIER_A, "SIP/2.0 200");
+    callee.cseq -= 1;
+    callee.request(&mut world, "ACK", "");
 
     world.pass(1_000);
     caller.request(&mut world, "BYE", "");
