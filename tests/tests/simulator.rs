@@ -29,6 +29,32 @@ fn seeded_runs_conserve_everything_and_both_parties_agree() {
     println!("{count} seeds from {start}: {answered} answered calls");
 }
 
+/// How many seeds with crashes a plain run takes.
+const CRASHES: u64 = 2_000;
+
+#[test]
+fn confirmed_calls_live_through_crashes_at_any_step_and_nothing_is_left() {
+    let start = setting("RAVELIN_SIM_START", 1);
+    let count = setting("RAVELIN_SIM_COUNT", CRASHES);
+    let (mut answered, mut adopted) = (0, 0);
+    for seed in start..start + count {
+        let plan = Plan::draw_with_crashes(seed);
+        let verdict = run(plan.clone());
+        answered += verdict.answered;
+        adopted += verdict.adopted;
+        assert!(
+            verdict.faults.is_empty(),
+            "seed {seed}: {:#?}\nplan: {plan:#?}\nagain: RAVELIN_SIM_START={seed} \
+             RAVELIN_SIM_COUNT=1 cargo test -p ravelin-tests --test simulator confirmed",
+            verdict.faults
+        );
+    }
+    assert!(count < 10 || adopted > 0, "no call of {count} runs lived through a crash");
+    println!(
+        "{count} seeds from {start}: {answered} answered calls, {adopted} lived through a crash"
+    );
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
     for seed in 1..20 {

@@ -139,7 +139,7 @@ pub(crate) async fn cdrs(
 }
 
 /// Columns of the CSV form, in this order.
-const COLUMNS: [&str; 35] = [
+const COLUMNS: [&str; 36] = [
     "node",
     "epoch",
     "seq",

@@ -42,6 +42,10 @@ pub(super) struct Outcome {
     /// A 2xx of this party got no ACK within 64*T1, in a call that had not ended.
     pub(super) unacknowledged: bool,
     pub(super) died: bool,
+    /// Status of the answer to its first BYE.
+    pub(super) bye_code: Option<u16>,
+    /// The other side hung up.
+    pub(super) hung_up: bool,
     /// RTP packets that arrived, and those that belonged to another call.
     pub(super) rtp: u32,
     pub(super) foreign_rtp: u32,

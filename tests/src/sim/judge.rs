@@ -1,5 +1,7 @@
 //! Whether a run was right.
 
+use std::collections::BTreeSet;
+
 use super::{
     act::{Act, Outcome},
     peer::Peer,
@@ -12,6 +14,19 @@ pub struct Verdict {
     pub faults: Vec<String>,
     /// Calls that were answered, to show that the run was not empty.
     pub answered: usize,
+    /// Calls that lived through a crash.
+    pub adopted: usize,
+}
+
+/// What a run must be forgiven, because the process ended in the middle of it.
+#[derive(Debug, Default)]
+pub(super) struct Pardon {
+    /// The process ended at least once.
+    pub(super) crashed: bool,
+    /// Calls that were not confirmed then, or whose end was under way.
+    pub(super) lost: BTreeSet<u32>,
+    /// Calls that were confirmed then.
+    pub(super) kept: BTreeSet<u32>,
 }
 
 impl Verdict {
@@ -20,7 +35,13 @@ impl Verdict {
     }
 
     /// Compares what both parties of every call say of it.
-    pub(super) fn parties(&mut self, plan: &Plan, caller: &Peer, carriers: &[Peer]) {
+    pub(super) fn parties(
+        &mut self,
+        plan: &Plan,
+        caller: &Peer,
+        carriers: &[Peer],
+        pardon: &Pardon,
+    ) {
         for planned in &plan.calls {
             let number = planned.number;
             let a = &caller.calls[&number];
@@ -53,15 +74,23 @@ impl Verdict {
                 if b.outcome.answered && b.outcome.acknowledged {
                     in_call += 1;
                 }
-                self.agreement(number, &a.outcome, &b.outcome);
+                if !pardon.lost.contains(&number) {
+                    self.agreement(number, &a.outcome, &b.outcome);
+                    if pardon.kept.contains(&number) {
+                        self.survived(number, &a.outcome, &b.outcome);
+                    }
+                }
             }
-            if in_call > 1 && !a.outcome.answered {
+            let forgiven = pardon.lost.contains(&number);
+            if !forgiven && in_call > 1 && !a.outcome.answered {
                 self.fault(format!("call {number}: {in_call} callees were answered for nobody"));
             }
             if !a.outcome.died && !a.outcome.ended {
                 self.fault(format!("call {number}: the caller is still in the call"));
             }
-            self.fair_weather(plan, number, a, carriers);
+            if !pardon.crashed {
+                self.fair_weather(plan, number, a, carriers);
+            }
         }
     }
 
@@ -79,6 +108,20 @@ impl Verdict {
             // 5 % loss is no reason for a lost ACK: everything is repeated (issue: 0
             // unacknowledged 200). Only a run of losses over 64*T1 may do that.
             self.fault(format!("call {number}: the callee's 200 was never acknowledged"));
+        }
+    }
+
+    /// A confirmed call that lived through a crash: the first BYE of a party finds it, and reaches
+    /// the other.
+    fn survived(&mut self, number: u32, a: &Outcome, b: &Outcome) {
+        if a.died || b.died || !b.answered {
+            return;
+        }
+        self.adopted += 1;
+        for (one, other) in [(a, b), (b, a)] {
+            if one.bye_code == Some(481) && other.bye_code != Some(200) && !other.hung_up {
+                self.fault(format!("call {number}: a BYE after the crash found no call"));
+            }
         }
     }
 

@@ -6,8 +6,12 @@
 //! - nothing is left: calls, legs, transactions, timers, streams, ports and permits are at zero;
 //! - both parties of a call agree on how it ended, unless one of them fell silent;
 //! - no party ever got media of another call.
+//!
+//! In some runs the process ends without a word, at any step, and the next one takes over what was
+//! written down: then confirmed calls are judged as if nothing had happened, the others may be lost.
 
 mod act;
+mod crash;
 mod judge;
 mod peer;
 mod plan;

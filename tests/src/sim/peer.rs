@@ -432,7 +432,9 @@ impl Peer {
                 if code == 491 { self.retry(now, number) } else { vec![] }
             }
             "BYE" => {
-                self.call(number).outcome.ended = true;
+                let outcome = &mut self.call(number).outcome;
+                outcome.bye_code.get_or_insert(code);
+                outcome.ended = true;
                 vec![]
             }
             _ => vec![],
@@ -677,6 +679,7 @@ impl Peer {
                 let effect = self.simple(message, 200, "OK");
                 let call = self.call(number);
                 call.outcome.ended = true;
+                call.outcome.hung_up = true;
                 call.unanswered.clear();
                 vec![effect]
             }

@@ -29,6 +29,28 @@ pub struct Plan {
     pub seed: u64,
     pub weather: Weather,
     pub calls: Vec<PlannedCall>,
+    /// When the process ends without a word.
+    pub crashes: Vec<Crash>,
+}
+
+/// One end of the process, and the start of the next.
+#[derive(Clone, Copy, Debug)]
+pub struct Crash {
+    /// In this turn of an engine, counted over all of them from the start of the run.
+    pub turn: u64,
+    pub at: Moment,
+    /// How long nobody listens.
+    pub down_ms: u64,
+}
+
+/// Where in a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing of the turn is written down, and nothing was sent.
+    BeforeRecords,
+    /// The records are written, and nothing was sent.
+    BeforeSends,
+    AfterSends,
 }
 
 impl Plan {
@@ -73,7 +95,25 @@ impl Plan {
                 }
             })
             .collect();
-        Self { seed, weather, calls }
+        Self { seed, weather, calls, crashes: Vec::new() }
+    }
+
+    /// As [`Self::draw`], with one to three ends of the process at any step.
+    #[must_use]
+    pub fn draw_with_crashes(seed: u64) -> Self {
+        let mut plan = Self::draw(seed);
+        let mut rng = Rng::new(seed ^ 0xdead);
+        let mut turn = 0;
+        for _ in 0..rng.between(1, 3) {
+            turn += rng.between(1, 60);
+            let at = match rng.below(3) {
+                0 => Moment::BeforeRecords,
+                1 => Moment::BeforeSends,
+                _ => Moment::AfterSends,
+            };
+            plan.crashes.push(Crash { turn, at, down_ms: rng.between(1, 900) });
+        }
+        plan
     }
 }
 

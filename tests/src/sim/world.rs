@@ -15,12 +15,14 @@ use ravelin_engine::{
     port::{Egress, ListenerId, Local, MediaPortId, Meta, ShardId, TxQueue},
     time::{Instant, Now},
 };
+use ravelin_policy::Snapshot;
 
 use super::{
     act::{Effect, Wake},
+    crash::Survival,
     judge::Verdict,
     peer::{GIVE_UP_MS, Peer},
-    plan::Plan,
+    plan::{Moment, Plan},
     rng::Rng,
 };
 
@@ -38,7 +40,7 @@ const EPOCH_UNIX_MS: u64 = 1_767_225_600_000;
 const CONFIG: &str = include_str!("world.yml");
 
 #[derive(Debug, PartialEq, Eq)]
-enum Event {
+pub(super) enum Event {
     Arrive {
         from: SocketAddr,
         to: SocketAddr,
@@ -56,26 +58,30 @@ enum Event {
     Tick {
         shard: usize,
     },
+    /// The next process takes over.
+    Restart,
 }
 
 /// Engines, peers and the network between them.
 pub struct World {
-    now_ms: u64,
+    pub(super) now_ms: u64,
     order: u64,
     queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
     events: BTreeMap<usize, Event>,
     next_event: usize,
     rng: Rng,
-    plan: Plan,
-    engines: Vec<Engine>,
-    ticks: Vec<Option<u64>>,
-    media: BTreeMap<SocketAddr, (usize, MediaPortId)>,
+    pub(super) plan: Plan,
+    pub(super) engines: Vec<Engine>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) ticks: Vec<Option<u64>>,
+    pub(super) media: BTreeMap<SocketAddr, (usize, MediaPortId)>,
     listeners: BTreeMap<SocketAddr, ListenerId>,
     /// The caller's peer, then the carriers, then the PSAPs.
-    peers: Vec<Peer>,
-    tx: TxQueue,
+    pub(super) peers: Vec<Peer>,
+    pub(super) tx: TxQueue,
     /// `RAVELIN_SIM_TRACE`: print every datagram.
-    trace: bool,
+    pub(super) trace: bool,
+    pub(super) survival: Survival,
 }
 
 /// Runs `plan` to its end and judges it.
@@ -96,23 +102,7 @@ impl World {
             Err(errors) => panic!("world.yml: {errors:?}"),
         };
         let snapshot = Arc::new(compiled.snapshot);
-        let registry = Registry::default();
-        let loadout = Arc::new(Loadout::new(Arc::clone(&snapshot), &registry));
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&plan.seed.to_be_bytes());
-        let mut engines: Vec<Engine> = (0..SHARDS)
-            .map(|shard| {
-                let config = EngineConfig {
-                    shard: ShardId(shard),
-                    shards: SHARDS,
-                    node: "sim".into(),
-                    limits: Limits::default(),
-                    seed,
-                    started_unix_ms: EPOCH_UNIX_MS,
-                };
-                Engine::new(config, Arc::clone(&loadout))
-            })
-            .collect();
+        let mut engines = new_engines(&snapshot, plan.seed, 0);
         let mut media = BTreeMap::new();
         for (index, engine) in engines.iter_mut().enumerate() {
             let ports: Vec<SocketAddr> =
@@ -142,12 +132,14 @@ impl World {
             rng,
             plan,
             engines,
+            snapshot,
             ticks,
             media,
             listeners,
             peers,
             tx: TxQueue::default(),
             trace: std::env::var_os("RAVELIN_SIM_TRACE").is_some(),
+            survival: Survival::default(),
         };
         for call in world.plan.calls.clone() {
             for (index, acts) in call.carriers.into_iter().enumerate() {
@@ -193,6 +185,8 @@ impl World {
                 let effects = self.peers[peer].wake(self.now_ms, call, wake);
                 self.apply(peer, effects);
             }
+            Event::Restart => self.restart(),
+            Event::Tick { .. } if self.survival.down => {}
             Event::Tick { shard } => {
                 if self.ticks[shard].is_some_and(|at| at <= self.now_ms) {
                     self.ticks[shard] = None;
@@ -205,6 +199,10 @@ impl World {
     }
 
     fn arrive(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let ours = self.listeners.contains_key(&to) || self.media.contains_key(&to);
+        if ours && self.survival.down {
+            return;
+        }
         if let Some(listener) = self.listeners.get(&to).copied() {
             // The kernel's hash of the 4-tuple: all datagrams of one peer reach one shard.
             let shard = usize::from(from.port() ^ u16::from(from.is_ipv4())) % self.engines.len();
@@ -225,6 +223,7 @@ impl World {
         match self.engines[shard].receive(now, meta, bytes, &mut self.tx) {
             Received::Elsewhere(ShardId(owner)) => {
                 let owner = usize::from(owner);
+                // What the first shard has to say besides.
                 assert_ne!(owner, shard, "a shard passed a datagram to itself");
                 let again = self.engines[owner].receive(now, meta, bytes, &mut self.tx);
                 assert!(!matches!(again, Received::Elsewhere(_)), "a datagram was passed on twice");
@@ -235,9 +234,17 @@ impl World {
     }
 
     /// What the shard's loop does at the end of a turn: identity batch, sends, next timer.
-    fn after_turn(&mut self, shard: usize) {
+    pub(super) fn after_turn(&mut self, shard: usize) {
         let now = self.now();
         self.engines[shard].run_identity_inline(now, &mut self.tx);
+        let crash = self.next_crash();
+        if crash == Some(Moment::BeforeRecords) {
+            return self.crash();
+        }
+        self.write_records(shard);
+        if crash == Some(Moment::BeforeSends) {
+            return self.crash();
+        }
         let sends: Vec<(Egress, Vec<u8>)> =
             self.tx.iter().map(|tx| (tx.egress, tx.bytes.to_vec())).collect();
         self.tx.clear();
@@ -265,9 +272,12 @@ impl World {
         let mut records = Vec::new();
         self.engines[shard].take_records(now, &mut records);
         self.arm(shard);
+        if crash == Some(Moment::AfterSends) {
+            self.crash();
+        }
     }
 
-    fn arm(&mut self, shard: usize) {
+    pub(super) fn arm(&mut self, shard: usize) {
         let Some(deadline) = self.engines[shard].next_deadline() else { return };
         let at_ms = (deadline.0.div_ceil(1_000_000)).max(self.now_ms);
         if self.ticks[shard].is_none_or(|armed| at_ms < armed) {
@@ -310,7 +320,7 @@ impl World {
         }
     }
 
-    fn schedule(&mut self, at_ms: u64, event: Event) {
+    pub(super) fn schedule(&mut self, at_ms: u64, event: Event) {
         let id = self.next_event;
         self.next_event += 1;
         self.order += 1;
@@ -318,7 +328,7 @@ impl World {
         self.queue.push(Reverse((at_ms, self.order, id)));
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         Now { mono: Instant::from_millis(self.now_ms), unix_ms: EPOCH_UNIX_MS + self.now_ms }
     }
 
@@ -326,7 +336,7 @@ impl World {
     pub fn verdict(&self) -> Verdict {
         let mut verdict = Verdict::default();
         let (caller, carriers) = self.peers.split_first().expect("peers");
-        verdict.parties(&self.plan, caller, carriers);
+        verdict.parties(&self.plan, caller, carriers, &self.survival.pardon);
         for (shard, engine) in self.engines.iter().enumerate() {
             let left = engine.tables().left_over();
             if !left.is_empty() {
@@ -335,6 +345,30 @@ impl World {
         }
         verdict
     }
+}
+
+/// The engines of one process.
+pub(super) fn new_engines(snapshot: &Arc<Snapshot>, seed: u64, start: u8) -> Vec<Engine> {
+    let registry = Registry::default();
+    let loadout = Arc::new(Loadout::new(Arc::clone(snapshot), &registry));
+    let mut octets = [0; 32];
+    octets[..8].copy_from_slice(&seed.to_be_bytes());
+    octets[8] = start;
+    (0..SHARDS)
+        .map(|shard| {
+            let config = EngineConfig {
+                shard: ShardId(shard),
+                shards: SHARDS,
+                node: "sim".into(),
+                limits: Limits::default(),
+                seed: octets,
+                started_unix_ms: EPOCH_UNIX_MS,
+            };
+            let mut engine = Engine::new(config, Arc::clone(&loadout));
+            engine.begin_checkpoints();
+            engine
+        })
+        .collect()
 }
 
 fn address(text: &str) -> SocketAddr {
