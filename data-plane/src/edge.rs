@@ -4,6 +4,7 @@ mod documents;
 mod stop;
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::Write,
     path::Path,
@@ -16,7 +17,7 @@ use std::{
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use ravelin_contract::{audit::Severity, link::FieldError};
-use ravelin_engine::admission::Registry;
+use ravelin_engine::{admission::Registry, checkpoint::Adoption};
 use ravelin_io::xdp::FastPath;
 use ravelin_policy::Snapshot;
 use signal_hook::{
@@ -31,6 +32,7 @@ use crate::{
     snapshots::{Document, Snapshots},
     spool::{Sizes, Spool, SpoolOptions},
     start,
+    survival::Place,
     telemetry::{
         self, event, expiry, log, pulse,
         report::{ProcessCounters, Sources},
@@ -94,6 +96,8 @@ struct Edge {
     active: Option<(Document, Arc<Snapshot>)>,
     link: Option<Link>,
     told_warnings: Vec<FieldError>,
+    /// Where calls are kept that outlive this process.
+    survival: Place,
 }
 
 impl Edge {
@@ -111,6 +115,7 @@ impl Edge {
             active: None,
             link: None,
             told_warnings: Vec::new(),
+            survival: Place::find(&options.data),
             options,
         }
     }
@@ -223,7 +228,7 @@ impl Edge {
             log("warning", "edge", &warning);
         }
         telemetry::set_active_snapshot(document.version);
-        let started = start::shards(&loadout, &cores, &self.spool, random_seed()?)?;
+        let started = start::shards(&loadout, &cores, &self.spool, random_seed()?, &self.survival)?;
         pulse::watch(started.pulses, Arc::clone(&self.process), self.spool.clone())
             .and_then(|()| expiry::watch(Arc::clone(&self.process), self.spool.clone()))
             .map_err(|error| error.to_string())?;
@@ -274,6 +279,7 @@ impl Edge {
                     .into_event(),
             );
         }
+        self.tell_adoption(&started.adoption);
         let mode = documents::mode_name(loadout.snapshot.mode);
         self.spool.event(
             event("edge.started", Severity::Info)
@@ -291,6 +297,35 @@ impl Edge {
 }
 
 impl Edge {
+    /// What became of the calls of the process before, for the operator and for the evidence.
+    fn tell_adoption(&self, adoption: &Adoption) {
+        if adoption.is_empty() {
+            return;
+        }
+        let sum = |by: &BTreeMap<&'static str, usize>| by.values().sum::<usize>();
+        let (ended, unreadable) = (sum(&adoption.ended), sum(&adoption.unreadable));
+        log(
+            if ended + unreadable > 0 { "alarm" } else { "warning" },
+            "edge",
+            &format!(
+                "the process before ended without a word: {} of its calls go on, {} of them \
+                 emergency calls; {} were ending, {ended} had to be ended, {unreadable} records \
+                 could not be read",
+                adoption.adopted, adoption.emergency, adoption.finishing
+            ),
+        );
+        let severity = if ended + unreadable > 0 { Severity::Alarm } else { Severity::Warning };
+        self.spool.event(
+            event("edge.calls_adopted", severity)
+                .field("adopted", adoption.adopted)
+                .field("emergency", adoption.emergency)
+                .field("finishing", adoption.finishing)
+                .field("ended", serde_json::json!(adoption.ended))
+                .field("unreadable", serde_json::json!(adoption.unreadable))
+                .into_event(),
+        );
+    }
+
     fn start_link(
         &mut self,
         target: Target,

@@ -4,6 +4,7 @@
 //! | Module | What |
 //! |---|---|
 //! | [`settings`] | file or last good snapshot -> compiled settings and credentials |
+//! | `survival` | records of calls that outlive a crash |
 //! | `start` | settings -> sockets, engines, threads |
 //! | `shard` | one turn of one shard: the glue |
 //! | `open_files` | how many sockets the process may open, and what it does with fewer |
@@ -26,6 +27,7 @@ mod shard;
 pub mod snapshots;
 pub mod spool;
 mod start;
+mod survival;
 mod takeover;
 pub mod telemetry;
 

@@ -32,6 +32,7 @@ use crate::{
     mailbox::{Left, Message, ShardReport},
     retire::Retired,
     spool::Feed,
+    survival::Slots,
     takeover::Takeover,
     telemetry::{log, pulse::Pulse},
 };
@@ -76,6 +77,8 @@ pub(crate) struct Shard {
     pub(crate) retired: Retired,
     /// The process ends: calls that are still to be ended.
     pub(crate) ending: Option<usize>,
+    /// Where records of confirmed calls go; `None`: they cannot be kept.
+    pub(crate) slots: Option<Slots>,
 }
 
 impl ShardLoop for Shard {
@@ -95,6 +98,7 @@ impl ShardLoop for Shard {
         let next = self.read_mailbox(now);
         self.end_calls(now);
         self.takeover.turn(now.mono, &mut self.engine, &mut *self.driver);
+        self.keep_records(now);
         self.send(now);
         self.engine.take_records(now, &mut self.records);
         self.feed.push_all(&mut self.records);
@@ -189,11 +193,27 @@ impl Shard {
         }
     }
 
+    /// Writes down what the turn did to confirmed calls, before anybody hears of it.
+    fn keep_records(&mut self, now: Now) {
+        let slots = &mut self.slots;
+        if let Some(slots) = slots {
+            slots.alive(now.mono);
+        }
+        self.engine.checkpoints(now, &mut |change| {
+            if let Some(slots) = slots {
+                slots.apply(change);
+            }
+        });
+    }
+
     /// Everything that the engine wants sent.
     fn send(&mut self, now: Now) {
         for _ in 0..SEND_ROUNDS_MAX {
             if self.out.is_empty() {
                 return;
+            }
+            if self.engine.has_checkpoints() {
+                self.keep_records(now);
             }
             std::mem::swap(&mut self.out, &mut self.sending);
             let Self { id, engine, driver, streams, cross, out, sending, .. } = self;
@@ -284,6 +304,12 @@ impl Shard {
         let open = u64::try_from(self.streams.open_count()).unwrap_or(u64::MAX);
         samples.push(gauge("stream_connections", "Stream connections open", None, open));
         self.add_cross(&mut samples);
+        let (errors, written) =
+            self.slots.as_ref().map_or((0, 0), |slots| (slots.errors, slots.written));
+        let help = "Records of calls that could not be written: these calls would end in a crash";
+        samples.push(counter("checkpoint_errors_total", help, None, errors));
+        let help = "Octets of records of calls written";
+        samples.push(counter("checkpoint_bytes_total", help, None, written));
         let mut buckets = Vec::new();
         self.engine.buckets(&mut buckets);
         ShardReport {

@@ -6,10 +6,12 @@ mod vacancy;
 use std::{
     io,
     sync::{Arc, mpsc},
+    thread,
 };
 
 use crossbeam::channel::{Receiver, bounded};
 use ravelin_engine::{
+    checkpoint::{Adoption, Kept},
     engine::{DtlsIdentity, Engine, EngineConfig},
     limits::Limits,
     loadout::Loadout,
@@ -34,6 +36,7 @@ use crate::{
     retire::{Janitor, Retired},
     shard::Shard,
     spool::{Feed, SpoolHandle},
+    survival::{Left, Place, Slots},
     takeover::Takeover,
     telemetry::{log, pulse::Pulse},
 };
@@ -57,6 +60,8 @@ pub(crate) struct Started {
     pub(crate) media: MediaFiles,
     /// Streams below the sockets; the last owner that drops it takes it out of the kernel.
     pub(crate) fast: Option<Arc<FastPath>>,
+    /// What became of the calls of the process before.
+    pub(crate) adoption: Adoption,
 }
 
 /// What a shard's thread tells when it has opened its sockets.
@@ -64,6 +69,7 @@ struct Opened {
     mailbox: Mailbox,
     driver: String,
     reason: String,
+    adoption: Adoption,
 }
 
 /// One shard to be built on its own thread.
@@ -79,6 +85,9 @@ struct Plan {
     vacancy: Arc<Vacancy>,
     retired: Retired,
     dtls: Arc<DtlsIdentity>,
+    /// Where the records of calls are kept, and what the process before left there.
+    place: Place,
+    left: Vec<Left>,
     opened: mpsc::Sender<Opened>,
 }
 
@@ -91,6 +100,7 @@ pub(crate) fn shards(
     cores: &[usize],
     spool: &SpoolHandle,
     seed: [u8; 32],
+    place: &Place,
 ) -> Result<Started, String> {
     let count = u8::try_from(cores.len()).map_err(|_| "too many cores".to_owned())?;
     let snapshot = &loadout.snapshot;
@@ -123,10 +133,13 @@ pub(crate) fn shards(
         reason: String::new(),
         media,
         fast,
+        adoption: Adoption::default(),
     };
+    let mut opening = Vec::new();
     let mut mailboxes = Vec::new();
     let meshes = cross::mesh(cores.len(), CROSS_SLOTS);
-    for ((shard, &core), cross) in (0..count).zip(cores).zip(meshes) {
+    let all_left = place.left(count, clock::now().mono);
+    for (((shard, &core), cross), left) in (0..count).zip(cores).zip(meshes).zip(all_left) {
         let (opened_sender, opened) = mpsc::channel();
         let pulse = Arc::new(Pulse::default());
         let plan = Plan {
@@ -148,32 +161,59 @@ pub(crate) fn shards(
             vacancy: Arc::clone(&vacancy),
             retired: janitor.shard(),
             dtls: Arc::clone(&dtls),
+            place: place.clone(),
+            left,
             opened: opened_sender,
         };
         let options = HostOptions::new(format!("shard-{shard}"), Some(core));
-        let host = host::spawn(options, move |_tasks| build(plan)).map_err(|e| e.to_string());
-        let host = match host {
-            Ok(host) => host,
-            Err(error) => {
-                // The shards that run already are told to end; their sockets close with them.
-                Shards::new(mailboxes).stop();
-                return Err(error);
+        // All at once: each has thousands of ports to open, and calls that wait for theirs.
+        let host = thread::Builder::new()
+            .name(format!("open-{shard}"))
+            .spawn(move || host::spawn(options, move |_tasks| build(plan)))
+            .map_err(|error| error.to_string())?;
+        opening.push((host, opened));
+        started.pulses.push(pulse);
+    }
+    let mut fault = None;
+    for (shard, (host, opened)) in opening.into_iter().enumerate() {
+        let host = match host.join() {
+            Ok(Ok(host)) => host,
+            Ok(Err(error)) => {
+                fault.get_or_insert(error.to_string());
+                continue;
+            }
+            Err(_) => {
+                fault.get_or_insert_with(|| "a shard ended while starting".to_owned());
+                continue;
             }
         };
         if let HostedBy::Thread { reason } = host.hosted_by() {
             log("warning", "start", &format!("shard {shard} runs without glommio: {reason}"));
         }
-        let Ok(opened) = opened.recv() else { return Err("a shard ended while starting".into()) };
-        mailboxes.push(opened.mailbox);
-        started.driver = opened.driver;
-        started.reason = [line.as_str(), &opened.reason]
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join("; ");
-        started.hosts.push(host);
-        started.pulses.push(pulse);
+        match opened.recv() {
+            Ok(opened) => {
+                mailboxes.push(opened.mailbox);
+                started.driver = opened.driver;
+                started.reason = [line.as_str(), &opened.reason]
+                    .into_iter()
+                    .filter(|part| !part.is_empty())
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                started.adoption.add(&opened.adoption);
+                started.hosts.push(host);
+            }
+            Err(_) => {
+                fault.get_or_insert_with(|| "a shard ended while starting".to_owned());
+            }
+        }
     }
+    if let Some(fault) = fault {
+        // The shards that run already are told to end; their sockets close with them.
+        Shards::new(mailboxes).stop();
+        return Err(fault);
+    }
+    // Every call of the process before is in the new files, or has ended.
+    place.remove_from(count);
     started.shards = Shards::new(mailboxes);
     Ok(started)
 }
@@ -206,9 +246,14 @@ fn choice(snapshot: &Snapshot) -> Choice {
 fn build(plan: Plan) -> io::Result<Shard> {
     let id = plan.config.shard;
     let snapshot = Arc::clone(&plan.loadout.snapshot);
+    let shards = plan.config.shards;
     let mut engine = Engine::new(plan.config, plan.loadout);
     engine.set_dtls_identity(plan.dtls);
+    engine.begin_checkpoints();
     let ports = engine.media_ports().to_vec();
+    // First of all: which ports are to be opened first depends on it.
+    let mut out = TxQueue::default();
+    let adoption = adopt(&mut engine, &plan.left, &mut out);
 
     let options = Options {
         media_ports_max: u32::try_from(ports.len()).unwrap_or(u32::MAX).max(1),
@@ -246,6 +291,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         engine.use_fast_path();
     }
     open_media(&mut engine, &mut *driver, &ports, &plan.vacancy)?;
+    let slots = keep_records(&mut engine, &plan.place, id, shards);
 
     let waker = driver.waker();
     let cross = plan.cross;
@@ -255,6 +301,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         mailbox: Mailbox { messages, waker: waker.clone() },
         driver: driver.kind().label().into(),
         reason,
+        adoption,
     };
     plan.opened.send(opened).map_err(io::Error::other)?;
     Ok(Shard {
@@ -268,7 +315,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         feed: plan.feed,
         pulse: plan.pulse,
         takeover: Takeover::default(),
-        out: TxQueue::default(),
+        out,
         sending: TxQueue::default(),
         notices: Vec::new(),
         records: Vec::new(),
@@ -276,7 +323,39 @@ fn build(plan: Plan) -> io::Result<Shard> {
         added: Shard::time_histogram(),
         retired: plan.retired,
         ending: None,
+        slots,
     })
+}
+
+/// Takes over what the process before left.
+fn adopt(engine: &mut Engine, left: &[Left], out: &mut TxQueue) -> Adoption {
+    let kept: Vec<Kept<'_>> = left
+        .iter()
+        .flat_map(|left| {
+            let Left { condemned, alive, .. } = *left;
+            left.records.iter().map(move |bytes| Kept { bytes, condemned, alive })
+        })
+        .collect();
+    if kept.is_empty() {
+        return Adoption::default();
+    }
+    engine.adopt(clock::now(), &kept, out)
+}
+
+/// Makes the file that the next process finds if this one is killed. The one before stays until all
+/// of its calls are in the new one. Without a file calls go on, and would not outlive a crash.
+fn keep_records(engine: &mut Engine, place: &Place, id: ShardId, shards: u8) -> Option<Slots> {
+    let made = place.create(id.0, shards).and_then(|mut slots| {
+        engine.checkpoints(clock::now(), &mut |change| slots.apply(change));
+        slots.publish().map(|()| slots)
+    });
+    made.inspect_err(|error| {
+        let dir = place.dir().display();
+        let text =
+            format!("{dir}: no record of calls can be kept, a crash would end them: {error}");
+        log("alarm", "start", &text);
+    })
+    .ok()
 }
 
 fn stream_limits(snapshot: &Snapshot) -> StreamLimits {
@@ -295,8 +374,10 @@ fn open_media(
     vacancy: &Vacancy,
 ) -> io::Result<()> {
     let mut failed = Vec::new();
-    for (index, &MediaPortSpec { addr: address, dscp }) in (0..).zip(ports) {
-        let id = MediaPortId(index);
+    // Calls that go on wait for theirs.
+    let (held, free): (Vec<_>, Vec<_>) =
+        (0..).map(MediaPortId).zip(ports).partition(|(id, _)| engine.is_media_port_held(*id));
+    for (id, &MediaPortSpec { addr: address, dscp }) in held.into_iter().chain(free) {
         let opened = vacancy.wait(&address.to_string(), || driver.open_media(id, address));
         let marked = opened
             .and_then(|_| dscp.map_or(Ok(()), |dscp| driver.mark(Local::Media { port: id }, dscp)));

@@ -21,10 +21,13 @@ use crate::{
     exit::{Failure, Outcome},
 };
 
-/// A child that dies is started again after this long; the pause doubles while it keeps dying.
+/// A child that dies is started again at once, for its calls wait for it; one that dies again and
+/// again, after this long. The pause doubles while it keeps dying.
 const RESTART_AFTER: Duration = Duration::from_millis(200);
 const RESTART_AFTER_MAX: Duration = Duration::from_secs(10);
-/// A child that ran this long was healthy: the pause starts anew.
+/// A child that ran this long came up: the pause starts anew.
+const CAME_UP_AFTER: Duration = Duration::from_secs(2);
+/// A child that ran this long was healthy.
 const HEALTHY_AFTER: Duration = Duration::from_secs(30);
 /// What a plane may take to stop besides draining and saying goodbye: it is ended when it hangs.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -127,7 +130,7 @@ struct Plane {
 impl Plane {
     fn start(name: &'static str, words: Vec<std::ffi::OsString>) -> Result<Self, Failure> {
         let child = spawn(name, &words)?;
-        Ok(Self { name, words, child, started: Instant::now(), pause: RESTART_AFTER })
+        Ok(Self { name, words, child, started: Instant::now(), pause: Duration::ZERO })
     }
 
     /// Starts the plane again after it died; says so on standard error.
@@ -139,8 +142,8 @@ impl Plane {
                 self.name
             )));
         }
-        if ran >= HEALTHY_AFTER {
-            self.pause = RESTART_AFTER;
+        if ran >= CAME_UP_AFTER {
+            self.pause = Duration::ZERO;
         }
         eprintln!(
             "ravelin: alarm: `ravelin {}` ended ({status}) after {} s; starting it again in {} ms",
@@ -148,8 +151,10 @@ impl Plane {
             ran.as_secs(),
             self.pause.as_millis()
         );
-        sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(RESTART_AFTER_MAX);
+        if !self.pause.is_zero() {
+            sleep(self.pause).await;
+        }
+        self.pause = (self.pause * 2).clamp(RESTART_AFTER, RESTART_AFTER_MAX);
         self.child = spawn(self.name, &self.words)?;
         self.started = Instant::now();
         Ok(())

@@ -1,11 +1,13 @@
 //! The one place of the data plane that reads clocks.
 
+use crate::sys::thread::since_boot;
 use ravelin_engine::time::{Instant, Now};
 use std::sync::OnceLock;
-use std::time::{Instant as Monotonic, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant as Monotonic, SystemTime, UNIX_EPOCH};
 
-/// Both clocks, now. Monotonic time counts from the first call in this process, so that all shards
-/// agree on it. A wall clock set before 1970 reads as 1970.
+/// Both clocks, now. Monotonic time counts from the start of the machine, so that all shards agree on
+/// it, and so does the next process, which takes calls over with their times. A wall clock set
+/// before 1970 reads as 1970.
 #[must_use]
 pub fn now() -> Now {
     let unix_ms = SystemTime::now()
@@ -19,7 +21,11 @@ static START: OnceLock<Monotonic> = OnceLock::new();
 /// When [`monotonic`] was 0, for libraries that have clocks of their own.
 #[must_use]
 pub fn origin() -> Monotonic {
-    *START.get_or_init(Monotonic::now)
+    let at_boot = || {
+        let now = Monotonic::now();
+        now.checked_sub(Duration::from_nanos(since_boot())).unwrap_or(now)
+    };
+    *START.get_or_init(at_boot)
 }
 
 /// The monotonic clock alone.
@@ -33,6 +39,16 @@ pub fn monotonic() -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_process_reads_the_same_time() {
+        let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+        let seconds: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+        let here = monotonic().0 as f64 / 1e9;
+        // The uptime counts suspended time too.
+        assert!(here > 0.0 && here < seconds + 1.0, "{here} {seconds}");
+        assert!(here > seconds - 3_600.0, "{here} {seconds}");
+    }
 
     #[test]
     fn time_moves_forward_and_agrees_between_threads() {

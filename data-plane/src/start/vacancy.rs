@@ -14,7 +14,7 @@ use crate::telemetry::log;
 /// Longest wait of one start for all its addresses together.
 const VACANCY_WAIT: Duration = Duration::from_secs(5);
 /// Between two tries.
-const VACANCY_STEP: Duration = Duration::from_millis(20);
+const VACANCY_STEP: Duration = Duration::from_millis(1);
 
 /// What one start may still wait.
 #[derive(Debug)]

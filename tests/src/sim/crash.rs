@@ -87,8 +87,10 @@ impl World {
             let own = (shard, 0)..=(shard, u32::MAX);
             let records: Vec<Vec<u8>> =
                 self.survival.records.range(own).map(|(_, bytes)| bytes.clone()).collect();
-            let kept: Vec<Kept<'_>> =
-                records.iter().map(|bytes| Kept { bytes, condemned: None }).collect();
+            let kept: Vec<Kept<'_>> = records
+                .iter()
+                .map(|bytes| Kept { bytes, condemned: None, alive: now.mono })
+                .collect();
             let engine = &mut self.engines[shard];
             let adoption = engine.adopt(now, &kept, &mut self.tx);
             assert_eq!(adoption.adopted + adoption.finishing, kept.len(), "{adoption:?}");

@@ -20,7 +20,7 @@ const MAGIC: [u8; 4] = *b"RvCR";
 /// version is refused by name, never guessed at.
 pub const LAYOUT: u16 = 1;
 /// Octets before the body.
-pub(super) const HEADER_BYTES: usize = 48;
+pub const HEADER_BYTES: usize = 48;
 /// Where the checksum stands.
 const CHECKSUM_AT: usize = 40;
 /// Longest record: one page, so that a write of it is not torn by the end of the process.

@@ -26,7 +26,7 @@ use crate::b2bua::{
     leg::{Goodbye, Leg, Side},
 };
 
-pub use layout::{LAYOUT, RECORD_BYTES_MAX};
+pub use layout::{HEADER_BYTES as RECORD_HEAD_BYTES, LAYOUT, RECORD_BYTES_MAX};
 pub(crate) use {
     capture::{Scribe, Written, packets_now},
     restore::{Restored, restore, take_up},
@@ -91,12 +91,33 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
+/// Whether octets are a whole record, and which of its call's they are.
+///
+/// # Errors
+/// Why they are none.
+pub fn sequence(bytes: &[u8]) -> Result<u64, Refused> {
+    layout::open(bytes).map(|(header, _)| header.sequence)
+}
+
+/// A record with any body, for tests of what keeps records.
+#[doc(hidden)]
+#[must_use]
+pub fn sealed_for_test(slot: u32, sequence: u64, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; layout::HEADER_BYTES];
+    bytes.extend_from_slice(body);
+    let header = layout::Header { shard: 0, slot, sequence, written: crate::time::Now::default() };
+    layout::seal(&mut bytes, header, layout::body_hash(body));
+    bytes
+}
+
 /// Why a call whose record can be read is not taken over. It ends: its records are written, and its
 /// parties get a BYE where there is a way to them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAdopted {
     /// The number of shards is another: tags and ports belong to other shards now.
     Shards,
+    /// The process before ended long ago.
+    TooLate,
     /// The machine was started anew: nobody kept the media for longer than a moment.
     Rebooted,
     /// A listener of the call is not in the config any more.
@@ -113,6 +134,7 @@ impl NotAdopted {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Shards => "shards_changed",
+            Self::TooLate => "too_late",
             Self::Rebooted => "machine_restarted",
             Self::Listener => "listener_gone",
             Self::Ports => "ports_gone",
@@ -127,6 +149,8 @@ pub struct Kept<'a> {
     pub bytes: &'a [u8],
     /// Known already: the call cannot go on, and why.
     pub condemned: Option<NotAdopted>,
+    /// When the process before was last known to be alive, by the clock of the record.
+    pub alive: crate::time::Instant,
 }
 
 /// What became of the records of the process before.

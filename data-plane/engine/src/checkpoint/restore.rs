@@ -54,8 +54,8 @@ pub(crate) struct Restored {
     pub call: Box<Call>,
     /// Why it cannot go on.
     pub lost: Option<NotAdopted>,
-    /// When its record was written.
-    pub written: Instant,
+    /// Until when it is known to have been up.
+    pub alive: Instant,
     /// Answers that are due.
     asked: SmallVec<[Answer; 1]>,
 }
@@ -191,7 +191,8 @@ pub(crate) fn restore(
     };
     let mut call = Box::new(call);
     permits_of_attempts(&mut call, &record, lives);
-    Ok(Restored { call, lost, written: record.header.written.mono, asked })
+    let alive = kept.alive.max(record.header.written.mono);
+    Ok(Restored { call, lost, alive, asked })
 }
 
 /// The names of a record in the config of today.
@@ -409,7 +410,7 @@ fn readopt(
 
 /// What follows when the call has its place: timers, answers, BYEs.
 pub(crate) fn take_up(core: &mut Core, turn: &mut Turn<'_>, restored: &mut Restored) {
-    let Restored { call, lost, written, asked } = restored;
+    let Restored { call, lost, alive, asked } = restored;
     for answer in asked.drain(..) {
         // The party asks again (RFC 3261 14.1); who else would let it go.
         let response = Response {
@@ -421,7 +422,7 @@ pub(crate) fn take_up(core: &mut Core, turn: &mut Turn<'_>, restored: &mut Resto
     }
     match (call.end, *lost) {
         (Some(end), _) => farewell(core, call, turn, end.cause),
-        (None, Some(reason)) => give_up(core, call, turn, reason, *written),
+        (None, Some(reason)) => give_up(core, call, turn, reason, *alive),
         (None, None) => {
             let waits = |leg: Option<&Leg>| leg.is_some_and(|leg| leg.ack_expected.is_some());
             if waits(call.leg(Side::Caller)) || waits(call.leg(Side::Callee)) {
@@ -456,10 +457,11 @@ fn give_up(
     call: &mut Call,
     turn: &mut Turn<'_>,
     reason: NotAdopted,
-    written: Instant,
+    alive: Instant,
 ) {
-    // Of the time when the machine was down nobody can say anything, and its clock is another one.
-    let at = if reason == NotAdopted::Rebooted { written } else { turn.now.mono };
+    // Of the time after that nobody can say anything, and the clock may be another one.
+    let unknown = matches!(reason, NotAdopted::Rebooted | NotAdopted::TooLate);
+    let at = if unknown { alive } else { turn.now.mono };
     call.end = Some(End {
         at,
         by: ravelin_contract::cdr::Party::Ravelin,

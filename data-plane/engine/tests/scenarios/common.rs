@@ -208,9 +208,10 @@ impl World {
         self.out.clear();
         self.flows.clear();
         self.engine.begin_checkpoints();
+        let alive = self.now.mono;
         self.set_clock(Instant::from_millis(self.now.mono.as_millis() + after_ms));
         let records: Vec<_> = std::mem::take(&mut self.kept).into_values().collect();
-        let kept: Vec<_> = records.iter().map(|bytes| Kept { bytes, condemned }).collect();
+        let kept: Vec<_> = records.iter().map(|bytes| Kept { bytes, condemned, alive }).collect();
         let now = self.now;
         let adoption = self.with_engine(|engine, out| engine.adopt(now, &kept, out));
         for port in 0..self.engine.media_ports().len() {
