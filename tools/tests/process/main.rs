@@ -14,3 +14,4 @@ mod silence;
 mod stir;
 mod stop;
 mod support;
+mod survive;
