@@ -73,7 +73,7 @@ impl Edge {
         // An orderly stop leaves nothing in the kernel.
         *lock(&self.fast) = None;
         // Its calls have ended in order: the next process has nothing to take over.
-        self.survival.remove_from(0);
+        self.survival.remove();
         let severity = if left.live > 0 { Severity::Alarm } else { Severity::Info };
         let drained = event("edge.drained", severity)
             .field("calls_ended", left.live)

@@ -117,7 +117,16 @@ impl Place {
         Slots::create(&self.file(shard), shard, shards, &self.origin)
     }
 
-    /// Removes the files of shards from `first` on: those that this process does not have, or all.
+    /// Removes everything: no call is left.
+    pub(crate) fn remove(&self) {
+        self.remove_from(0);
+        if self.dir.starts_with(MEMORY) {
+            // Whatever else may be in it is not ours to remove.
+            let _ = fs::remove_dir(&self.dir);
+        }
+    }
+
+    /// Removes the files of shards from `first` on: those that this process does not have.
     pub(crate) fn remove_from(&self, first: u8) {
         for shard in first..=u8::MAX {
             let path = self.file(shard);
