@@ -23,6 +23,7 @@ use crate::{
         release,
         respond::Response,
         sdp::Description,
+        silence,
     },
     cause::Cause,
     core::{Core, Turn},
@@ -170,7 +171,9 @@ pub(crate) fn restore(
             max_duration: TimerId::NEVER,
             restart: TimerId::NEVER,
             linger: TimerId::NEVER,
+            silence: TimerId::NEVER,
         },
+        silence: Default::default(),
         ring_at: record.ring_at,
         answer_at: Some(record.answer_at.unwrap_or(record.started.mono)),
         end,
@@ -429,6 +432,8 @@ pub(crate) fn take_up(core: &mut Core, turn: &mut Turn<'_>, restored: &mut Resto
                 let patience = core.limits.timeout();
                 arm(core, turn, call.key, patience, CallTimer::Unacknowledged);
             }
+            // Both parties have their full time to be heard again.
+            silence::agreed(core, call, turn);
             if !call.is_emergency() {
                 let age = turn.now.mono.since(call.answer_at.unwrap_or(turn.now.mono));
                 let left = core.limits.call_duration.saturating_sub(age);

@@ -324,6 +324,6 @@ fn the_layout_is_the_one_that_its_number_names() {
     let bytes = encode(&Source { from: &owned, at: 1 }.record(1, 1));
     assert_eq!(
         (bytes.len(), format!("{:016x}", body_hash(&bytes[HEADER_BYTES..]))),
-        (921, "88c9613a48527cf8".to_owned())
+        (894, "23e58e7718fb6178".to_owned())
     );
 }

@@ -116,6 +116,7 @@ impl MediaTable {
             places: at,
             streams: SmallVec::new(),
             payload: Vec::new(),
+            staged_formats: Vec::new(),
             securities: SmallVec::new(),
         };
         for (halves, pairs) in streams.iter().zip(found) {
@@ -130,7 +131,7 @@ impl MediaTable {
                 endpoint.load(half.parts);
             }
             let (caller, callee) = (self.half(first), self.half(second));
-            anchor.streams.push(Stream { caller, callee });
+            anchor.streams.push(Stream { caller, callee, talked: false });
             self.streams += 1;
         }
         Ok(anchor)
