@@ -179,7 +179,7 @@ pub(crate) fn shards(
         let host = match host.join() {
             Ok(Ok(host)) => host,
             Ok(Err(error)) => {
-                fault.get_or_insert(error.to_string());
+                fault.get_or_insert_with(|| error.to_string());
                 continue;
             }
             Err(_) => {

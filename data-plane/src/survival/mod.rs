@@ -143,7 +143,7 @@ impl Place {
 }
 
 fn is_in_memory(dir: &Path) -> bool {
-    rustix::fs::statfs(dir).is_ok_and(|found| i64::try_from(found.f_type) == Ok(TMPFS))
+    rustix::fs::statfs(dir).is_ok_and(|found| found.f_type == TMPFS)
 }
 
 /// A directory of our own under [`MEMORY`]. Everybody may write there: it must be ours, and closed to
