@@ -346,7 +346,10 @@ fn adopt(engine: &mut Engine, left: &[Left], out: &mut TxQueue) -> Adoption {
 /// of its calls are in the new one. Without a file calls go on, and would not outlive a crash.
 fn keep_records(engine: &mut Engine, place: &Place, id: ShardId, shards: u8) -> Option<Slots> {
     let made = place.create(id.0, shards).and_then(|mut slots| {
-        engine.checkpoints(clock::now(), &mut |change| slots.apply(change));
+        let now = clock::now();
+        engine.checkpoints(now, &mut |change| slots.apply(change));
+        // It may be killed before its first turn.
+        slots.alive(now.mono);
         slots.publish().map(|()| slots)
     });
     made.inspect_err(|error| {
