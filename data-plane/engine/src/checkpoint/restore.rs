@@ -180,6 +180,7 @@ pub(crate) fn restore(
         steps: Steps::default(),
         capture: None,
         given_up: false,
+        plain_way: None,
         survival: Survival {
             marked: false,
             stored: true,
