@@ -116,6 +116,7 @@ impl MediaTable {
             places: at,
             streams: SmallVec::new(),
             payload: Vec::new(),
+            peerings: SmallVec::new(),
             staged_formats: Vec::new(),
             securities: SmallVec::new(),
         };
