@@ -35,13 +35,23 @@ struct Up {
 fn request(caller: &Peer, call: &Up, method: &str, cseq: u32) {
     let me = caller.address();
     let target = header(&call.answer, "Contact");
+    let ip = me.ip();
+    let body = match method {
+        "INVITE" => format!(
+            "v=0\r\no=- 1 2 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n\
+             m=audio 40000 RTP/AVP 0\r\n"
+        ),
+        _ => String::new(),
+    };
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
     caller.send(&format!(
         "{method} {} SIP/2.0\r\nVia: SIP/2.0/UDP {me};branch=z9hG4bK{method}{cseq}{name};rport\r\n\
          Max-Forwards: 70\r\nFrom: <sip:+13135550100@{me}>;tag={name}\r\nTo: {}\r\n\
          Call-ID: {name}@{me}\r\nCSeq: {cseq} {method}\r\nContact: <sip:a@{me}>\r\n\
-         Content-Length: 0\r\n\r\n",
+         {kind}Content-Length: {}\r\n\r\n{body}",
         target.trim_matches(['<', '>']),
         header(&call.answer, "To"),
+        body.len(),
         name = call.name,
     ));
 }
