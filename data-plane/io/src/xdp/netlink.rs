@@ -51,6 +51,9 @@ const NESTED: u16 = 1 << 15;
 /// Neighbours whose address may be used: reachable, stale, delay, probe, no ARP, permanent.
 const NUD_USABLE: u16 = 0x02 | 0x04 | 0x08 | 0x10 | 0x40 | 0x80;
 
+/// Neighbours that were set by hand or need no asking: no ARP, permanent.
+const NUD_FIXED: u16 = 0x40 | 0x80;
+
 /// Groups that tell of links, neighbours, addresses, routes and rules.
 const GROUPS: [u32; 8] = [1, 3, 5, 7, 8, 9, 11, 19];
 
@@ -168,27 +171,42 @@ impl Netlink {
         interface: u32,
         address: IpAddr,
     ) -> io::Result<Option<[u8; 6]>> {
+        let (state, mac) = self.neighbour_state(interface, address)?;
+        Ok(mac.filter(|_| state & NUD_USABLE != 0))
+    }
+
+    /// State and hardware address of a neighbour; no state if the kernel does not know it.
+    fn neighbour_state(
+        &mut self,
+        interface: u32,
+        address: IpAddr,
+    ) -> io::Result<(u16, Option<[u8; 6]>)> {
         let body = neighbour_body(interface, address, 0);
-        let mut found = None;
+        let mut found = (0, None);
         let asked = self.ask(libc::RTM_GETNEIGH, 0, &body, &mut |kind, body| {
             let Some((head, rest)) = body.split_first_chunk::<12>() else { return };
-            let usable = u16::from_ne_bytes([head[8], head[9]]) & NUD_USABLE != 0;
-            if kind == libc::RTM_NEWNEIGH && usable {
-                found = find(rest, NDA_LLADDR).and_then(|mac| mac.try_into().ok());
+            if kind == libc::RTM_NEWNEIGH {
+                let mac = find(rest, NDA_LLADDR).and_then(|mac| mac.try_into().ok());
+                found = (u16::from_ne_bytes([head[8], head[9]]), mac);
             }
         });
         match asked {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((0, None)),
             other => other.map(|()| found),
         }
     }
 
     /// Tells the kernel that a neighbour is in use: it resolves it, or asks whether it is still
-    /// there, as if the packets that bypass it went through it.
+    /// there, as if the packets that bypass it went through it. What an operator has set for good is
+    /// left alone: told that it is in use, the kernel makes it an ordinary entry that ages.
     ///
     /// # Errors
     /// The kernel's.
     pub(super) fn use_neighbour(&mut self, interface: u32, address: IpAddr) -> io::Result<()> {
+        let (state, _) = self.neighbour_state(interface, address)?;
+        if state & NUD_FIXED != 0 {
+            return Ok(());
+        }
         let body = neighbour_body(interface, address, NTF_USE);
         self.ask(libc::RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, &body, &mut |_, _| {})
     }

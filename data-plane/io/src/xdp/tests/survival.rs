@@ -149,6 +149,34 @@ fn next_hops_are_found_and_followed() {
     });
 }
 
+/// What an operator has set for good stays so.
+#[test]
+fn a_permanent_neighbour_stays_permanent() {
+    if let Some(why) = missing() {
+        return skip("a_permanent_neighbour_stays_permanent", &why);
+    }
+    let world = world();
+    let mac = "02:00:00:00:77:02";
+    run(&format!("ip -n {} link set p0 address {mac}", world.peer));
+    let entry = format!("10.95.6.2 dev d0 lladdr {mac} nud permanent");
+    run(&format!("ip -n {} neigh replace {entry}", world.here));
+    let mut peers = Peers::new(&world);
+    world.here(|| {
+        let fast = start(&world, &[stream()]);
+        let _driver = take_over(&fast);
+        wait_for_hop(&fast);
+        // Longer than the time between two looks at the neighbours in use.
+        let since = Instant::now();
+        while since.elapsed() < Duration::from_secs(3) {
+            assert_eq!(peers.pass(100), 100);
+        }
+    });
+    let command = ["-n", &world.here, "neigh", "show", "10.95.6.2"];
+    let output = Command::new("ip").args(command).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(shown.contains("PERMANENT"), "{shown}");
+}
+
 /// Not a test of its own: the process that is killed by the one below.
 #[test]
 fn process_that_is_killed() {
