@@ -16,7 +16,7 @@ use ravelin_engine::{
     limits::Limits,
     loadout::Loadout,
     media::MediaPortSpec,
-    port::{self, ListenerId, Local, MediaPortId, ShardId, TxQueue},
+    port::{self, FastChange, ListenerId, Local, MediaPortId, ShardId, TxQueue},
 };
 use ravelin_io::{
     clock,
@@ -287,10 +287,11 @@ fn build(plan: Plan) -> io::Result<Shard> {
         });
         marked.map_err(|error| name_listener(&listener.id, &listener.bind, &error))?;
     }
+    open_media(&mut engine, &mut *driver, &ports, &plan.vacancy)?;
     if driver.kind() == driver::Kind::Xdp {
         engine.use_fast_path();
+        end_strays(&engine, &mut *driver, ports.len());
     }
-    open_media(&mut engine, &mut *driver, &ports, &plan.vacancy)?;
     let slots = keep_records(&mut engine, &plan.place, id, shards);
 
     let waker = driver.waker();
@@ -325,6 +326,14 @@ fn build(plan: Plan) -> io::Result<Shard> {
         ending: None,
         slots,
     })
+}
+
+/// What the process before left in the kernel goes on for calls that were taken over, and for no
+/// others: their ports may be drawn again.
+fn end_strays(engine: &Engine, driver: &mut dyn Driver, ports: usize) {
+    let free = (0..).map(MediaPortId).take(ports).filter(|port| !engine.is_media_port_held(*port));
+    let strays: Vec<_> = free.map(|port| FastChange::Clear { port }).collect();
+    driver.program(&strays);
 }
 
 /// Takes over what the process before left.
