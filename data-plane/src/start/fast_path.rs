@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use ravelin_io::xdp::{FastPath, Options, Reason};
+use ravelin_io::xdp::{FastPath, Options};
 use ravelin_policy::{Driver as MediaDriver, Snapshot};
 
 use crate::telemetry::log;
@@ -15,9 +15,12 @@ pub(super) struct Outcome {
     pub(super) line: String,
 }
 
-/// Starts the fast path for the media ranges that ask for it, or leave it open.
+/// Starts the fast path if a media range asks for it; ranges that leave it open are served too.
 pub(super) fn start(snapshot: &Snapshot) -> Outcome {
-    let demanded = snapshot.media.iter().any(|range| range.driver == MediaDriver::Xdp);
+    if !snapshot.media.iter().any(|range| range.driver == MediaDriver::Xdp) {
+        // `auto` stays with the sockets while calls on the fast path are tested by hand only.
+        return Outcome::default();
+    }
     // Sockets of one shard wait in one place, and so do its streams.
     let forbidden = |range: &&ravelin_policy::MediaRange| {
         matches!(range.driver, MediaDriver::Uring | MediaDriver::Mmsg)
@@ -33,15 +36,10 @@ pub(super) fn start(snapshot: &Snapshot) -> Outcome {
         .map(|range| u32::from(range.last_port).saturating_sub(range.first_port.into()) + 1)
         .fold(0, u32::saturating_add);
     let options = Options { node: snapshot.node.clone(), addresses, ports };
-    let level = |reason: &Reason| match reason {
-        Reason::NotPinned { .. } => "warning",
-        _ if demanded => "warning",
-        _ => "info",
-    };
     match FastPath::start(&options) {
         Ok(fast) => {
             for reason in fast.reasons() {
-                log(level(reason), "xdp", &reason.to_string());
+                log("warning", "xdp", &reason.to_string());
             }
             let places: Vec<_> = fast
                 .serving()
@@ -63,12 +61,8 @@ pub(super) fn start(snapshot: &Snapshot) -> Outcome {
         }
         Err(reasons) => {
             for reason in &reasons {
-                let wish = if demanded {
-                    "edge.media asks for xdp, and it goes to the sockets: "
-                } else {
-                    ""
-                };
-                log(level(reason), "xdp", &format!("{wish}{reason}"));
+                let text = format!("edge.media asks for xdp, and it goes to the sockets: {reason}");
+                log("warning", "xdp", &text);
             }
             let line = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             Outcome { fast: None, line: format!("no xdp: {line}") }
