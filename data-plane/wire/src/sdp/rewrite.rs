@@ -104,8 +104,8 @@ impl From<SdpError> for RewriteError {
 }
 
 /// Appends the rewritten `input` to `out`. Lines of ICE and bundling are left out (see
-/// [`super::Attribute::is_ice`]): they name transport addresses that are not ours. Lines that are not understood are kept octet for octet;
-/// every line ends in CRLF.
+/// [`super::Attribute::is_ice`]): they name transport addresses that are not ours. Lines that are not
+/// understood are kept octet for octet; every line ends in CRLF.
 ///
 /// # Errors
 /// See [`RewriteError`]; `out` is then as it was.
@@ -185,6 +185,14 @@ fn session_level(
             }
             // An a=rtcp line here has no stream to belong to.
             b'a' if attribute.is_some_and(|a| leaks(&a, with) || a.name == b"rtcp") => {}
+            b't' => {
+                let before = out.len();
+                keep(out, &line, with, names);
+                // RFC 8866 5.9 wants one, whatever stood in this.
+                if out.len() == before {
+                    out.extend_from_slice(b"t=0 0\r\n");
+                }
+            }
             _ => keep(out, &line, with, names),
         }
     }

@@ -363,6 +363,18 @@ fn no_host_of_the_other_side_is_left() {
     );
 }
 
+/// Found by fuzzing: a time line that names another side's address went without a successor.
+#[test]
+fn a_time_line_that_is_left_out_is_replaced() {
+    let sdp = "v=0\r\no=- 1 1 IN IP4 10.1.1.1\r\ns=-\r\nc=IN IP4 10.1.1.2\r\n\
+        t=0 0 udp 10.0.1.1 typ host\r\nm=audio 5004 RTP/AVP 0\r\n";
+    let streams = [stream(40_000)];
+    let out = rewritten(sdp, &with("2001:db8::9", &streams));
+    assert!(!out.contains("10.0.1.1"), "{out}");
+    assert!(out.contains("\r\nt="), "{out}");
+    assert_eq!(rewritten(&out, &with("2001:db8::9", &streams)), out);
+}
+
 /// RFC 3264 6, 8.2: of a refused stream nothing but its place is told.
 #[test]
 fn a_refused_stream_says_nothing() {
