@@ -449,7 +449,12 @@ pub(crate) fn sdp_rewrite(data: &[u8]) {
         let may = |text: &[u8]| {
             ravelin_wire::names::may_name_a_host(text) || hosts.iter().any(|host| text == host)
         };
-        may(a.name) || a.value.is_some_and(may) || a.name.contains(&b'.')
+        // An address over IPv6 may begin in the name.
+        let whole = [a.name, b":", a.value.unwrap_or_default()].concat();
+        let part = |c: &u8| c.is_ascii_hexdigit() || matches!(c, b'.' | b':');
+        let colons = |word: &[u8]| word.iter().filter(|c| **c == b':').count();
+        let v6 = whole.split(|c| !part(c)).any(|word| colons(word) >= 2);
+        may(a.name) || a.value.is_some_and(may) || a.name.contains(&b'.') || v6
     };
     assert_eq!(after.origin().address, address.to_string().as_bytes());
     assert_eq!(after.medias().len(), before.medias().len());
@@ -489,14 +494,17 @@ pub(crate) fn sdp_rewrite(data: &[u8]) {
         };
         assert!(old.attributes().filter(kept).eq(new.attributes().filter(kept)));
     }
-    // What stands alone in an attribute as an address of this form is nobody's but ours.
-    for attribute in after.medias().iter().flat_map(|media| media.attributes()) {
+    // What stands alone in an attribute as an address of this form is nobody's but ours. Behind what
+    // is no name (RFC 8866 9: a token) it is the rest of some other text.
+    let attributes = after.medias().iter().flat_map(|media| media.attributes());
+    for attribute in attributes.filter(|a| a.name.iter().all(u8::is_ascii_graphic)) {
         let text = attribute.value.and_then(|value| std::str::from_utf8(value).ok());
-        // Ours over IPv6 has colons of its own: behind a name without one, its tail looks like another.
+        // One over IPv6 has colons of its own: glued to a name, its tail looks like another.
         let ours = [attribute.name, b":", attribute.value.unwrap_or_default()].concat();
         if let Some(Ok(found)) = text.map(str::parse::<IpAddr>)
             && !matches!(attribute.name, b"rtpmap" | b"fmtp")
             && !ours.ends_with(address.to_string().as_bytes())
+            && !(found.is_ipv6() && attribute.name.last().is_some_and(u8::is_ascii_hexdigit))
         {
             assert!(found == address || found.is_unspecified(), "{attribute:?}");
         }
