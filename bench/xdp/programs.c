@@ -15,6 +15,8 @@ struct settings {
 	__u32 fib; // bare: ask the kernel for the next hop of each packet
 	__u8 headers[42]; // of a packet as it leaves the source
 	__u8 unused[2];
+	__u32 interface; // bare: where to, 0: back
+	__u64 period; // pacer: nanoseconds from one packet to the next
 };
 
 struct {
@@ -74,6 +76,85 @@ int source(struct xdp_md *ctx)
 	frame->rtp[2] = sequence >> 8;
 	frame->rtp[3] = sequence;
 	return XDP_TX;
+}
+
+// Packets of `pacer` by the time that they took, in bins of BIN_NS; the last has all that are longer.
+#define BINS 16384
+#define BIN_NS 16
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, BINS);
+} latencies SEC(".maps");
+
+struct stamped {
+	struct frame frame;
+	__u64 sent;
+} __attribute__((packed));
+
+// When the next packet is due.
+static __u64 due;
+
+static long wait(__u32 turn, void *unused)
+{
+	(void)turn;
+	(void)unused;
+	return bpf_ktime_get_ns() >= due;
+}
+
+// As `source`, one packet each period, with the time in it. Waits where it is, since it is to be
+// measured what a packet meets, and not how a process wakes up.
+SEC("xdp")
+int pacer(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct stamped *packet = (void *)(long)ctx->data;
+	__u32 zero = 0;
+	struct settings *set = bpf_map_lookup_elem(&settings, &zero);
+	__u64 *count = counter(0);
+
+	if ((void *)(packet + 1) > end || !set || !count || !set->streams)
+		return XDP_DROP;
+	__u32 number = *count;
+	__u32 stream = number % set->streams;
+	__u32 sequence = number / set->streams;
+
+	*count += 1;
+	__builtin_memcpy(&packet->frame, set->headers, sizeof(set->headers));
+	packet->frame.udp.dest = bpf_htons(20000 + 2 * stream);
+	packet->frame.udp.source = bpf_htons(4000);
+	packet->frame.rtp[2] = sequence >> 8;
+	packet->frame.rtp[3] = sequence;
+	bpf_loop(1 << 20, wait, 0, 0);
+	__u64 now = bpf_ktime_get_ns();
+
+	// Who was held up does not catch up: that would be a burst.
+	due = due + 2 * set->period < now ? now + set->period : due + set->period;
+	packet->sent = now;
+	return XDP_TX;
+}
+
+// As `sink`, for any port, and takes the time.
+SEC("xdp")
+int clock_sink(struct xdp_md *ctx)
+{
+	void *end = (void *)(long)ctx->data_end;
+	struct stamped *packet = (void *)(long)ctx->data;
+	__u64 *count = counter(1);
+
+	if ((void *)(packet + 1) > end || packet->frame.eth.h_proto != bpf_htons(ETH_P_IP) ||
+	    packet->frame.ip.protocol != IPPROTO_UDP)
+		return XDP_PASS;
+	__u64 bin = (bpf_ktime_get_ns() - packet->sent) / BIN_NS;
+	__u32 key = bin < BINS ? bin : BINS - 1;
+	__u64 *packets = bpf_map_lookup_elem(&latencies, &key);
+
+	if (packets)
+		*packets += 1;
+	if (count)
+		*count += 1;
+	return XDP_DROP;
 }
 
 SEC("xdp")
@@ -151,7 +232,8 @@ int bare(struct xdp_md *ctx)
 
 	frame->ip.ttl = 64;
 	frame->ip.check = ~fold((__u32)(__u16)~frame->ip.check + (__u16)~ttl + 64);
-	return bpf_redirect_map(&interfaces, ctx->ingress_ifindex, XDP_DROP);
+	return bpf_redirect_map(&interfaces, set->interface ? set->interface : ctx->ingress_ifindex,
+				XDP_DROP);
 }
 
 char _license[] SEC("license") = "GPL";

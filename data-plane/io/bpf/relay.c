@@ -23,6 +23,9 @@
 #define PAYLOAD_MAX_BYTES 1920
 // Receive queues of one shard in `sockets`.
 #define QUEUES_MAX 64
+// Media ports by number, moved by their address.
+#define PLACES 65536
+#define CHAIN_MAX 16
 // RFC 3550 A.1.
 #define DROPOUT_MAX 3000
 #define MISORDER_MAX 100
@@ -30,13 +33,6 @@
 struct vlan_header {
 	__be16 tag;
 	__be16 protocol;
-};
-
-// A media port. IPv4 addresses stand in the first word.
-struct port_key {
-	__be32 address[4];
-	__be16 port;
-	__u16 version; // 4 or 6
 };
 
 enum kind { NONE, FORWARD, DELIVER };
@@ -53,40 +49,77 @@ enum flag {
 	ALWAYS_REDIRECT = 4,
 };
 
-struct rule {
-	__be32 source[4]; // who may send
-	__be32 out_source[4];
-	__be32 out_target[4];
+// A media port, who may send to it, and what happens then. User space writes it through a mapping,
+// without a call: `sequence` is odd meanwhile and another one afterwards, so whoever reads the same
+// even number before and after has read one whole rule. That holds where loads are done in their
+// order, which is x86-64; the loader refuses other machines. A process that is killed while it
+// writes leaves an odd number, and the port to the sockets.
+//
+// Port, address, version and `next` never change once `ports` leads here. IPv4 needs the first two
+// cache lines. Slot 0 is no flow: it names the layout and the owner.
+struct flow {
+	__u32 sequence;
+	__u32 next; // slot with the same place in `ports`; 0: none
+	__be32 source4; // as in the header of IPv4; 0 for IPv6
+	__be32 local4;
+	__be16 source_port; // as in the header of UDP
+	__be16 port;
 	__be32 ssrc;
-	__u32 out_interface; // 0: next hop not known
-	__u32 ticks; // of the RTP clock per nanosecond, 32 fractional bits
-	__u32 sum_in; // of the 16-bit words of both addresses of the packet that arrives
-	__u32 sum_out; // and of the one that leaves
-	__be16 source_port;
-	__be16 out_source_port;
-	__be16 out_target_port;
-	__be16 vlan; // expected VLAN id, 0: untagged
-	__be16 out_vlan;
-	__u16 delta; // what the UDP checksum's sum changes by
-	__u16 out_mtu; // longest IP packet that may leave
-	__u16 socket; // first place of the shard in `sockets`
 	__u8 mac[ETH_ALEN]; // of the interface that the packet arrives at
-	__u8 out_target_mac[ETH_ALEN];
-	__u8 out_source_mac[ETH_ALEN];
+	__be16 vlan; // expected VLAN id, 0: untagged
+	__u8 version; // 4, 6, or 0 in a slot that was never used
 	__u8 kind;
 	__u8 flags;
+	__u8 unused;
+	__u8 user_types[2]; // payload types that user space takes; 0xff: none
+	__u16 socket; // first place of the shard in `sockets`
+	__u32 generation; // of this Set
+	__u32 ticks; // of the RTP clock per nanosecond, 32 fractional bits
+	__u16 sum_in; // of the 16-bit words of both addresses of the packet that arrives
+	__u16 sum_out; // and of the one that leaves
+	__u16 delta; // what the UDP checksum's sum changes by
+	__u16 out_mtu; // longest IP packet that may leave
+	__u32 out_interface; // 0: next hop not known
+	__be16 out_vlan;
 	__u8 tos;
 	__u8 ttl;
-	__u8 user_types[2]; // payload types that user space takes; 0xff: none
-	__u8 unused[4];
-} __attribute__((aligned(8)));
 
-struct flow {
-	// Held by user space while it writes and here while we copy: a packet never sees half of an old
-	// rule and half of a new one.
-	struct bpf_spin_lock lock;
-	__u32 generation; // of this Set
-	struct rule rule;
+	__be32 out_source4;
+	__be32 out_target4;
+	__be16 out_source_port;
+	__be16 out_target_port;
+	__u16 out_ip_sum; // of all words of the IPv4 header that leaves, but its length
+	__u16 unused_too;
+	__u8 out_target_mac[ETH_ALEN];
+	__u8 out_source_mac[ETH_ALEN];
+	__u32 unused_here;
+	__be32 source6[4];
+	__be32 local6[4];
+
+	__be32 out_source6[4];
+	__be32 out_target6[4];
+	__u8 unused_there[32];
+} __attribute__((aligned(64)));
+
+// What a packet needs of the rule after it was admitted: read before the packet is touched.
+struct way {
+	__u64 macs; // 8 of the 12 octets of an Ethernet header's addresses
+	__u32 more_macs;
+	__u32 ports;
+	__u64 addresses[4]; // IPv4: the first
+	__u32 interface;
+	__u32 ticks;
+	__u32 generation;
+	__u16 ip_sum;
+	__u16 sum_in;
+	__u16 sum_out;
+	__u16 delta;
+	__u16 mtu;
+	__be16 vlan;
+	__u8 tos;
+	__u8 ttl;
+	__u8 flags;
+	__u8 user_types[2];
 };
 
 // What one CPU saw of a flow. Only that CPU writes it; it starts anew when it sees a new generation,
@@ -103,10 +136,9 @@ struct count {
 	__u32 leap; // sequence number that would confirm a leap; above 0xffff: none
 	__u32 transit; // of the last packet, RTP clock units
 	__u32 jitter; // 16 times, as in RFC 3550 A.8
-};
+} __attribute__((aligned(64)));
 
-_Static_assert(sizeof(struct rule) == 112 && sizeof(struct flow) == 120, "see layout.rs");
-_Static_assert(sizeof(struct count) == 64, "see layout.rs");
+_Static_assert(sizeof(struct flow) == 192 && sizeof(struct count) == 64, "see layout.rs");
 
 // What became of packets to media ports that were not forwarded; those are in `counts`.
 enum verdict {
@@ -119,30 +151,41 @@ enum verdict {
 	PASS_HOP, // next hop not known, or packet too long for it
 	PASS_CHECKSUM,
 	FAILED, // no room for a VLAN tag: dropped
+	PASS_SOCKET, // for user space, and it has no AF_XDP socket at this queue
 	VERDICTS,
 };
 
-// The sizes are set by the loader.
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__type(key, struct port_key);
-	__type(value, __u32); // slot
-	__uint(max_entries, 4096);
-} ports SEC(".maps");
-
+// The first slot of the media ports with the same place (`place_of`), others by its `next`: at most
+// CHAIN_MAX. User space sees to that, and never takes one away.
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, PLACES);
+} ports SEC(".maps");
+
+// The sizes of these two are set by the loader.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct flow);
 	__uint(max_entries, 4096);
 } flows SEC(".maps");
 
+// `cpus` for each flow, and each CPU has its own: user space reads them through a mapping, without a
+// call for each flow.
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, __u32);
 	__type(value, struct count);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 4096 * 64);
 } counts SEC(".maps");
+
+// How many CPUs there can be; the loader sets it.
+const volatile __u32 cpus = 64;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -179,47 +222,24 @@ static __always_inline int pass(__u32 verdict)
 	return tell(verdict, XDP_PASS);
 }
 
-static __always_inline __u32 fold(__u64 sum)
+static __always_inline __u32 fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+static __always_inline __u32 fold_long(__u64 sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return sum;
-}
-
-// Copies by words: what the compiler makes of memcpy between packed structures are single octets.
-static __always_inline void copy_mac(void *to, const void *from)
-{
-	__u16 *out = to;
-	const __u16 *in = from;
-
-	out[0] = in[0];
-	out[1] = in[1];
-	out[2] = in[2];
-}
-
-static __always_inline void copy_address(void *to, const void *from)
-{
-	__u32 *out = to;
-	const __u32 *in = from;
-
-	out[0] = in[0];
-	out[1] = in[1];
-	out[2] = in[2];
-	out[3] = in[3];
+	return fold((sum & 0xffff) + (sum >> 16));
 }
 
 // Sum of the 16-bit words of an IPv4 header.
 static __always_inline __u32 ip_sum(const struct iphdr *ip)
 {
 	const __u32 *words = (const __u32 *)ip;
-	__u64 sum = 0;
 
-#pragma unroll
-	for (int i = 0; i < 5; i++)
-		sum += words[i];
-	return fold(sum);
+	return fold_long((__u64)words[0] + words[1] + words[2] + words[3] + words[4]);
 }
 
 // Keeps the compiler from moving bounds of a packet pointer to the pointer to the packet's end, on
@@ -260,7 +280,7 @@ static __noinline __s64 sum_of(const void *at, __u32 length, const void *end)
 			return -1;
 		sum += *(const __u8 *)at;
 	}
-	return fold(sum);
+	return fold_long(sum);
 }
 
 // Whether the lengths within an RTP packet agree with each other, as wire/src/rtp.rs asks.
@@ -328,17 +348,16 @@ static __always_inline void follow(struct count *count, __u16 sequence)
 }
 
 // Counts a packet that is forwarded, and its jitter (RFC 3550 A.8).
-static __always_inline void watch(struct count *count, const struct rule *rule, __u32 timestamp,
-				  __u32 payload)
+static __always_inline void watch(struct count *count, __u32 ticks, __u32 timestamp, __u32 payload)
 {
 	__u64 now = bpf_ktime_get_ns();
 	// The product may overflow: only its bits 32 to 63 are of interest.
-	__u32 transit = (__u32)((now * rule->ticks) >> 32) - timestamp;
+	__u32 transit = (__u32)((now * ticks) >> 32) - timestamp;
 	__s32 distance = transit - count->transit;
 
 	if (distance < 0)
 		distance = -distance;
-	if (count->packets != 0 && rule->ticks != 0)
+	if (count->packets != 0 && ticks != 0)
 		count->jitter += (__u32)distance - ((count->jitter + 8) >> 4);
 	count->transit = transit;
 	count->last = now;
@@ -362,18 +381,19 @@ static __always_inline void start(struct count *count, __u32 generation, __u16 s
 }
 
 // The UDP checksum of the packet that leaves. Negative: the packet is not to be touched.
-static __always_inline __s32 checksum(const struct rule *rule, const struct udphdr *udp,
-				      __u32 length, __u32 version, const void *end)
+static __always_inline __s32 checksum(const struct way *way, const struct udphdr *udp, __u32 length,
+				      __u32 version, const void *end)
 {
 	__u32 old = udp->check;
 	// Words of the pseudo header that both sides share.
-	__u32 common = bpf_htons(IPPROTO_UDP) + bpf_htons(length);
-	__u32 partial = fold((__u64)rule->sum_in + common);
+	__u32 common = bpf_htons(IPPROTO_UDP) + udp->len;
+	__u32 partial = fold(way->sum_in + common);
 	__u32 sum;
 
-	if (old != 0 && (!(rule->flags & (FILL_CHECKSUM | KEEP_PARTIAL)) || old != partial)) {
-		// RFC 1624: all that changes is known before the packet comes.
-		sum = fold((__u64)(~old & 0xffff) + rule->delta);
+	if (old != 0 && (!(way->flags & (FILL_CHECKSUM | KEEP_PARTIAL)) || old != partial)) {
+		// RFC 1624: all that changes is known before the packet comes. A checksum that was
+		// wrong stays wrong, by as much.
+		sum = fold((~old & 0xffff) + way->delta);
 	} else {
 		// IPv6 has no packet without a checksum (RFC 8200 8.1).
 		if (old == 0 && version != 4)
@@ -382,21 +402,29 @@ static __always_inline __s32 checksum(const struct rule *rule, const struct udph
 
 		if (octets < 0)
 			return -1;
-		if (old != 0 && fold((__u64)octets + partial) == 0xffff)
+		if (old != 0 && fold(octets + partial) == 0xffff)
 			// Complete after all: the sum of its pseudo header happens to be its checksum.
-			sum = fold((__u64)(~old & 0xffff) + rule->delta);
-		else if (old != 0 && (rule->flags & KEEP_PARTIAL))
-			return fold((__u64)rule->sum_out + common);
+			sum = fold((~old & 0xffff) + way->delta);
+		else if (old != 0 && (way->flags & KEEP_PARTIAL))
+			return fold(way->sum_out + common);
 		else
 			// None yet (a sender over IPv4 may leave it out, a local one leaves it to the
 			// hardware): from the words of the packet that leaves.
-			sum = fold((__u64)octets + (~old & 0xffff) + rule->sum_in + common +
-				   rule->delta);
+			sum = fold(octets + (~old & 0xffff) + way->sum_in + common + way->delta);
 	}
 	sum = ~sum & 0xffff;
 	// Zero would say that there is none (RFC 768).
 	return sum ? sum : 0xffff;
 }
+
+// Where `ports` leads to the flows of a port: ports of one address stand side by side.
+static __always_inline __u32 place_of(__u32 address, __be16 port)
+{
+	return (((address * 0x9e3779b1u) >> 16) + bpf_ntohs(port)) & (PLACES - 1);
+}
+
+// The other loads stay on their side of it.
+#define ORDERED() asm volatile("" ::: "memory")
 
 // Everything from the IP header on. `l2` (octets before it), `vlan` and `version` are constants
 // where this is called, so each of the four kinds of packet has its own straight code.
@@ -408,10 +436,12 @@ static __always_inline int forward(struct xdp_md *ctx, const __u32 l2, __be16 vl
 	const __u32 l3 = version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 	struct iphdr *ip4 = data + l2;
 	struct ipv6hdr *ip6 = data + l2;
+	const __u32 *local = version == 4 ? &ip4->daddr : (__u32 *)&ip6->daddr;
+	const __u64 *addresses = version == 4 ? (__u64 *)&ip4->saddr : (__u64 *)&ip6->saddr;
 	struct udphdr *udp = data + l2 + l3;
 	__u8 *rtp = data + l2 + l3 + sizeof(*udp);
-	struct port_key key = {};
 	__u32 total;
+	__u32 place;
 
 	// Nothing of ours is shorter.
 	if ((void *)(rtp + RTP_HEADER_BYTES) > end)
@@ -422,59 +452,69 @@ static __always_inline int forward(struct xdp_md *ctx, const __u32 l2, __be16 vl
 		    (ip4->frag_off & bpf_htons(0xbfff)))
 			return XDP_PASS;
 		total = bpf_ntohs(ip4->tot_len);
-		key.address[0] = ip4->daddr;
+		place = place_of(local[0], udp->dest);
 	} else {
 		if (*(__u8 *)ip6 >> 4 != 6 || ip6->nexthdr != IPPROTO_UDP)
 			return XDP_PASS;
 		total = bpf_ntohs(ip6->payload_len) + sizeof(*ip6);
-		copy_address(key.address, &ip6->daddr);
+		place = place_of(local[0] ^ local[1] ^ local[2] ^ local[3], udp->dest);
 	}
-	key.port = udp->dest;
-	key.version = version;
-	__u32 *found = bpf_map_lookup_elem(&ports, &key);
 
-	if (!found)
+	// Whose port is it?
+	const __u32 *first = bpf_map_lookup_elem(&ports, &place);
+
+	if (!first)
 		return XDP_PASS;
-	__u32 slot = *found;
-	struct flow *flow = bpf_map_lookup_elem(&flows, &slot);
+	__u32 slot = *(const volatile __u32 *)first;
+	const struct flow *flow = 0;
 
+	for (int i = 0; i < CHAIN_MAX; i++) {
+		if (slot == 0)
+			return XDP_PASS;
+		flow = bpf_map_lookup_elem(&flows, &slot);
+		if (!flow)
+			return XDP_PASS;
+		if (flow->port == udp->dest && flow->version == version &&
+		    (version == 4 ? flow->local4 == local[0] :
+				    *(__u64 *)flow->local6 == addresses[2] &&
+					    *(__u64 *)(flow->local6 + 2) == addresses[3]))
+			break;
+		slot = *(const volatile __u32 *)&flow->next;
+		flow = 0;
+	}
 	if (!flow)
 		return XDP_PASS;
-	if (flow->rule.kind == NONE)
-		return pass(PASS_FLOW);
-	struct rule rule;
-	__u32 generation;
+	__u32 sequence = *(const volatile __u32 *)&flow->sequence;
 
-	bpf_spin_lock(&flow->lock);
-	generation = flow->generation;
-	rule = flow->rule;
-	bpf_spin_unlock(&flow->lock);
+	ORDERED();
+	__u8 kind = flow->kind;
+
+	if (kind == NONE || (sequence & 1))
+		return pass(PASS_FLOW);
 
 	// Whose packet is it?
-	if (rule.kind == NONE)
-		return pass(PASS_FLOW);
-	if (udp->source != rule.source_port || vlan != rule.vlan ||
-	    *(__u32 *)data != *(__u32 *)rule.mac ||
-	    *(__u16 *)(data + 4) != *(__u16 *)(rule.mac + 4))
+	if (*(__u32 *)udp != *(__u32 *)&flow->source_port || vlan != flow->vlan ||
+	    *(__u32 *)data != *(__u32 *)flow->mac ||
+	    *(__u16 *)(data + 4) != *(__u16 *)(flow->mac + 4))
 		return pass(PASS_SOURCE);
 	if (version == 4) {
-		if (ip4->saddr != rule.source[0])
+		if (ip4->saddr != flow->source4)
 			return pass(PASS_SOURCE);
 		if (ip_sum(ip4) != 0xffff)
 			return pass(PASS_CHECKSUM);
 	} else {
-		__be32 *source = (__be32 *)&ip6->saddr;
-
-		if (source[0] != rule.source[0] || source[1] != rule.source[1] ||
-		    source[2] != rule.source[2] || source[3] != rule.source[3])
+		if (*(__u64 *)flow->source6 != addresses[0] ||
+		    *(__u64 *)(flow->source6 + 2) != addresses[1])
 			return pass(PASS_SOURCE);
 	}
 
 	// Is it RTP, whole, and nothing else?
 	__u32 length = bpf_ntohs(udp->len);
+	// What an Ethernet card or a careless sender left behind the packet.
+	long surplus = (end - data) - (long)(l2 + total);
 
 	if (length < sizeof(*udp) + RTP_HEADER_BYTES || length > sizeof(*udp) + PAYLOAD_MAX_BYTES ||
-	    length != total - l3 || data + l2 + total > end)
+	    length != total - l3 || surplus < 0)
 		return pass(PASS_PACKET);
 	__u32 payload = length - sizeof(*udp);
 	__u8 type = rtp[1] & 0x7f;
@@ -482,47 +522,86 @@ static __always_inline int forward(struct xdp_md *ctx, const __u32 l2, __be16 vl
 	// 64 to 95 are the packet types of RTCP (RFC 5761).
 	if (rtp[0] >> 6 != 2 || (type >= 64 && type <= 95))
 		return pass(PASS_PACKET);
-	if (*(__be32 *)(rtp + 8) != rule.ssrc)
+	if (*(__be32 *)(rtp + 8) != flow->ssrc)
 		return pass(PASS_SSRC);
-	if (rule.kind == DELIVER) {
+	if (kind == DELIVER) {
 		// Its contents, padding among them, are checked after decryption.
 		__u32 queue = ctx->rx_queue_index;
+		__u32 socket = flow->socket;
 
+		ORDERED();
+		if (*(const volatile __u32 *)&flow->sequence != sequence)
+			return pass(PASS_FLOW);
 		if (queue >= QUEUES_MAX)
 			return pass(PASS_HOP);
-		return tell(DELIVERED, bpf_redirect_map(&sockets, rule.socket + queue, XDP_PASS));
+		int action = bpf_redirect_map(&sockets, socket + queue, XDP_PASS);
+
+		return tell(action == XDP_REDIRECT ? DELIVERED : PASS_SOCKET, action);
 	}
 	if ((rtp[0] & 0x3f) && !is_sound(rtp, payload, end))
 		return pass(PASS_PACKET);
-	int for_user = type == rule.user_types[0] || type == rule.user_types[1];
-	int no_hop = rule.out_interface == 0 || total > rule.out_mtu;
-	__u16 sequence = bpf_ntohs(*(__be16 *)(rtp + 2));
-	__u32 timestamp = bpf_ntohl(*(__be32 *)(rtp + 4));
+
+	struct way way;
+
+	way.user_types[0] = flow->user_types[0];
+	way.user_types[1] = flow->user_types[1];
+	way.generation = flow->generation;
+	way.ticks = flow->ticks;
+	way.sum_in = flow->sum_in;
+	way.sum_out = flow->sum_out;
+	way.delta = flow->delta;
+	way.mtu = flow->out_mtu;
+	way.interface = flow->out_interface;
+	way.vlan = flow->out_vlan;
+	way.tos = flow->tos;
+	way.ttl = flow->ttl;
+	way.flags = flow->flags;
+	way.ports = *(__u32 *)&flow->out_source_port;
+	way.macs = *(__u64 *)flow->out_target_mac;
+	way.more_macs = *(__u32 *)(flow->out_source_mac + 2);
+	if (version == 4) {
+		way.ip_sum = flow->out_ip_sum;
+		way.addresses[0] = *(__u64 *)&flow->out_source4;
+	} else {
+		way.addresses[0] = *(__u64 *)flow->out_source6;
+		way.addresses[1] = *(__u64 *)(flow->out_source6 + 2);
+		way.addresses[2] = *(__u64 *)flow->out_target6;
+		way.addresses[3] = *(__u64 *)(flow->out_target6 + 2);
+	}
+	ORDERED();
+	if (*(const volatile __u32 *)&flow->sequence != sequence)
+		return pass(PASS_FLOW);
+
+	int for_user = type == way.user_types[0] || type == way.user_types[1];
+	int no_hop = way.interface == 0 || total > way.mtu;
 	__s32 sum = 0;
 
 	if (!for_user && !no_hop) {
-		sum = checksum(&rule, udp, length, version, end);
+		sum = checksum(&way, udp, length, version, end);
 		if (sum < 0)
 			return pass(PASS_CHECKSUM);
 	}
-	struct count *count = bpf_map_lookup_elem(&counts, &slot);
+	__u32 own = slot * cpus + bpf_get_smp_processor_id();
+	struct count *count = bpf_map_lookup_elem(&counts, &own);
 
 	if (!count)
 		return XDP_PASS;
-	if (count->generation != generation)
-		start(count, generation, sequence);
+	__u16 number = bpf_ntohs(*(__be16 *)(rtp + 2));
+
+	if (count->generation != way.generation)
+		start(count, way.generation, number);
 	// What user space takes is not counted as forwarded here, but its number is no gap.
-	follow(count, sequence);
+	follow(count, number);
 	if (for_user)
 		return pass(PASS_TYPE);
 	if (no_hop)
 		return pass(PASS_HOP);
-	watch(count, &rule, timestamp, payload);
+	watch(count, way.ticks, bpf_ntohl(*(__be32 *)(rtp + 4)), payload);
 
 	// From here on the packet is ours.
-	const __be16 protocol = version == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 	const __u32 tagged = sizeof(struct ethhdr) + sizeof(struct vlan_header);
-	__u32 l2_out = rule.out_vlan ? tagged : sizeof(struct ethhdr);
+	__u32 l2_out = way.vlan ? tagged : sizeof(struct ethhdr);
+	__be16 protocol = version == 4 ? bpf_htons(ETH_P_IP) : bpf_htons(ETH_P_IPV6);
 
 	if (l2_out != l2) {
 		if (bpf_xdp_adjust_head(ctx, (int)l2 - (int)l2_out))
@@ -530,60 +609,55 @@ static __always_inline int forward(struct xdp_md *ctx, const __u32 l2, __be16 vl
 		data = (void *)(long)ctx->data;
 		end = (void *)(long)ctx->data_end;
 	}
-	struct ethhdr *eth = data;
 	void *ip;
 
-	if (rule.out_vlan) {
-		struct vlan_header *header = (void *)(eth + 1);
+	if (way.vlan) {
+		struct vlan_header *header = data + sizeof(struct ethhdr);
 
-		ip = header + 1;
+		ip = data + tagged;
 		if (ip + l3 + sizeof(*udp) > end)
 			return tell(FAILED, XDP_DROP);
-		eth->h_proto = bpf_htons(ETH_P_8021Q);
-		header->tag = rule.out_vlan;
+		header->tag = way.vlan;
 		header->protocol = protocol;
+		protocol = bpf_htons(ETH_P_8021Q);
 	} else {
-		ip = eth + 1;
+		ip = data + sizeof(struct ethhdr);
 		if (ip + l3 + sizeof(*udp) > end)
 			return tell(FAILED, XDP_DROP);
-		eth->h_proto = protocol;
 	}
-	copy_mac(eth->h_dest, rule.out_target_mac);
-	copy_mac(eth->h_source, rule.out_source_mac);
+	*(__u64 *)data = way.macs;
+	*(__u32 *)(data + 8) = way.more_macs;
+	*(__be16 *)(data + 12) = protocol;
 
 	// The packet is one of ours: nothing of the sender's IP header goes on, as through a socket.
 	if (version == 4) {
 		ip4 = ip;
-		ip4->tos = rule.tos;
-		ip4->id = 0;
-		ip4->frag_off = bpf_htons(0x4000);
-		ip4->ttl = rule.ttl;
-		ip4->saddr = rule.out_source[0];
-		ip4->daddr = rule.out_target[0];
-		// All ten words are known.
-		ip4->check = ~fold((__u64)rule.sum_out + bpf_htons(0x4500 | rule.tos) +
-				   ip4->tot_len + bpf_htons(0x4000) +
-				   bpf_htons((rule.ttl << 8) | IPPROTO_UDP));
+		__u32 check = ~fold(way.ip_sum + ip4->tot_len) & 0xffff;
+
+		*(__u16 *)ip4 = 0x45 | (__u16)way.tos << 8;
+		// No identification; not to be fragmented.
+		*(__be32 *)&ip4->id = bpf_htonl(0x00004000);
+		*(__u32 *)&ip4->ttl = way.ttl | IPPROTO_UDP << 8 | check << 16;
+		*(__u64 *)&ip4->saddr = way.addresses[0];
 	} else {
 		ip6 = ip;
-		*(__be32 *)ip6 = bpf_htonl(0x60000000 | ((__u32)rule.tos << 20));
-		ip6->hop_limit = rule.ttl;
-		copy_address(&ip6->saddr, rule.out_source);
-		copy_address(&ip6->daddr, rule.out_target);
+		*(__be32 *)ip6 = bpf_htonl(0x60000000 | ((__u32)way.tos << 20));
+		ip6->hop_limit = way.ttl;
+		__u64 *out = (__u64 *)&ip6->saddr;
+
+		out[0] = way.addresses[0];
+		out[1] = way.addresses[1];
+		out[2] = way.addresses[2];
+		out[3] = way.addresses[3];
 	}
 	udp = ip + l3;
-	udp->source = rule.out_source_port;
-	udp->dest = rule.out_target_port;
+	*(__u32 *)udp = way.ports;
 	udp->check = sum;
-
-	// What an Ethernet card or a careless sender left behind the packet stays here.
-	long surplus = (end - data) - (long)(l2_out + total);
-
 	if (surplus > 0 && bpf_xdp_adjust_tail(ctx, -surplus))
 		return tell(FAILED, XDP_DROP);
-	if (rule.out_interface == ctx->ingress_ifindex && !(rule.flags & ALWAYS_REDIRECT))
+	if (way.interface == ctx->ingress_ifindex && !(way.flags & ALWAYS_REDIRECT))
 		return XDP_TX;
-	return bpf_redirect_map(&interfaces, rule.out_interface, XDP_DROP);
+	return bpf_redirect_map(&interfaces, way.interface, XDP_DROP);
 }
 
 SEC("xdp")

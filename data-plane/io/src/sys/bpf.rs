@@ -7,13 +7,10 @@ use std::{io, mem};
 
 const MAP_LOOKUP_ELEM: i32 = 1;
 const MAP_UPDATE_ELEM: i32 = 2;
-const MAP_GET_NEXT_KEY: i32 = 4;
 const PROG_TEST_RUN: i32 = 10;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
 
 const MAP_TYPE_PERCPU_ARRAY: u32 = 6;
-/// Take the spin lock of the value while it is read or written.
-pub(crate) const LOCKED: u64 = 4;
 /// Test runs whose frames are really sent.
 const LIVE_FRAMES: u32 = 2;
 
@@ -172,31 +169,6 @@ impl Map {
             ElementAttr { value: value.as_mut_ptr() as u64, flags, ..self.element(key)? };
         // SAFETY: the kernel reads one key and writes all values, whose lengths were checked.
         found(unsafe { bpf(MAP_LOOKUP_ELEM, &mut attr) })
-    }
-
-    /// All keys, one after the other in one buffer.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(crate) fn keys(&self) -> io::Result<Vec<u8>> {
-        let mut keys: Vec<u8> = Vec::new();
-        let mut next = vec![0; self.key];
-        for _ in 0..=self.max_entries {
-            let before = keys.len().checked_sub(self.key).and_then(|start| keys.get(start..));
-            let mut attr = ElementAttr {
-                map_fd: self.fd.as_raw_fd() as u32,
-                key: before.map_or(0, |key| key.as_ptr() as u64),
-                value: next.as_mut_ptr() as u64,
-                ..ElementAttr::default()
-            };
-            // SAFETY: the kernel reads one key (none if the pointer is null) and writes one to
-            // `next`; both have the length of a key.
-            if !found(unsafe { bpf(MAP_GET_NEXT_KEY, &mut attr) })? {
-                break;
-            }
-            keys.extend_from_slice(&next);
-        }
-        Ok(keys)
     }
 }
 

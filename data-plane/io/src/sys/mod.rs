@@ -11,5 +11,6 @@ mod memory;
 pub mod mmsg;
 pub mod packet;
 pub(crate) mod ring;
+pub(crate) mod shared;
 pub(crate) mod socket;
 pub mod thread;

@@ -1,16 +1,22 @@
 //! What stands in the maps: the Rust side of the structures in `bpf/relay.c`, written and read octet
 //! by octet. Numbers are in machine order but for what comes from the network.
+//!
+//! User space writes and reads all but the counts of verdicts through mappings of the maps, without
+//! a call.
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Changes whenever a structure or map of `bpf/relay.c` does. Maps of another layout, left by
 /// another release, are replaced.
-pub(super) const LAYOUT: u32 = 1;
+pub(super) const LAYOUT: u32 = 2;
 
-pub(super) const PORT_KEY_BYTES: usize = 20;
-pub(super) const RULE_BYTES: usize = 112;
-pub(super) const FLOW_BYTES: usize = 8 + RULE_BYTES;
+/// Entries of `ports`, and slots that may follow each other there: as in `bpf/relay.c`.
+pub(super) const PLACES: u32 = 65_536;
+pub(super) const CHAIN_MAX: usize = 16;
+
+pub(super) const FLOW_BYTES: usize = 192;
 pub(super) const COUNT_BYTES: usize = 64;
 
 /// `FILL_CHECKSUM`, `KEEP_PARTIAL` and `ALWAYS_REDIRECT`.
@@ -19,7 +25,7 @@ pub(super) const FLAG_KEEP_PARTIAL: u8 = 2;
 pub(super) const FLAG_ALWAYS_REDIRECT: u8 = 4;
 
 /// Names of `enum verdict`, in its order, as labels of a metric.
-pub(super) const VERDICTS: [&str; 9] = [
+pub(super) const VERDICTS: [&str; 10] = [
     "delivered",
     "pass_no_flow",
     "pass_source",
@@ -29,6 +35,7 @@ pub(super) const VERDICTS: [&str; 9] = [
     "pass_next_hop",
     "pass_checksum",
     "failed",
+    "pass_no_af_xdp",
 ];
 
 fn words(address: IpAddr) -> [u8; 16] {
@@ -42,27 +49,14 @@ fn words(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// Key of a media port.
-pub(super) fn port_key(at: SocketAddr) -> [u8; PORT_KEY_BYTES] {
-    let mut key = [0; PORT_KEY_BYTES];
-    key[..16].copy_from_slice(&words(at.ip()));
-    key[16..18].copy_from_slice(&at.port().to_be_bytes());
-    let version: u16 = if at.is_ipv4() { 4 } else { 6 };
-    key[18..20].copy_from_slice(&version.to_ne_bytes());
-    key
-}
-
-/// The media port of a key; `None` if it is none.
-pub(super) fn port_of(key: &[u8]) -> Option<SocketAddr> {
-    let key: &[u8; PORT_KEY_BYTES] = key.try_into().ok()?;
-    let (address, rest) = key.split_first_chunk::<16>()?;
-    let port = u16::from_be_bytes([rest[0], rest[1]]);
-    let ip = match u16::from_ne_bytes([rest[2], rest[3]]) {
-        4 => IpAddr::from(*address.first_chunk::<4>()?),
-        6 => IpAddr::from(*address),
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
+/// Where the program begins to look for a media port (`place_of` there).
+pub(super) fn place(at: SocketAddr) -> u32 {
+    let mixed = words(at.ip())
+        .chunks_exact(4)
+        .map(|word| u32::from_ne_bytes([word[0], word[1], word[2], word[3]]))
+        .fold(0, |mixed, word| mixed ^ word)
+        .wrapping_mul(0x9e37_79b1);
+    ((mixed >> 16) + u32::from(at.port())) & (PLACES - 1)
 }
 
 /// Sum of the 16-bit words of an address, as they stand in memory.
@@ -116,45 +110,56 @@ pub(super) struct Hop {
     pub(super) ttl: u8,
 }
 
-/// Where the members of `struct rule` stand in `struct flow`.
+/// Where the members of `struct flow` stand.
 mod at {
     use std::ops::Range;
 
-    pub(super) const GENERATION: Range<usize> = 4..8;
-    const RULE: usize = 8;
     const fn member(start: usize, bytes: usize) -> Range<usize> {
-        RULE + start..RULE + start + bytes
+        start..start + bytes
     }
-    pub(super) const SOURCE: Range<usize> = member(0, 16);
-    pub(super) const OUT_SOURCE: Range<usize> = member(16, 16);
-    pub(super) const OUT_TARGET: Range<usize> = member(32, 16);
-    pub(super) const SSRC: Range<usize> = member(48, 4);
-    pub(super) const OUT_INTERFACE: Range<usize> = member(52, 4);
-    pub(super) const TICKS: Range<usize> = member(56, 4);
-    pub(super) const SUM_IN: Range<usize> = member(60, 4);
-    pub(super) const SUM_OUT: Range<usize> = member(64, 4);
-    pub(super) const SOURCE_PORT: Range<usize> = member(68, 2);
-    pub(super) const OUT_SOURCE_PORT: Range<usize> = member(70, 2);
-    pub(super) const OUT_TARGET_PORT: Range<usize> = member(72, 2);
-    pub(super) const VLAN: Range<usize> = member(74, 2);
-    pub(super) const OUT_VLAN: Range<usize> = member(76, 2);
-    pub(super) const DELTA: Range<usize> = member(78, 2);
-    pub(super) const OUT_MTU: Range<usize> = member(80, 2);
-    pub(super) const SOCKET: Range<usize> = member(82, 2);
-    pub(super) const MAC: Range<usize> = member(84, 6);
-    pub(super) const OUT_TARGET_MAC: Range<usize> = member(90, 6);
-    pub(super) const OUT_SOURCE_MAC: Range<usize> = member(96, 6);
-    pub(super) const KIND: Range<usize> = member(102, 1);
-    pub(super) const FLAGS: Range<usize> = member(103, 1);
-    pub(super) const TOS: Range<usize> = member(104, 1);
-    pub(super) const TTL: Range<usize> = member(105, 1);
-    pub(super) const USER_TYPES: Range<usize> = member(106, 2);
+    pub(super) const NEXT: Range<usize> = member(4, 4);
+    pub(super) const SOURCE4: Range<usize> = member(8, 4);
+    pub(super) const LOCAL4: Range<usize> = member(12, 4);
+    pub(super) const SOURCE_PORT: Range<usize> = member(16, 2);
+    pub(super) const PORT: Range<usize> = member(18, 2);
+    pub(super) const SSRC: Range<usize> = member(20, 4);
+    pub(super) const MAC: Range<usize> = member(24, 6);
+    pub(super) const VLAN: Range<usize> = member(30, 2);
+    pub(super) const VERSION: Range<usize> = member(32, 1);
+    pub(super) const KIND: Range<usize> = member(33, 1);
+    pub(super) const FLAGS: Range<usize> = member(34, 1);
+    pub(super) const USER_TYPES: Range<usize> = member(36, 2);
+    pub(super) const SOCKET: Range<usize> = member(38, 2);
+    pub(super) const GENERATION: Range<usize> = member(40, 4);
+    pub(super) const TICKS: Range<usize> = member(44, 4);
+    pub(super) const SUM_IN: Range<usize> = member(48, 2);
+    pub(super) const SUM_OUT: Range<usize> = member(50, 2);
+    pub(super) const DELTA: Range<usize> = member(52, 2);
+    pub(super) const OUT_MTU: Range<usize> = member(54, 2);
+    pub(super) const OUT_INTERFACE: Range<usize> = member(56, 4);
+    pub(super) const OUT_VLAN: Range<usize> = member(60, 2);
+    pub(super) const TOS: Range<usize> = member(62, 1);
+    pub(super) const TTL: Range<usize> = member(63, 1);
+    pub(super) const OUT_SOURCE4: Range<usize> = member(64, 4);
+    pub(super) const OUT_TARGET4: Range<usize> = member(68, 4);
+    pub(super) const OUT_SOURCE_PORT: Range<usize> = member(72, 2);
+    pub(super) const OUT_TARGET_PORT: Range<usize> = member(74, 2);
+    pub(super) const OUT_IP_SUM: Range<usize> = member(76, 2);
+    pub(super) const OUT_TARGET_MAC: Range<usize> = member(80, 6);
+    pub(super) const OUT_SOURCE_MAC: Range<usize> = member(86, 6);
+    pub(super) const SOURCE6: Range<usize> = member(96, 16);
+    pub(super) const LOCAL6: Range<usize> = member(112, 16);
+    pub(super) const OUT_SOURCE6: Range<usize> = member(128, 16);
+    pub(super) const OUT_TARGET6: Range<usize> = member(144, 16);
 
     /// What the engine decides; the rest is of the network, and changes with it.
-    pub(super) const DECISION: [Range<usize>; 10] = [
-        SOURCE,
-        OUT_SOURCE,
-        OUT_TARGET,
+    pub(super) const DECISION: [Range<usize>; 13] = [
+        SOURCE4,
+        SOURCE6,
+        OUT_SOURCE4,
+        OUT_SOURCE6,
+        OUT_TARGET4,
+        OUT_TARGET6,
         SSRC,
         TICKS,
         SOURCE_PORT,
@@ -165,17 +170,50 @@ mod at {
     ];
 }
 
-/// `struct flow` with its lock free.
+/// `struct flow` of a port that nobody may send to. `next`: the slot with the same place, or 0.
+pub(super) fn empty(local: SocketAddr, next: u32) -> [u8; FLOW_BYTES] {
+    let mut flow = [0; FLOW_BYTES];
+    flow[at::NEXT].copy_from_slice(&next.to_ne_bytes());
+    flow[at::PORT].copy_from_slice(&local.port().to_be_bytes());
+    match local.ip() {
+        IpAddr::V4(v4) => flow[at::LOCAL4].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => flow[at::LOCAL6].copy_from_slice(&v6.octets()),
+    }
+    flow[at::VERSION].copy_from_slice(&[if local.is_ipv4() { 4 } else { 6 }]);
+    flow
+}
+
+/// The media port of a slot; `None` if the slot was never used.
+pub(super) fn port_of(flow: &[u8; FLOW_BYTES]) -> Option<SocketAddr> {
+    let port = flow[at::PORT].try_into().map(u16::from_be_bytes).ok()?;
+    let ip = match flow[at::VERSION] {
+        [4] => IpAddr::from(*flow[at::LOCAL4].first_chunk::<4>()?),
+        [6] => IpAddr::from(*flow[at::LOCAL6].first_chunk::<16>()?),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// The slot after this one.
+pub(super) fn next_of(flow: &[u8; FLOW_BYTES]) -> u32 {
+    flow[at::NEXT].try_into().map_or(0, u32::from_ne_bytes)
+}
+
+/// `struct flow` of a port with its rule.
 pub(super) fn flow(
+    next: u32,
     generation: u32,
     decision: &Decision,
     ingress: &Ingress,
     hop: Option<&Hop>,
 ) -> [u8; FLOW_BYTES] {
-    let mut flow = [0; FLOW_BYTES];
+    let mut flow = empty(decision.local, next);
     let mut put = |at: Range<usize>, octets: &[u8]| flow[at].copy_from_slice(octets);
     put(at::GENERATION, &generation.to_ne_bytes());
-    put(at::SOURCE, &words(decision.source.ip()));
+    match decision.source.ip() {
+        IpAddr::V4(v4) => put(at::SOURCE4, &v4.octets()),
+        IpAddr::V6(v6) => put(at::SOURCE6, &v6.octets()),
+    }
     put(at::SOURCE_PORT, &decision.source.port().to_be_bytes());
     put(at::SSRC, &decision.ssrc.to_be_bytes());
     put(at::VLAN, &ingress.vlan.to_be_bytes());
@@ -188,15 +226,23 @@ pub(super) fn flow(
             put(at::KIND, &[2]);
         }
         Action::Forward { source, target, tos } => {
-            put(at::OUT_SOURCE, &words(source.ip()));
-            put(at::OUT_TARGET, &words(target.ip()));
+            match (source.ip(), target.ip()) {
+                (IpAddr::V4(source), IpAddr::V4(target)) => {
+                    put(at::OUT_SOURCE4, &source.octets());
+                    put(at::OUT_TARGET4, &target.octets());
+                }
+                (source, target) => {
+                    put(at::OUT_SOURCE6, &words(source));
+                    put(at::OUT_TARGET6, &words(target));
+                }
+            }
             put(at::OUT_SOURCE_PORT, &source.port().to_be_bytes());
             put(at::OUT_TARGET_PORT, &target.port().to_be_bytes());
             put(at::TICKS, &ticks(decision.clock_hz).to_ne_bytes());
             let sum_in = sum(decision.source.ip()) + sum(decision.local.ip());
             let sum_out = sum(source.ip()) + sum(target.ip());
-            put(at::SUM_IN, &sum_in.to_ne_bytes());
-            put(at::SUM_OUT, &sum_out.to_ne_bytes());
+            put(at::SUM_IN, &fold(sum_in).to_ne_bytes());
+            put(at::SUM_OUT, &fold(sum_out).to_ne_bytes());
             let ports = |from: SocketAddr, to: SocketAddr| {
                 u32::from(from.port().to_be()) + u32::from(to.port().to_be())
             };
@@ -206,15 +252,19 @@ pub(super) fn flow(
             put(at::DELTA, &fold(u32::from(!old) + u32::from(new)).to_ne_bytes());
             put(at::KIND, &[1]);
             put(at::TOS, &[tos]);
+            if let Some(hop) = hop {
+                let words = [[0x45, tos], [0x40, 0], [hop.ttl, 17]];
+                let header = words.map(|word| u32::from(u16::from_ne_bytes(word)));
+                let sum = fold(sum_out + header.iter().sum::<u32>());
+                put(at::OUT_IP_SUM, &sum.to_ne_bytes());
+                put(at::OUT_INTERFACE, &hop.interface.to_ne_bytes());
+                put(at::OUT_VLAN, &hop.vlan.to_be_bytes());
+                put(at::OUT_MTU, &hop.mtu.to_ne_bytes());
+                put(at::OUT_TARGET_MAC, &hop.target_mac);
+                put(at::OUT_SOURCE_MAC, &hop.source_mac);
+                put(at::TTL, &[hop.ttl]);
+            }
         }
-    }
-    if let (Some(hop), Action::Forward { .. }) = (hop, decision.action) {
-        put(at::OUT_INTERFACE, &hop.interface.to_ne_bytes());
-        put(at::OUT_VLAN, &hop.vlan.to_be_bytes());
-        put(at::OUT_MTU, &hop.mtu.to_ne_bytes());
-        put(at::OUT_TARGET_MAC, &hop.target_mac);
-        put(at::OUT_SOURCE_MAC, &hop.source_mac);
-        put(at::TTL, &[hop.ttl]);
     }
     flow
 }
@@ -264,27 +314,26 @@ pub(super) struct Count {
 }
 
 impl Count {
-    pub(super) fn read(octets: &[u8]) -> Option<Self> {
-        let octets: &[u8; COUNT_BYTES] = octets.first_chunk()?;
-        let word = |at: usize| {
-            let word = octets.get(at..at + 4)?.try_into().ok()?;
-            Some(u32::from_ne_bytes(word))
+    /// What stands there now. The CPU may be about to write more of it.
+    pub(super) fn read(words: &[AtomicU64]) -> Self {
+        let long = |at: usize| words.get(at).map_or(0, |word| word.load(Ordering::Relaxed));
+        let pair = |at: usize| {
+            let octets = long(at).to_ne_bytes();
+            let half = |at: usize| [octets[at], octets[at + 1], octets[at + 2], octets[at + 3]];
+            (u32::from_ne_bytes(half(0)), u32::from_ne_bytes(half(4)))
         };
-        let long = |at: usize| {
-            let long = octets.get(at..at + 8)?.try_into().ok()?;
-            Some(u64::from_ne_bytes(long))
-        };
-        Some(Self {
-            packets: long(0)?,
-            bytes: long(8)?,
-            last: long(16)?,
-            lost: long(24)?,
-            seen: long(32)?,
-            generation: word(40)?,
-            first: word(44)?.cast_signed(),
-            highest: word(48)?.cast_signed(),
-            jitter: word(60)?,
-        })
+        let (generation, first) = pair(5);
+        Self {
+            packets: long(0),
+            bytes: long(1),
+            last: long(2),
+            lost: long(3),
+            seen: long(4),
+            generation,
+            first: first.cast_signed(),
+            highest: pair(6).0.cast_signed(),
+            jitter: pair(7).1,
+        }
     }
 
     /// Expected since the last leap less seen, never below zero (RFC 3550 A.3), and what was lost

@@ -1,10 +1,11 @@
 //! Loads the program, finds what an earlier process left, attaches, and takes everything away again.
 
 use super::interfaces::{Attached, Interfaces, Mode, Reason};
-use super::layout::{COUNT_BYTES, FLOW_BYTES, LAYOUT, PORT_KEY_BYTES, VERDICTS};
+use super::layout::{COUNT_BYTES, FLOW_BYTES, LAYOUT, PLACES, VERDICTS};
 use super::netlink::{AttachedAs, Link, Netlink};
+use super::shared::Flows;
 use super::table::MARK_SLOT;
-use crate::sys::bpf::{self, LOCKED, Map};
+use crate::sys::bpf::{self, Map};
 use aya::maps::{MapData, MapInfo};
 use aya::programs::{ProgramFd, ProgramInfo, Xdp, loaded_programs};
 use aya::{Ebpf, EbpfLoader};
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/relay.o");
 
+const POSSIBLE_CPUS: &str = "/sys/devices/system/cpu/possible";
 const BPF_FS: &CStr = c"/sys/fs/bpf";
 const BPF_FS_PATH: &str = "/sys/fs/bpf";
 const OURS: &str = "ravelin";
@@ -25,7 +27,7 @@ const MAPS: [&str; 6] = ["ports", "flows", "counts", "verdicts", "interfaces", "
 
 /// First word of the owner's mark in the flows' slot 0; the second is drawn from the node's name.
 const MARK: u64 = u64::from_ne_bytes(*b"RAVELIN\0");
-/// Lock and layout, then the mark: what stands there in every layout.
+/// A number that moves and the layout, then the mark: what stands there in every layout.
 const MARK_BYTES: usize = 24;
 
 /// Frames by which an interface shows that it transmits.
@@ -43,6 +45,8 @@ pub(super) struct Maps {
     pub(super) counts: Arc<Map>,
     pub(super) verdicts: Arc<Map>,
     pub(super) interfaces: Arc<Map>,
+    /// Counts of each flow.
+    pub(super) cpus: u32,
 }
 
 /// The program in the kernel.
@@ -211,10 +215,11 @@ fn pin_attached(link: &Link, mark: [u8; 16], slots: u32, folder: &Path) {
 }
 
 fn create(slots: u32, folder: Option<&Path>) -> Result<Ebpf, Reason> {
+    let cpus = cpus()?;
+    let counts = slots.saturating_mul(cpus);
     let mut loader = EbpfLoader::new();
-    for map in ["ports", "flows", "counts"] {
-        loader.map_max_entries(map, slots);
-    }
+    loader.map_max_entries("flows", slots).map_max_entries("counts", counts);
+    loader.override_global("cpus", &cpus, true);
     if let Some(folder) = folder {
         for map in MAPS {
             loader.map_pin_path(map, folder.join(map));
@@ -228,15 +233,30 @@ fn create(slots: u32, folder: Option<&Path>) -> Result<Ebpf, Reason> {
             .load()
             .map_err(|error| kernel("the XDP program cannot be loaded")(chain(&error)))?;
     }
-    let shape = |object: &Ebpf, name, key, value| {
-        let map = map(object, name)?;
-        let right = map.sizes() == (key, value) && map.max_entries() == slots;
-        right.then_some(()).ok_or_else(|| kernel("a pinned map has another shape")(name.into()))
-    };
-    shape(&object, "ports", PORT_KEY_BYTES, 4)?;
-    shape(&object, "flows", 4, FLOW_BYTES)?;
-    shape(&object, "counts", 4, COUNT_BYTES)?;
+    for (name, value, entries) in [
+        ("ports", 4, PLACES),
+        ("flows", FLOW_BYTES, slots),
+        ("counts", COUNT_BYTES, counts),
+        ("verdicts", 8, VERDICTS.len() as u32),
+    ] {
+        let map = map(&object, name)?;
+        if map.sizes() != (4, value) || map.max_entries() != entries {
+            return Err(kernel("a pinned map has another shape")(name.into()));
+        }
+    }
     Ok(object)
+}
+
+/// One more than the highest number of a CPU.
+fn cpus() -> Result<u32, Reason> {
+    if !cfg!(target_arch = "x86_64") {
+        let error = "only x86-64 keeps loads in the order that the program needs".to_owned();
+        return Err(Reason::Kernel { what: "the XDP program is not for this machine", error });
+    }
+    let unknown = kernel("the CPUs cannot be counted");
+    let text = fs::read_to_string(POSSIBLE_CPUS).map_err(|error| unknown(error.to_string()))?;
+    let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<u32>().ok());
+    last.map(|last| last + 1).ok_or_else(|| unknown(text))
 }
 
 /// An error and its causes in one line; of a verifier's log only the end.
@@ -285,16 +305,14 @@ fn finish(mut object: Ebpf, folder: Option<PathBuf>, mark: [u8; 16]) -> Result<L
         counts: Arc::new(map(&object, "counts")?),
         verdicts: Arc::new(map(&object, "verdicts")?),
         interfaces: Arc::new(map(&object, "interfaces")?),
+        cpus: cpus()?,
     };
-    if maps.verdicts.max_entries() as usize != VERDICTS.len() {
-        return Err(kernel("a pinned map has another shape")("verdicts".into()));
-    }
     let mut owner = [0; FLOW_BYTES];
     owner[4..8].copy_from_slice(&LAYOUT.to_ne_bytes());
     owner[8..MARK_BYTES].copy_from_slice(&mark);
-    maps.flows
-        .update(&MARK_SLOT.to_ne_bytes(), &owner, LOCKED)
-        .map_err(|error| kernel("the flows cannot be written")(error.to_string()))?;
+    Flows::new(&maps.ports, &maps.flows)
+        .map_err(|error| kernel("the flows cannot be written")(error.to_string()))?
+        .write(MARK_SLOT, &owner);
     let opened = kernel("the XDP program cannot be opened");
     let mut fd = |name| {
         let program = program(&mut object, name)?;

@@ -14,6 +14,7 @@
 //! | `interfaces` | which interface has which media address |
 //! | `netlink` | what the kernel knows of links, routes, neighbours |
 //! | `hops` | next hops, followed |
+//! | `shared` | ports, flows and counts as this process has them in its memory |
 //! | `table` | ports, flows, and who asked for them |
 //! | `shard` | the driver of one shard with the fast path around it |
 
@@ -23,6 +24,7 @@ mod layout;
 mod loader;
 mod netlink;
 mod shard;
+mod shared;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -36,6 +38,7 @@ use interfaces::Interfaces;
 use loader::Loaded;
 use netlink::{Changes, Netlink};
 use ravelin_engine::port::ShardId;
+use shared::{Counts, Flows};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -84,6 +87,7 @@ pub struct FastSample {
 pub struct FastPath {
     loaded: Loaded,
     table: Arc<Mutex<Table>>,
+    counts: Counts,
     refused: [AtomicU64; Refused::ALL.len()],
     messages: Sender<Message>,
     stopping: Arc<AtomicBool>,
@@ -161,14 +165,17 @@ impl FastPath {
             .collect();
         let changes = Changes::open(LISTEN_FOR)?;
         let (messages, received) = bounded(MESSAGES_MAX);
-        let (ports, flows) = (Arc::clone(&loaded.maps.ports), Arc::clone(&loaded.maps.flows));
-        let table = Table::adopt(ports, flows, interfaces, messages.clone())?;
+        let maps = &loaded.maps;
+        let flows = Flows::new(&maps.ports, &maps.flows)?;
+        let counts = Counts::new(&maps.counts, maps.cpus)?;
+        let table = Table::adopt(flows, interfaces, messages.clone());
         let adopted = table.left();
         let table = Arc::new(Mutex::new(table));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut fast = Self {
             loaded,
             table: Arc::clone(&table),
+            counts,
             refused: Default::default(),
             messages: messages.clone(),
             stopping: Arc::clone(&stopping),

@@ -1,7 +1,7 @@
 //! The driver of one shard: the socket driver, and the fast path around it.
 
 use super::FastPath;
-use super::layout::{Action, COUNT_BYTES, Count, Decision};
+use super::layout::{Action, Count, Decision};
 use crate::clock;
 use crate::driver::{Driver, Interest, Kind, Ready, Rx, Stats, Waker, WatchKey};
 use crate::sys::bpf;
@@ -39,14 +39,12 @@ pub(super) struct Shard {
     /// Last counts of flows that others have replaced.
     finished: Vec<FastCount>,
     /// Room for one port's counts of all CPUs.
-    values: Vec<u8>,
     cpus: Vec<Count>,
 }
 
 impl Shard {
     pub(super) fn new(fast: Arc<FastPath>, inner: Box<dyn Driver>, shard: ShardId) -> Self {
-        let values = vec![0; fast.loaded.maps.counts.lookup_bytes()];
-        let cpus = Vec::with_capacity(values.len() / COUNT_BYTES);
+        let cpus = Vec::with_capacity(fast.counts.cpus());
         Self {
             fast,
             inner,
@@ -54,7 +52,6 @@ impl Shard {
             ports: Vec::new(),
             active: BTreeMap::new(),
             finished: Vec::new(),
-            values,
             cpus,
         }
     }
@@ -91,7 +88,7 @@ impl Shard {
             // Nothing is forwarded between the last count of the one and the first of the other.
             self.fast.table().clear(active.slot);
             let count = self.count(port.0, active);
-            self.finished.extend(count);
+            self.finished.push(count);
         }
         match self.fast.table().set(decision) {
             Ok((slot, generation)) => {
@@ -116,14 +113,11 @@ impl Shard {
         }
     }
 
-    fn count(&mut self, port: u32, active: Active) -> Option<FastCount> {
-        let key = active.slot.to_ne_bytes();
-        self.fast.loaded.maps.counts.lookup(&key, &mut self.values, 0).ok()?;
+    fn count(&mut self, port: u32, active: Active) -> FastCount {
         self.cpus.clear();
-        let cpus = self.values.chunks_exact(COUNT_BYTES).filter_map(Count::read);
-        self.cpus.extend(cpus.filter(|cpu| cpu.generation == active.generation && cpu.seen > 0));
+        self.fast.counts.read(active.slot, active.generation, &mut self.cpus);
         let sum = merge(&mut self.cpus);
-        Some(FastCount {
+        FastCount {
             port: MediaPortId(port),
             epoch: active.epoch,
             packets: sum.packets,
@@ -133,7 +127,7 @@ impl Shard {
             // The low half of the extended number.
             highest_sequence: sum.highest.cast_unsigned() as u16,
             last: instant(sum.last),
-        })
+        }
     }
 }
 
@@ -238,7 +232,8 @@ impl Driver for Shard {
             let after = port.map_or(0, |port| port + 1);
             let Some((&next, &active)) = self.active.range(after..).next() else { break };
             port = Some(next);
-            into.extend(self.count(next, active));
+            let count = self.count(next, active);
+            into.push(count);
             if active.cleared {
                 self.active.remove(&next);
             }

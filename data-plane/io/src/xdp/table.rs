@@ -4,14 +4,12 @@
 use super::hops::{Message, Via};
 use super::interfaces::{Interfaces, Mode};
 use super::layout::{
-    self, Action, Decision, FLOW_BYTES, Hop, PORT_KEY_BYTES, flow, generation_of, same_decision,
+    self, Action, Decision, FLOW_BYTES, Hop, flow, generation_of, port_of, same_decision,
 };
-use crate::sys::bpf::{LOCKED, Map};
+use super::shared::{Flows, Slot};
 use crossbeam::channel::Sender;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 /// Slot 0 of the flows carries the owner's mark instead.
 pub(super) const MARK_SLOT: u32 = 0;
@@ -30,19 +28,13 @@ pub(super) enum Refused {
     Interface,
     /// IPv4 on one side, IPv6 on the other.
     Family,
-    /// More flows than slots.
+    /// More flows than slots, or more ports of one place than there may be.
     Full,
-    /// The kernel refuses to write.
-    Kernel,
 }
 
 impl Refused {
-    pub(super) const ALL: [(Self, &'static str); 4] = [
-        (Self::Interface, "interface"),
-        (Self::Family, "address_family"),
-        (Self::Full, "full"),
-        (Self::Kernel, "kernel"),
-    ];
+    pub(super) const ALL: [(Self, &'static str); 3] =
+        [(Self::Interface, "interface"), (Self::Family, "address_family"), (Self::Full, "full")];
 }
 
 #[derive(Debug)]
@@ -61,8 +53,7 @@ struct HopState {
 
 /// Ports, flows and next hops of this node.
 pub(super) struct Table {
-    ports: Arc<Map>,
-    flows: Arc<Map>,
+    flows: Flows,
     interfaces: Interfaces,
     /// Which slot a port has, for ever: what stands in it is always of this port.
     slots: HashMap<SocketAddr, u32>,
@@ -77,17 +68,8 @@ pub(super) struct Table {
 
 impl Table {
     /// Takes over what stands in the maps.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(super) fn adopt(
-        ports: Arc<Map>,
-        flows: Arc<Map>,
-        interfaces: Interfaces,
-        resolver: Sender<Message>,
-    ) -> io::Result<Self> {
+    pub(super) fn adopt(flows: Flows, interfaces: Interfaces, resolver: Sender<Message>) -> Self {
         let mut table = Self {
-            ports,
             flows,
             interfaces,
             slots: HashMap::new(),
@@ -98,25 +80,27 @@ impl Table {
             generation: 0,
             resolver,
         };
-        for key in table.ports.keys()?.chunks_exact(PORT_KEY_BYTES) {
-            let mut slot = [0; 4];
-            let Some(port) = layout::port_of(key) else { continue };
-            if !table.ports.lookup(key, &mut slot, 0)? {
-                continue;
+        // Slots are given away one after the other.
+        while let Some(Slot { flow, torn }) = table.flows.read(table.next_slot)
+            && let Some(port) = port_of(&flow)
+        {
+            let slot = table.next_slot;
+            if !table.flows.leads_to(port, slot) {
+                // Killed before the program was led here: nobody's, and given away anew.
+                break;
             }
-            let slot = u32::from_ne_bytes(slot);
+            table.next_slot += 1;
             table.slots.insert(port, slot);
-            table.next_slot = table.next_slot.max(slot + 1);
-            let mut flow = [0; FLOW_BYTES];
-            table.flows.lookup(&slot.to_ne_bytes(), &mut flow, LOCKED)?;
-            if let Some(generation) = generation_of(&flow) {
+            if torn {
+                table.flows.empty(slot);
+            } else if let Some(generation) = generation_of(&flow) {
                 table.generation = table.generation.max(generation);
                 table.left.insert(slot, flow);
             }
         }
         // Counts of flows that were cleared may carry higher ones.
         table.generation = table.generation.wrapping_add(1 << 20);
-        Ok(table)
+        table
     }
 
     /// Flows that an earlier process left and nobody claimed so far.
@@ -158,7 +142,7 @@ impl Table {
         let refused = self.refusal(&decision);
         let left = self.left.remove(&slot);
         if let Some(refused) = refused {
-            self.empty(slot);
+            self.flows.empty(slot);
             return Err(refused);
         }
         let hop = match decision.action {
@@ -183,7 +167,7 @@ impl Table {
         }
         if let (Some(left), Some((_, ingress))) =
             (&left, self.interfaces.ingress(decision.local.ip()))
-            && same_decision(left, &flow(0, &decision, &ingress, None))
+            && same_decision(left, &flow(0, 0, &decision, &ingress, None))
         {
             generation = generation_of(left).unwrap_or(generation);
         }
@@ -195,7 +179,7 @@ impl Table {
     /// Ends the flow of a slot. Its counts stay.
     pub(super) fn clear(&mut self, slot: u32) {
         self.forget(slot);
-        self.empty(slot);
+        self.flows.empty(slot);
     }
 
     /// Ends what a process before us left at a port.
@@ -222,7 +206,7 @@ impl Table {
     /// Ends the flows that nobody claimed.
     pub(super) fn end_unclaimed(&mut self) {
         while let Some((slot, _)) = self.left.pop_first() {
-            self.empty(slot);
+            self.flows.empty(slot);
         }
     }
 
@@ -231,12 +215,9 @@ impl Table {
             return Ok(slot);
         }
         let slot = self.next_slot;
-        if slot >= self.flows.max_entries() {
+        if slot >= self.flows.slots() || !self.flows.give(local, slot) {
             return Err(Refused::Full);
         }
-        self.ports
-            .update(&layout::port_key(local), &slot.to_ne_bytes(), 0)
-            .map_err(|_| Refused::Kernel)?;
         self.next_slot += 1;
         self.slots.insert(local, slot);
         Ok(slot)
@@ -258,7 +239,7 @@ impl Table {
     fn write(&mut self, slot: u32) -> Result<(), Refused> {
         let Some(used) = self.used.get(&slot) else { return Ok(()) };
         let Some((interface, ingress)) = self.interfaces.ingress(used.decision.local.ip()) else {
-            self.empty(slot);
+            self.flows.empty(slot);
             return Err(Refused::Interface);
         };
         let hop = used.hop.and_then(|key| self.hops.get(&key)).and_then(|state| state.hop);
@@ -269,13 +250,10 @@ impl Table {
                 && (mode(interface) == Some(Mode::Generic)
                     || mode(hop.interface) == Some(Mode::Native))
         });
-        let flow = flow(used.generation, &used.decision, &ingress, hop.as_ref());
-        self.flows.update(&slot.to_ne_bytes(), &flow, LOCKED).map_err(|_| Refused::Kernel)
-    }
-
-    fn empty(&self, slot: u32) {
-        // It can only fail for a slot that is not there, and that has no flow.
-        let _ = self.flows.update(&slot.to_ne_bytes(), &[0; FLOW_BYTES], LOCKED);
+        let next = self.flows.next(slot);
+        let flow = flow(next, used.generation, &used.decision, &ingress, hop.as_ref());
+        self.flows.write(slot, &flow);
+        Ok(())
     }
 
     fn forget(&mut self, slot: u32) {

@@ -2,11 +2,12 @@
 
 use super::packet::{Packet, comparable, rtp, sum, udp_checksum};
 use super::world::skip;
-use crate::sys::bpf::{self, LOCKED, Map};
+use crate::sys::bpf;
 use crate::xdp::layout::{
-    self, Action, Count, Decision, FLAG_FILL_CHECKSUM, FLAG_KEEP_PARTIAL, Hop, Ingress,
+    self, Action, Count, Decision, FLAG_FILL_CHECKSUM, FLAG_KEEP_PARTIAL, Hop, Ingress, port_of,
 };
 use crate::xdp::shard::merge;
+use crate::xdp::shared::{Counts, Flows};
 use aya::programs::{ProgramFd, Xdp};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -18,49 +19,55 @@ const OUT: [u8; 6] = [2, 0, 0, 0, 0, 4];
 const SSRC: u32 = 0x0102_0304;
 const PASS: u32 = 2;
 const TX: u32 = 3;
+const SLOTS: u32 = 64;
+const CPUS: u32 = 256;
 /// Loopback has this index in every namespace; the program only compares it.
 const INTERFACE: u32 = 1;
 
 struct Program {
     relay: ProgramFd,
-    ports: Map,
-    flows: Map,
-    counts: Map,
+    flows: Flows,
+    counts: Counts,
     _object: aya::Ebpf,
 }
 
 impl Program {
     fn load() -> Result<Self, String> {
         let mut loader = aya::EbpfLoader::new();
-        for map in ["ports", "flows", "counts"] {
-            loader.map_max_entries(map, 4);
-        }
+        loader.map_max_entries("flows", SLOTS).map_max_entries("counts", SLOTS * CPUS);
+        loader.override_global("cpus", &CPUS, true);
         let loaded = loader.load(aya::include_bytes_aligned!("../../../bpf/relay.o"));
         let mut object = loaded.map_err(|error| format!("no BPF here: {error}"))?;
         let relay: &mut Xdp = object.program_mut("relay").unwrap().try_into().unwrap();
         relay.load().map_err(|error| format!("no XDP here: {error}"))?;
         let relay = relay.fd().unwrap().try_clone().unwrap();
         let map = |name| crate::xdp::loader::map(&object, name).unwrap();
-        let (ports, flows, counts) = (map("ports"), map("flows"), map("counts"));
-        Ok(Self { relay, ports, flows, counts, _object: object })
+        let flows = Flows::new(&map("ports"), &map("flows")).unwrap();
+        let counts = Counts::new(&map("counts"), CPUS).unwrap();
+        Ok(Self { relay, flows, counts, _object: object })
     }
 
+    /// Sets the flow of a port, which gets the next slot if it has none.
     fn set(&self, generation: u32, decision: &Decision, ingress: &Ingress, hop: Option<&Hop>) {
-        let slot = 1_u32.to_ne_bytes();
-        self.ports.update(&layout::port_key(decision.local), &slot, 0).unwrap();
-        let flow = layout::flow(generation, decision, ingress, hop);
-        self.flows.update(&slot, &flow, LOCKED).unwrap();
+        let given = |slot: &u32| self.flows.leads_to(decision.local, *slot);
+        let slot = (1..SLOTS).find(given).unwrap_or_else(|| {
+            let unused = |slot: &u32| port_of(&self.flows.read(*slot).unwrap().flow).is_none();
+            let slot = (1..SLOTS).find(unused).unwrap();
+            assert!(self.flows.give(decision.local, slot));
+            slot
+        });
+        let next = self.flows.next(slot);
+        self.flows.write(slot, &layout::flow(next, generation, decision, ingress, hop));
     }
 
     fn run(&self, packet: &Packet) -> (u32, Vec<u8>) {
         bpf::run_once(self.relay.as_fd(), &packet.frame(), INTERFACE).unwrap()
     }
 
-    fn count(&self) -> Count {
-        let mut values = vec![0; self.counts.lookup_bytes()];
-        self.counts.lookup(&1_u32.to_ne_bytes(), &mut values, 0).unwrap();
-        let mut cpus: Vec<_> = values.chunks_exact(64).filter_map(Count::read).collect();
-        cpus.retain(|cpu| cpu.seen > 0);
+    /// What the flow in the first slot has counted.
+    fn count(&self, generation: u32) -> Count {
+        let mut cpus = Vec::new();
+        self.counts.read(1, generation, &mut cpus);
         merge(&mut cpus)
     }
 }
@@ -263,8 +270,7 @@ fn counts_are_those_of_the_rfc() {
         for &sequence in sequences {
             assert_eq!(program.run(&packet(&decision, None, audio(sequence, 160))).0, TX);
         }
-        let count = program.count();
-        assert_eq!(count.generation, generation);
+        let count = program.count(generation);
         assert_eq!(count.packets, sequences.len() as u64);
         assert_eq!(count.bytes, 172 * sequences.len() as u64);
         assert_eq!((count.lost(), count.highest as u16), (lost, highest), "{sequences:?}");
@@ -276,7 +282,7 @@ fn counts_are_those_of_the_rfc() {
         let verdict = if kind == 0 { TX } else { PASS };
         assert_eq!(program.run(&packet(&decision, None, payload)).0, verdict);
     }
-    let count = program.count();
+    let count = program.count(100);
     assert_eq!((count.packets, count.lost()), (2, 0));
 }
 

@@ -161,7 +161,8 @@ impl Injector {
     /// To be made and used inside the peers' namespace.
     pub(super) fn new(devices: &[&'static str]) -> Self {
         let mut object = aya::EbpfLoader::new()
-            .map_max_entries("ports", 1)
+            .map_max_entries("flows", 1)
+            .map_max_entries("counts", 1)
             .load(aya::include_bytes_aligned!("../../../bpf/relay.o"))
             .unwrap();
         let program: &mut Xdp = object.program_mut("probe").unwrap().try_into().unwrap();
