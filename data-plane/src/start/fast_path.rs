@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use ravelin_io::xdp::{FastPath, Options};
+use ravelin_io::xdp::{self, FastPath, Options};
 use ravelin_policy::{Driver as MediaDriver, Snapshot};
 
 use crate::telemetry::log;
@@ -19,7 +19,7 @@ pub(super) struct Outcome {
 pub(super) fn start(snapshot: &Snapshot) -> Outcome {
     if !snapshot.media.iter().any(|range| range.driver == MediaDriver::Xdp) {
         // `auto` stays with the sockets while calls on the fast path are tested by hand only.
-        return Outcome::default();
+        return without(&snapshot.node);
     }
     // Sockets of one shard wait in one place, and so do its streams.
     let forbidden = |range: &&ravelin_policy::MediaRange| {
@@ -30,7 +30,7 @@ pub(super) fn start(snapshot: &Snapshot) -> Outcome {
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() {
-        return Outcome::default();
+        return without(&snapshot.node);
     }
     let ports = ranges
         .map(|range| u32::from(range.last_port).saturating_sub(range.first_port.into()) + 1)
@@ -64,8 +64,29 @@ pub(super) fn start(snapshot: &Snapshot) -> Outcome {
                 let text = format!("edge.media asks for xdp, and it goes to the sockets: {reason}");
                 log("warning", "xdp", &text);
             }
+            without(&snapshot.node);
             let line = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             Outcome { fast: None, line: format!("no xdp: {line}") }
         }
     }
+}
+
+/// No fast path: what a killed process of this node left of one is taken down, since nobody would
+/// tell it of its calls any more.
+fn without(node: &str) -> Outcome {
+    if let Some(taken) = xdp::take_down(node) {
+        for refused in &taken.refused {
+            let text = format!("an earlier process left its fast path, and it stays: {refused}");
+            log("warning", "xdp", &text);
+        }
+        if taken.pins || !taken.interfaces.is_empty() {
+            let places = taken.interfaces.join(", ");
+            let text = format!(
+                "the fast path of an earlier process is taken down ({})",
+                if places.is_empty() { "pins only" } else { &places }
+            );
+            log("info", "xdp", &text);
+        }
+    }
+    Outcome::default()
 }

@@ -2,9 +2,10 @@
 //! changes. The kernel's own lookup (`bpf_fib_lookup`) would cost each packet what this costs each
 //! change; see `bench/results` for the difference.
 
-use super::interfaces::Interfaces;
+use super::interfaces::{Interfaces, Mode};
 use super::layout::Hop;
 use super::netlink::{Changes, Event, Netlink};
+use super::probe::Prober;
 use super::table::{HopKey, Table};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::BTreeSet;
@@ -41,7 +42,12 @@ pub(super) fn listen(mut changes: Changes, sender: &Sender<Message>, stopping: &
 }
 
 /// Resolves next hops for the table until it is told to stop.
-pub(super) fn run(mut netlink: Netlink, table: &Arc<Mutex<Table>>, messages: &Receiver<Message>) {
+pub(super) fn run(
+    mut netlink: Netlink,
+    table: &Arc<Mutex<Table>>,
+    messages: &Receiver<Message>,
+    prober: &Prober,
+) {
     let started = Instant::now();
     let mut tick = started + TICK;
     loop {
@@ -78,7 +84,9 @@ pub(super) fn run(mut netlink: Netlink, table: &Arc<Mutex<Table>>, messages: &Re
             tick = Instant::now() + TICK;
         }
         let mut interfaces = lock(table).interfaces().clone();
-        if all && interfaces.refresh(&mut netlink).is_ok() {
+        let refreshed = all && interfaces.refresh(&mut netlink).is_ok();
+        let turned = ticking && stalls(&mut netlink, &mut interfaces, prober);
+        if refreshed || turned {
             lock(table).set_interfaces(interfaces.clone());
         }
         wanted.extend(lock(table).hops().filter_map(|(key, hop, via)| {
@@ -100,6 +108,22 @@ pub(super) fn run(mut netlink: Netlink, table: &Arc<Mutex<Table>>, messages: &Re
             }
         }
     }
+}
+
+/// Tries the interfaces whose other end can lose what is sent, though they were fine at the start.
+/// Says whether one of them stalls that did not, or the other way round.
+fn stalls(netlink: &mut Netlink, interfaces: &mut Interfaces, prober: &Prober) -> bool {
+    let mut turned = false;
+    for (index, attached) in std::mem::take(&mut interfaces.attached) {
+        let link = interfaces.link(index).filter(|link| link.up);
+        let stalled = match link {
+            Some(link) if attached.mode == Mode::Native => prober.try_link(netlink, link).is_err(),
+            _ => false,
+        };
+        turned |= stalled != attached.stalled;
+        interfaces.attached.insert(index, super::interfaces::Attached { stalled, ..attached });
+    }
+    turned
 }
 
 fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {

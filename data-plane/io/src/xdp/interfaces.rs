@@ -86,6 +86,8 @@ pub(super) struct Attached {
     pub(super) mode: Mode,
     /// Hands over packets whose checksum is not computed: in native mode a veth.
     pub(super) partial: bool,
+    /// What is sent there gets lost: streams that would leave there stay with the sockets.
+    pub(super) stalled: bool,
 }
 
 /// Which interfaces the media addresses are on, and which have the program.

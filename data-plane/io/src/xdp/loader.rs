@@ -3,6 +3,7 @@
 use super::interfaces::{Attached, Interfaces, Mode, Reason};
 use super::layout::{COUNT_BYTES, FLOW_BYTES, LAYOUT, PLACES, VERDICTS};
 use super::netlink::{AttachedAs, Link, Netlink};
+use super::probe::Prober;
 use super::shared::Flows;
 use super::table::MARK_SLOT;
 use crate::sys::bpf::{self, Map};
@@ -14,7 +15,6 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/relay.o");
 
@@ -29,13 +29,6 @@ const MAPS: [&str; 6] = ["ports", "flows", "counts", "verdicts", "interfaces", "
 const MARK: u64 = u64::from_ne_bytes(*b"RAVELIN\0");
 /// A number that moves and the layout, then the mark: what stands there in every layout.
 const MARK_BYTES: usize = 24;
-
-/// Frames by which an interface shows that it transmits.
-const PROBE_FRAMES: u32 = 64;
-const PROBE_WITHIN: Duration = Duration::from_millis(200);
-/// Length of the shortest Ethernet frame, and the EtherType for local experiments (IEEE 802).
-const PROBE_BYTES: usize = 60;
-const PROBE_ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
 /// The maps, shared by whoever reads and writes them.
 #[derive(Clone)]
@@ -56,7 +49,9 @@ pub(super) struct Loaded {
     _object: Ebpf,
     relay: ProgramFd,
     relay_id: u32,
-    probe: ProgramFd,
+    pub(super) prober: Arc<Prober>,
+    /// Programs that this node had pinned before.
+    before: Vec<u32>,
     /// Where it is pinned.
     folder: Option<PathBuf>,
     mark: [u8; 16],
@@ -72,6 +67,25 @@ fn kernel(what: &'static str) -> impl Fn(String) -> Reason {
     move |error| Reason::Kernel { what, error }
 }
 
+/// Where a node's pins are, if there is a BPF file system.
+pub(super) fn pins_of(node: &str) -> PathBuf {
+    // Such a file system takes no dots; what is replaced is told apart by the hash.
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let mut name: String = node.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+    if name != node || name.is_empty() {
+        name = format!("{name}-{:016x}", hash(node));
+    }
+    Path::new(BPF_FS_PATH).join(OURS).join(name)
+}
+
+/// Programs that stand pinned in the folders of a node's layouts.
+pub(super) fn pinned_programs(node: &Path) -> Vec<u32> {
+    let folders = fs::read_dir(node).into_iter().flatten().flatten();
+    let programs =
+        folders.filter_map(|entry| ProgramInfo::from_pin(entry.path().join(PROGRAM)).ok());
+    programs.map(|program| program.id()).collect()
+}
+
 /// What this process may use of a BPF file system.
 fn node_folder(node: &str) -> Result<PathBuf, Reason> {
     let refused = |error: std::io::Error| Reason::NotPinned {
@@ -80,13 +94,7 @@ fn node_folder(node: &str) -> Result<PathBuf, Reason> {
     if !bpf::is_bpf_fs(BPF_FS) {
         bpf::mount_bpf_fs(BPF_FS).map_err(refused)?;
     }
-    // Such a file system takes no dots; what is replaced is told apart by the hash.
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    let mut name: String = node.chars().map(|c| if plain(c) { c } else { '_' }).collect();
-    if name != node || name.is_empty() {
-        name = format!("{name}-{:016x}", hash(node));
-    }
-    Ok(Path::new(BPF_FS_PATH).join(OURS).join(name))
+    Ok(pins_of(node))
 }
 
 /// FNV-1a: the same in every process, since it stands in maps that outlive this one.
@@ -108,6 +116,7 @@ pub(super) fn load(
     warnings: &mut Vec<Reason>,
 ) -> Result<Loaded, Reason> {
     let mark = mark(node);
+    let before = pinned_programs(&pins_of(node));
     let folder = match node_folder(node).and_then(|folder| layout_folder(&folder, slots)) {
         Ok(folder) => Some(folder),
         Err(reason) => {
@@ -131,10 +140,10 @@ pub(super) fn load(
             None => return Err(first),
         },
     };
-    finish(object, folder, mark)
+    finish(object, folder, mark, before)
 }
 
-fn mark(node: &str) -> [u8; 16] {
+pub(super) fn mark(node: &str) -> [u8; 16] {
     let mut mark = [0; 16];
     mark[..8].copy_from_slice(&MARK.to_ne_bytes());
     mark[8..].copy_from_slice(&hash(node).to_ne_bytes());
@@ -159,7 +168,7 @@ fn layout_folder(node: &Path, slots: u32) -> Result<PathBuf, Reason> {
 }
 
 /// Removes all pins of a folder, which stays.
-fn unpin(folder: &Path) {
+pub(super) fn unpin(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         // What cannot be removed is met again when it is to be made anew.
         let _ = fs::remove_file(entry.path());
@@ -192,6 +201,13 @@ fn attached_by_us(program: &ProgramInfo, mark: [u8; 16]) -> Option<(u32, u32)> {
     let head = value.first_chunk::<MARK_BYTES>()?;
     let layout = u32::from_ne_bytes([head[4], head[5], head[6], head[7]]);
     (head[8..] == mark).then_some((layout, map.max_entries()))
+}
+
+/// Whether a program that is attached is one of this node: pinned by it, or by its maps, which takes
+/// `CAP_SYS_ADMIN` to see.
+pub(super) fn is_ours(id: u32, pinned: &[u32], mark: [u8; 16]) -> bool {
+    pinned.contains(&id)
+        || program_info(id).is_some_and(|program| attached_by_us(&program, mark).is_some())
 }
 
 /// Pins the maps of a program that is attached, where they are not: a mount of its own, as a process
@@ -298,7 +314,12 @@ pub(super) fn map(object: &Ebpf, name: &str) -> Result<Map, Reason> {
     Map::new(fd).map_err(|error| fail(error.to_string()))
 }
 
-fn finish(mut object: Ebpf, folder: Option<PathBuf>, mark: [u8; 16]) -> Result<Loaded, Reason> {
+fn finish(
+    mut object: Ebpf,
+    folder: Option<PathBuf>,
+    mark: [u8; 16],
+    before: Vec<u32>,
+) -> Result<Loaded, Reason> {
     let maps = Maps {
         ports: Arc::new(map(&object, "ports")?),
         flows: Arc::new(map(&object, "flows")?),
@@ -328,7 +349,8 @@ fn finish(mut object: Ebpf, folder: Option<PathBuf>, mark: [u8; 16]) -> Result<L
         let pinned = program(&mut object, PROGRAM)?.pin(&path);
         pinned.map_err(|error| kernel("the XDP program cannot be pinned")(chain(&error)))?;
     }
-    Ok(Loaded { maps, _object: object, relay, relay_id, probe, folder, mark })
+    let prober = Arc::new(Prober::new(probe));
+    Ok(Loaded { maps, _object: object, relay, relay_id, prober, before, folder, mark })
 }
 
 impl Loaded {
@@ -337,11 +359,11 @@ impl Loaded {
         let mut reasons = Vec::new();
         let interface = || link.name.clone();
         if let Some((_, id)) = link.xdp
-            && let Some(program) = program_info(id)
-            && attached_by_us(&program, self.mark).is_none()
+            && !is_ours(id, &self.before, self.mark)
         {
-            let name = program.name_as_str().unwrap_or_default();
-            let program = format!("{name}, id {id}");
+            let program = program_info(id);
+            let name = program.as_ref().and_then(|program| program.name_as_str());
+            let program = format!("{}, id {id}", name.unwrap_or("its name may not be read"));
             reasons.push(Reason::Occupied { interface: interface(), program });
             return Attachment { attached: None, reasons };
         }
@@ -349,7 +371,7 @@ impl Loaded {
             // The other end of a veth is on this machine: it leaves checksums to the hardware that
             // is not there. Generic mode meets such packets on every kind of virtual interface.
             let partial = mode == Mode::Generic || link.kind == "veth";
-            Some(Attached { name: link.name.clone(), mode, partial })
+            Some(Attached { name: link.name.clone(), mode, partial, stalled: false })
         };
         if matches!(link.xdp, Some((AttachedAs::Generic, _))) {
             // What stands in generic mode keeps the driver's mode out: replaced in place.
@@ -361,7 +383,7 @@ impl Loaded {
             }
         }
         match netlink.set_xdp(link.index, Some(self.relay.as_fd()), false) {
-            Ok(()) => match self.can_transmit(netlink, link) {
+            Ok(()) => match self.prober.try_link(netlink, link) {
                 Ok(()) => return Attachment { attached: attached(Mode::Native), reasons },
                 Err(error) => {
                     // Nothing that was attached here is of use.
@@ -384,37 +406,16 @@ impl Loaded {
         }
     }
 
-    /// A veth takes frames below the sockets only if its other end is ready for them, and drops
-    /// them without a word else. Some frames that nobody takes for theirs tell.
-    fn can_transmit(&self, netlink: &mut Netlink, link: &Link) -> Result<(), String> {
-        if link.kind != "veth" {
-            return Ok(());
-        }
-        let mut sent = || {
-            let links = netlink.links().map_err(|error| error.to_string())?;
-            let found = links.iter().find(|found| found.index == link.index);
-            found.map(|found| found.tx_packets).ok_or_else(|| "it vanished".to_owned())
-        };
-        let mac = link.mac.unwrap_or_default();
-        let mut frame = [0; PROBE_BYTES];
-        frame[..6].copy_from_slice(&mac);
-        frame[6..12].copy_from_slice(&mac);
-        frame[12..14].copy_from_slice(&PROBE_ETHERTYPE);
-        let before = sent()?;
-        if let Err(error) = bpf::run_frames(self.probe.as_fd(), &frame, link.index, PROBE_FRAMES) {
-            return Err(format!("test frames are refused: {error}"));
-        }
-        let until = Instant::now() + PROBE_WITHIN;
-        loop {
-            if sent()?.saturating_sub(before) >= u64::from(PROBE_FRAMES) {
-                return Ok(());
+    /// Detaches what an earlier process of this node left at interfaces that are served no more.
+    pub(super) fn leave(&self, netlink: &mut Netlink, served: &[u32]) {
+        for link in netlink.links().unwrap_or_default() {
+            if let Some((how, id)) = link.xdp
+                && !served.contains(&link.index)
+                && is_ours(id, &self.before, self.mark)
+            {
+                // What cannot be detached finds no flow in its maps.
+                let _ = netlink.set_xdp(link.index, None, how == AttachedAs::Generic);
             }
-            if Instant::now() > until {
-                return Err("its other end does not take frames: enable GRO there (ethtool -K \
-                            NAME gro on) or attach any XDP program"
-                    .to_owned());
-            }
-            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -10,7 +10,9 @@
 //! |---|---|
 //! | `bpf/relay.c` | the program |
 //! | `layout` | the octets of the maps |
-//! | `loader` | load, adopt, attach, probe, remove |
+//! | `loader` | load, adopt, attach, remove |
+//! | `leftover` | remove what an earlier process left, without a fast path |
+//! | `probe` | whether an interface really sends |
 //! | `interfaces` | which interface has which media address |
 //! | `netlink` | what the kernel knows of links, routes, neighbours |
 //! | `hops` | next hops, followed |
@@ -21,8 +23,10 @@
 mod hops;
 mod interfaces;
 mod layout;
+mod leftover;
 mod loader;
 mod netlink;
+mod probe;
 mod shard;
 mod shared;
 mod table;
@@ -30,6 +34,7 @@ mod table;
 mod tests;
 
 pub use interfaces::{Mode, Reason};
+pub use leftover::{TakenDown, take_down};
 
 use crate::driver::Driver;
 use crossbeam::channel::{Sender, bounded};
@@ -130,6 +135,7 @@ impl FastPath {
                 return Err(reasons);
             }
         };
+        loaded.leave(&mut netlink, &links.keys().copied().collect::<Vec<_>>());
         for link in links.values() {
             let attachment = loaded.attach(&mut netlink, link);
             reasons.extend(attachment.reasons);
@@ -184,8 +190,9 @@ impl FastPath {
             reasons,
             adopted,
         };
+        let prober = Arc::clone(&fast.loaded.prober);
         let resolver = thread::Builder::new().name("xdp-hops".into());
-        fast.threads.push(resolver.spawn(move || hops::run(netlink, &table, &received))?);
+        fast.threads.push(resolver.spawn(move || hops::run(netlink, &table, &received, &prober))?);
         let listener = thread::Builder::new().name("xdp-changes".into());
         let listen = move || hops::listen(changes, &messages, &stopping);
         fast.threads.push(listener.spawn(listen)?);
@@ -234,14 +241,17 @@ impl FastPath {
 
     /// Hands over what it counts.
     pub fn samples(&self, sink: &mut dyn FnMut(FastSample)) {
-        let (flows, waiting, left) = {
+        let (flows, waiting, left, stalled) = {
             let table = self.table();
-            (table.flows_in_use(), table.without_hop(), table.left())
+            let attached = table.interfaces().attached.values();
+            let stalled = attached.filter(|attached| attached.stalled).count();
+            (table.flows_in_use(), table.without_hop(), table.left(), stalled)
         };
         for (name, help, value) in [
             ("fast_flows", "Streams that the fast path has", flows),
             ("fast_flows_without_next_hop", "Of these, left to the sockets: no next hop", waiting),
             ("fast_flows_unclaimed", "Streams of a process before, not claimed so far", left),
+            ("fast_interfaces_stalled", "Interfaces whose other end takes no frames", stalled),
         ] {
             sink(FastSample { name, help, label: None, value: value as u64, total: false });
         }

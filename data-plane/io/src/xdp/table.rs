@@ -243,12 +243,11 @@ impl Table {
             return Err(Refused::Interface);
         };
         let hop = used.hop.and_then(|key| self.hops.get(&key)).and_then(|state| state.hop);
-        // What a driver received, only a driver can send.
         let mode = |index: u32| self.interfaces.attached.get(&index).map(|attached| attached.mode);
         let hop = hop.filter(|hop| {
-            mode(hop.interface).is_some()
-                && (mode(interface) == Some(Mode::Generic)
-                    || mode(hop.interface) == Some(Mode::Native))
+            let Some(out) = self.interfaces.attached.get(&hop.interface) else { return false };
+            // What a driver received, only a driver can send.
+            !out.stalled && (mode(interface) == Some(Mode::Generic) || out.mode == Mode::Native)
         });
         let next = self.flows.next(slot);
         let flow = flow(next, used.generation, &used.decision, &ingress, hop.as_ref());

@@ -1,8 +1,10 @@
 //! The fast path against the sockets, in network namespaces of their own.
 
+mod conditions;
 mod differential;
 mod packet;
 mod program;
+mod rules;
 mod survival;
 mod world;
 

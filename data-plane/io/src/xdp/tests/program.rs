@@ -12,27 +12,27 @@ use aya::programs::{ProgramFd, Xdp};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-const HERE: [u8; 6] = [2, 0, 0, 0, 0, 1];
-const PEER: [u8; 6] = [2, 0, 0, 0, 0, 2];
-const NEXT: [u8; 6] = [2, 0, 0, 0, 0, 3];
-const OUT: [u8; 6] = [2, 0, 0, 0, 0, 4];
+pub(super) const HERE: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub(super) const PEER: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub(super) const NEXT: [u8; 6] = [2, 0, 0, 0, 0, 3];
+pub(super) const OUT: [u8; 6] = [2, 0, 0, 0, 0, 4];
 const SSRC: u32 = 0x0102_0304;
-const PASS: u32 = 2;
-const TX: u32 = 3;
+pub(super) const PASS: u32 = 2;
+pub(super) const TX: u32 = 3;
 const SLOTS: u32 = 64;
 const CPUS: u32 = 256;
 /// Loopback has this index in every namespace; the program only compares it.
 const INTERFACE: u32 = 1;
 
-struct Program {
+pub(super) struct Program {
     relay: ProgramFd,
-    flows: Flows,
+    pub(super) flows: Flows,
     counts: Counts,
-    _object: aya::Ebpf,
+    object: aya::Ebpf,
 }
 
 impl Program {
-    fn load() -> Result<Self, String> {
+    pub(super) fn load() -> Result<Self, String> {
         let mut loader = aya::EbpfLoader::new();
         loader.map_max_entries("flows", SLOTS).map_max_entries("counts", SLOTS * CPUS);
         loader.override_global("cpus", &CPUS, true);
@@ -44,11 +44,17 @@ impl Program {
         let map = |name| crate::xdp::loader::map(&object, name).unwrap();
         let flows = Flows::new(&map("ports"), &map("flows")).unwrap();
         let counts = Counts::new(&map("counts"), CPUS).unwrap();
-        Ok(Self { relay, flows, counts, _object: object })
+        Ok(Self { relay, flows, counts, object })
     }
 
     /// Sets the flow of a port, which gets the next slot if it has none.
-    fn set(&self, generation: u32, decision: &Decision, ingress: &Ingress, hop: Option<&Hop>) {
+    pub(super) fn set(
+        &self,
+        generation: u32,
+        decision: &Decision,
+        ingress: &Ingress,
+        hop: Option<&Hop>,
+    ) {
         let given = |slot: &u32| self.flows.leads_to(decision.local, *slot);
         let slot = (1..SLOTS).find(given).unwrap_or_else(|| {
             let unused = |slot: &u32| port_of(&self.flows.read(*slot).unwrap().flow).is_none();
@@ -60,8 +66,14 @@ impl Program {
         self.flows.write(slot, &layout::flow(next, generation, decision, ingress, hop));
     }
 
-    fn run(&self, packet: &Packet) -> (u32, Vec<u8>) {
+    pub(super) fn run(&self, packet: &Packet) -> (u32, Vec<u8>) {
         bpf::run_once(self.relay.as_fd(), &packet.frame(), INTERFACE).unwrap()
+    }
+
+    /// The same maps as another process has them.
+    pub(super) fn map_again(&self) -> Flows {
+        let map = |name| crate::xdp::loader::map(&self.object, name).unwrap();
+        Flows::new(&map("ports"), &map("flows")).unwrap()
     }
 
     /// What the flow in the first slot has counted.
@@ -72,7 +84,7 @@ impl Program {
     }
 }
 
-fn decision(v6: bool) -> Decision {
+pub(super) fn decision(v6: bool) -> Decision {
     let [local, source, out, target] = if v6 {
         ["[fd00::1]:20000", "[fd00::2]:4000", "[fd01::1]:20002", "[fd01::2]:5000"]
     } else {
@@ -89,7 +101,7 @@ fn decision(v6: bool) -> Decision {
     }
 }
 
-fn packet(decision: &Decision, vlan: Option<u16>, payload: Vec<u8>) -> Packet {
+pub(super) fn packet(decision: &Decision, vlan: Option<u16>, payload: Vec<u8>) -> Packet {
     Packet {
         target_mac: HERE,
         source_mac: PEER,
@@ -112,7 +124,7 @@ fn packet(decision: &Decision, vlan: Option<u16>, payload: Vec<u8>) -> Packet {
 }
 
 /// What must leave for a packet.
-fn forwarded(decision: &Decision, packet: &Packet, vlan: Option<u16>) -> Packet {
+pub(super) fn forwarded(decision: &Decision, packet: &Packet, vlan: Option<u16>) -> Packet {
     let Action::Forward { source, target, tos } = decision.action else { panic!() };
     Packet {
         target_mac: NEXT,
@@ -129,11 +141,11 @@ fn forwarded(decision: &Decision, packet: &Packet, vlan: Option<u16>) -> Packet 
     }
 }
 
-fn hop(vlan: u16) -> Hop {
+pub(super) fn hop(vlan: u16) -> Hop {
     Hop { interface: INTERFACE, vlan, target_mac: NEXT, source_mac: OUT, mtu: 1_500, ttl: 64 }
 }
 
-fn audio(sequence: u16, length: usize) -> Vec<u8> {
+pub(super) fn audio(sequence: u16, length: usize) -> Vec<u8> {
     rtp(0x80, 0, sequence, SSRC, &vec![0x5a; length])
 }
 

@@ -15,25 +15,25 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 const CHILD: &str = "RAVELIN_TEST_XDP_NODE";
-const SSRC: u32 = 0x0a0b_0c0d;
-const LOCAL: &str = "10.95.6.1:20000";
-const OUT: &str = "10.95.6.1:20002";
-const SENDER: &str = "10.95.6.2:4000";
-const RECEIVER: &str = "10.95.6.2:5000";
+pub(super) const SSRC: u32 = 0x0a0b_0c0d;
+pub(super) const LOCAL: &str = "10.95.6.1:20000";
+pub(super) const OUT: &str = "10.95.6.1:20002";
+pub(super) const SENDER: &str = "10.95.6.2:4000";
+pub(super) const RECEIVER: &str = "10.95.6.2:5000";
 
 /// A world whose peers are real: they answer ARP, and leave checksums to the hardware.
-fn world() -> World {
+pub(super) fn world() -> World {
     let world = World::new(1);
     run(&format!("ip -n {} addr add 10.95.6.2/24 dev p0", world.peer));
     run(&format!("ip -n {} addr add 10.95.6.1/24 dev d0", world.here));
     world
 }
 
-fn parse(address: &str) -> SocketAddr {
+pub(super) fn parse(address: &str) -> SocketAddr {
     address.parse().unwrap()
 }
 
-fn stream() -> super::differential::Stream {
+pub(super) fn stream() -> super::differential::Stream {
     super::differential::Stream {
         local: parse(LOCAL),
         source: parse(SENDER),
@@ -45,7 +45,7 @@ fn stream() -> super::differential::Stream {
     }
 }
 
-fn take_over(fast: &Arc<FastPath>) -> Box<dyn Driver> {
+pub(super) fn take_over(fast: &Arc<FastPath>) -> Box<dyn Driver> {
     let options = Options { media_ports_max: 8, ..Options::default() };
     let inner = driver::open(Choice::Auto, &options).unwrap().driver;
     let mut driver = fast.around(inner, ShardId(0));
@@ -63,7 +63,7 @@ fn take_over(fast: &Arc<FastPath>) -> Box<dyn Driver> {
     driver
 }
 
-fn wait_for_hop(fast: &FastPath) {
+pub(super) fn wait_for_hop(fast: &FastPath) {
     let until = Instant::now() + Duration::from_secs(30);
     while fast.table().without_hop() > 0 {
         assert!(Instant::now() < until, "no next hop");
@@ -71,19 +71,19 @@ fn wait_for_hop(fast: &FastPath) {
     }
 }
 
-fn audio(sequence: u16) -> Vec<u8> {
+pub(super) fn audio(sequence: u16) -> Vec<u8> {
     let content: Vec<u8> = (0..160_u16).map(|n| (n ^ sequence) as u8).collect();
     rtp(0x80, 0, sequence, SSRC, &content)
 }
 
-struct Peers {
+pub(super) struct Peers {
     sender: UdpSocket,
-    receiver: UdpSocket,
+    pub(super) receiver: UdpSocket,
     next: u16,
 }
 
 impl Peers {
-    fn new(world: &World) -> Self {
+    pub(super) fn new(world: &World) -> Self {
         World::inside(&world.peer, || {
             let receiver = UdpSocket::bind(RECEIVER).unwrap();
             receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
@@ -91,8 +91,12 @@ impl Peers {
         })
     }
 
+    pub(super) fn send(&self, packet: &[u8]) {
+        self.sender.send_to(packet, LOCAL).unwrap();
+    }
+
     /// Sends packets at a steady pace and returns how many came out as they should, in order.
-    fn pass(&mut self, count: u16) -> u16 {
+    pub(super) fn pass(&mut self, count: u16) -> u16 {
         u16::try_from(self.times(count).len()).unwrap()
     }
 
@@ -236,9 +240,15 @@ fn process_that_is_killed() {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-fn spawn(world: &World) -> (Child, BufReader<ChildStdout>, String) {
+pub(super) fn spawn(world: &World) -> (Child, BufReader<ChildStdout>, String) {
+    spawn_by(world, &[])
+}
+
+/// A process that a command starts.
+fn spawn_by(world: &World, command: &[&str]) -> (Child, BufReader<ChildStdout>, String) {
     let mut child = Command::new("nsenter")
         .arg(format!("--net=/run/netns/{}", world.here))
+        .args(command)
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "xdp::tests::survival::process_that_is_killed", "--nocapture"])
         .env(CHILD, &world.node)
@@ -256,7 +266,7 @@ fn spawn(world: &World) -> (Child, BufReader<ChildStdout>, String) {
     (child, output, line)
 }
 
-fn attached(world: &World) -> bool {
+pub(super) fn attached(world: &World) -> bool {
     let output =
         Command::new("ip").args(["-n", &world.here, "link", "show", "d0"]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).contains("prog/xdp")
@@ -296,4 +306,32 @@ fn streams_go_on_through_a_kill() {
     assert!(second.wait().unwrap().success());
     assert!(!attached(&world));
     assert!(!std::path::Path::new("/sys/fs/bpf/ravelin").join(&world.node).exists());
+}
+
+/// With the capabilities of `tools/deploy/xdp.conf`, and without the one that sees programs by their
+/// numbers, a process knows its predecessor's by the pin.
+#[test]
+fn streams_are_taken_over_without_cap_sys_admin() {
+    let name = "streams_are_taken_over_without_cap_sys_admin";
+    if let Some(why) = missing() {
+        return skip(name, &why);
+    }
+    let world = world();
+    // Whoever is started in a namespace of its own by `ip netns` has a mount of its own; here the
+    // file system is the machine's, and there.
+    world.here(|| drop(start(&world, &[stream()])));
+    let mut peers = Peers::new(&world);
+    let capabilities = "-all,+bpf,+perfmon,+net_admin,+net_raw,+net_bind_service";
+    let less = ["setpriv", "--bounding-set", capabilities, "--inh-caps", "-all"];
+    let (mut first, _output, ready) = spawn_by(&world, &less);
+    assert_eq!(ready, "adopted=0 packets=0");
+    assert_eq!(peers.pass(100), 100);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let (mut second, _output, ready) = spawn_by(&world, &less);
+    assert_eq!(ready, "adopted=1 packets=100");
+    assert_eq!(peers.pass(100), 100);
+    drop(second.stdin.take());
+    assert!(second.wait().unwrap().success());
+    assert!(!attached(&world));
 }

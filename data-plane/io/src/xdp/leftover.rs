@@ -1,0 +1,55 @@
+//! What an earlier process of a node left in the kernel, for one that goes without the fast path.
+
+use super::loader::{is_ours, mark, pinned_programs, pins_of, unpin};
+use super::netlink::{AttachedAs, Netlink};
+use std::fs;
+
+/// What was found and taken down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenDown {
+    /// Interfaces that have the program no more.
+    pub interfaces: Vec<String>,
+    /// Whether pins were removed.
+    pub pins: bool,
+    /// What could not be taken down, and why.
+    pub refused: Vec<String>,
+}
+
+/// Detaches and unpins what a killed process of this node left: without the one who knows its calls,
+/// the program would go on with what that one decided. `None`: there is nothing.
+///
+/// A process without `CAP_SYS_ADMIN` knows its own program only by the pin, and without
+/// `CAP_NET_ADMIN` it cannot detach; then the pins stay, for one that can.
+#[must_use]
+pub fn take_down(node: &str) -> Option<TakenDown> {
+    let mut taken = TakenDown::default();
+    let (pins, mark) = (pins_of(node), mark(node));
+    let pinned = pinned_programs(&pins);
+    match Netlink::open() {
+        Ok(mut netlink) => {
+            for link in netlink.links().unwrap_or_default() {
+                let Some((how, id)) = link.xdp else { continue };
+                if !is_ours(id, &pinned, mark) {
+                    continue;
+                }
+                match netlink.set_xdp(link.index, None, how == AttachedAs::Generic) {
+                    Ok(()) => taken.interfaces.push(link.name),
+                    Err(error) => taken.refused.push(format!("{}: {error}", link.name)),
+                }
+            }
+        }
+        Err(error) if pins.exists() => taken.refused.push(format!("netlink: {error}")),
+        Err(_) => {}
+    }
+    if taken.refused.is_empty() && pins.exists() {
+        for entry in fs::read_dir(&pins).into_iter().flatten().flatten() {
+            unpin(&entry.path());
+            let _ = fs::remove_dir(entry.path());
+        }
+        match fs::remove_dir(&pins) {
+            Ok(()) => taken.pins = true,
+            Err(error) => taken.refused.push(format!("{}: {error}", pins.display())),
+        }
+    }
+    (taken != TakenDown::default()).then_some(taken)
+}
