@@ -7,6 +7,7 @@ mod demo;
 mod edge;
 mod failover;
 mod link;
+mod media;
 mod nodes;
 mod notify;
 mod peer;

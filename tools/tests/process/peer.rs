@@ -54,8 +54,12 @@ impl Peer {
 
     /// Dials; `name` tells this call from others.
     pub(crate) fn invite(&self, name: &str, user: &str) {
+        self.offer(name, user, &sdp(self.address()));
+    }
+
+    /// Dials with a session description of the test's own.
+    pub(crate) fn offer(&self, name: &str, user: &str, sdp: &str) {
         let (me, to) = (self.address(), self.listener);
-        let sdp = sdp(me);
         self.send(&format!(
             "INVITE sip:{user}@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {me};branch=z9hG4bK{name};rport\r\n\
              Max-Forwards: 70\r\nFrom: <sip:+13135550100@{me}>;tag={name}\r\nTo: <sip:{user}@{to}>\r\n\
@@ -78,8 +82,26 @@ impl Peer {
         ));
     }
 
+    /// Acknowledges a refusal of an INVITE to `user` (RFC 3261 17.1.1.3).
+    pub(crate) fn ack_refusal(&self, name: &str, user: &str, refusal: &str) {
+        let (me, to) = (self.address(), self.listener);
+        self.send(&format!(
+            "ACK sip:{user}@{to} SIP/2.0\r\nVia: SIP/2.0/UDP {me};branch=z9hG4bK{name};rport\r\n\
+             Max-Forwards: 70\r\nFrom: <sip:+13135550100@{me}>;tag={name}\r\nTo: {}\r\n\
+             Call-ID: {name}@{me}\r\nCSeq: 1 ACK\r\nContent-Length: 0\r\n\r\n",
+            header(refusal, "To")
+        ));
+    }
+
     /// Answers a request; with a session description if it is an INVITE that is accepted.
     pub(crate) fn reply(&self, request: &str, status: &str) {
+        let accepted = request.starts_with("INVITE") && status.starts_with('2');
+        let body = if accepted { sdp(self.address()) } else { String::new() };
+        self.answer(request, status, &body);
+    }
+
+    /// Answers with a session description of the test's own; empty: with none.
+    pub(crate) fn answer(&self, request: &str, status: &str, body: &str) {
         let me = self.address();
         let mut answer = format!("SIP/2.0 {status}\r\n");
         for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
@@ -88,12 +110,9 @@ impl Peer {
             answer.push_str(&format!("{name}: {value}{tag}\r\n"));
         }
         answer.push_str(&format!("Contact: <sip:b@{me}>\r\n"));
-        let body = if request.starts_with("INVITE") && status.starts_with('2') {
+        if !body.is_empty() {
             answer.push_str("Content-Type: application/sdp\r\n");
-            sdp(me)
-        } else {
-            String::new()
-        };
+        }
         answer.push_str(&format!("Content-Length: {}\r\n\r\n{body}", body.len()));
         self.send(&answer);
     }

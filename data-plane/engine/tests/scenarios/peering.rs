@@ -97,6 +97,7 @@ fn a_browser_offers_and_a_plain_carrier_answers() {
     assert_eq!(lines(&ok, "a=setup"), ["a=setup:passive"]);
     assert_eq!(lines(&ok, "a=fingerprint:sha-256 ").len(), 1);
     assert_eq!(lines(&ok, "a=rtcp-mux"), ["a=rtcp-mux"]);
+    assert_eq!(lines(&ok, "a=mid:"), ["a=mid:0"], "though the carrier knows of none");
     assert!(body.find("a=ice-lite").unwrap() < body.find("m=").unwrap(), "at session level");
     let candidate = format!("127.0.0.10 {} typ host", ok.media_port(0));
     let candidates = lines(&ok, "a=candidate:");

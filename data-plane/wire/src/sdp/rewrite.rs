@@ -56,6 +56,9 @@ pub struct StreamRewrite<'r> {
     pub rtcp_mux: Option<bool>,
     /// Payload types to write in place of the input's, by the input's.
     pub payloads: Option<&'r [u8; 128]>,
+    /// Value of an a=mid to write where the input has none: an answer names the streams as the
+    /// offer did (RFC 8829 5.3.1).
+    pub mid: Option<&'r [u8]>,
     /// Whole lines, each with its end, to add.
     pub lines: &'r [u8],
 }
@@ -238,6 +241,11 @@ fn media_level(
             b'k' => {}
             _ => keep(out, &line, with, names),
         }
+    }
+    if let Some(mid) = stream.mid.filter(|_| media.attribute(b"mid").is_none()) {
+        out.extend_from_slice(b"a=mid:");
+        out.extend_from_slice(mid);
+        end(out);
     }
     if port == 0 {
         return;

@@ -415,6 +415,18 @@ fn rewrite_puts_our_keys_in_place_of_theirs() {
 }
 
 #[test]
+fn a_stream_without_a_name_gets_the_one_of_the_offer() {
+    let sdp = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
+        m=audio 5000 RTP/AVP 0\r\nm=audio 5010 RTP/AVP 0\r\na=mid:own\r\nm=video 0 RTP/AVP 96\r\n";
+    let named = |mid: &'static [u8], port| StreamRewrite { mid: Some(mid), ..stream(port) };
+    let streams = [named(b"0", 40_000), named(b"1", 40_002), named(b"2", 0)];
+    let text = rewritten(sdp, &with("::1", &streams));
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("a=mid")).collect();
+    assert_eq!(lines, ["a=mid:0", "a=mid:own", "a=mid:2"], "{text}");
+    assert!(text.ends_with("m=video 0 RTP/AVP 96\r\na=mid:2\r\n"), "{text}");
+}
+
+#[test]
 fn payload_types_get_new_numbers_wherever_they_stand() {
     let sdp = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\ns=-\r\nc=IN IP4 192.0.2.1\r\nt=0 0\r\n\
         m=audio 5000 RTP/AVP 0 96 97 98\r\na=rtpmap:96 telephone-event/8000\r\na=fmtp:96 0-16\r\n\

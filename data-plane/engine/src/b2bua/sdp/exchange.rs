@@ -28,6 +28,7 @@ pub(super) struct Told {
     proto: Option<SmallVec<[u8; 24]>>,
     rtcp_mux: Option<bool>,
     payloads: Option<Box<[u8; 128]>>,
+    mid: Option<SmallVec<[u8; 16]>>,
     lines: Vec<u8>,
 }
 
@@ -40,6 +41,7 @@ impl Told {
             proto: self.proto.as_deref(),
             rtcp_mux: self.rtcp_mux,
             payloads: self.payloads.as_deref(),
+            mid: self.mid.as_deref(),
             lines: &self.lines,
         }
     }
@@ -88,6 +90,10 @@ impl Exchange<'_> {
             let transport = Transport::of(parsed, media);
             let mut theirs = Offer::of(media, media.proto);
             theirs.formats = Formats::of(media);
+            theirs.mid = media
+                .attribute(b"mid")
+                .and_then(|attribute| attribute.value)
+                .map(SmallVec::from_slice);
             theirs.rtcp_mux = transport.is_rtp() && media.rtcp_mux();
             // A stream of several ports is a hierarchy of encodings (RFC 8866 5.14), not relayed.
             let asked = media.port != 0 && media.port_count == 1;
@@ -364,6 +370,7 @@ impl Exchange<'_> {
         let port = self.media.local(self.anchor, to, index).map_or(0, |local| local.port());
         let mut told = Told { port, ..Told::default() };
         let Some(stream) = self.receiver.stream(index) else { return Told::default() };
+        told.mid.clone_from(&stream.offer.mid);
         if !transport.is_rtp() {
             return told;
         }
@@ -413,13 +420,13 @@ impl Exchange<'_> {
     /// The refusal of a stream that the receiver offered.
     fn refused(&mut self, index: usize) -> Told {
         let end_to_end = self.end_to_end();
-        let proto = self
-            .receiver
-            .streams
-            .get(index)
-            .filter(|stream| !end_to_end && !stream.offer.proto.is_empty())
-            .map(|stream| stream.offer.proto.clone());
-        Told { proto, ..Told::default() }
+        let offer = self.receiver.streams.get(index).map(|stream| &stream.offer);
+        let proto = offer.filter(|offer| !end_to_end && !offer.proto.is_empty());
+        Told {
+            proto: proto.map(|offer| offer.proto.clone()),
+            mid: offer.and_then(|offer| offer.mid.clone()),
+            ..Told::default()
+        }
     }
 
     /// ICE and DTLS of an offer: what is agreed by our answer to it.

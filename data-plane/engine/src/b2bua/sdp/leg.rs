@@ -86,6 +86,8 @@ pub(super) struct Offer {
     pub proto: SmallVec<[u8; 24]>,
     pub formats_text: SmallVec<[u8; 24]>,
     pub formats: Formats,
+    /// Its a=mid, in the peer's offers.
+    pub mid: Option<SmallVec<[u8; 16]>>,
     pub rtcp_mux: bool,
     /// `None`: not RTP.
     pub protection: Option<Protection>,
@@ -124,6 +126,11 @@ impl Offer {
         out.push(b' ');
         out.extend_from_slice(&self.formats_text);
         out.extend_from_slice(b"\r\n");
+        if let Some(mid) = &self.mid {
+            out.extend_from_slice(b"a=mid:");
+            out.extend_from_slice(mid);
+            out.extend_from_slice(b"\r\n");
+        }
     }
 }
 
