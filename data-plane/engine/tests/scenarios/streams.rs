@@ -171,7 +171,7 @@ fn each_stream_of_an_offer_gets_its_answer() {
              m=audio 40000 RTP/AVP 0\n",
             "m=message 0 TCP/MSRP *\na=mid:m\nm=audio P RTP/AVP 0\n",
             "m=message 0 TCP/MSRP *\nm=audio 50000 RTP/AVP 0\n",
-            "m=message 0 TCP/MSRP *\nm=audio P RTP/AVP 0\n",
+            "m=message 0 TCP/MSRP *\na=mid:m\nm=audio P RTP/AVP 0\n",
         ),
         (
             "text over RTP (RFC 4103) with its redundancy",
