@@ -5,7 +5,7 @@
 //! [`open::Opener`] authenticates and decrypts what one party sends, [`seal::Sealer`] protects what is
 //! sent to it; each holds one direction of one m-line. [`keys`] holds master keys, [`sdes`] reads and
 //! writes them as `a=crypto` (RFC 4568), [`dtls`] agrees on them with the peer (RFC 5764).
-//! [`integrity`] signs STUN. Nothing here is learnt from a packet whose tag does not
+//! `record` tells of them in a call record that outlives the process. [`integrity`] signs STUN. Nothing here is learnt from a packet whose tag does not
 //! verify, and no packet index is ever used twice under a key.
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -30,6 +30,7 @@ pub mod limits;
 pub mod open;
 mod packet;
 pub mod random;
+mod record;
 mod refusal;
 mod replay;
 pub mod sdes;

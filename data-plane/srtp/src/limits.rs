@@ -23,7 +23,15 @@ pub const CRYPTO_LINES_MAX: usize = 16;
 /// Longest `a=crypto` value that is looked at.
 pub const CRYPTO_VALUE_MAX_BYTES: usize = 2_048;
 
+/// RTP indices of each source that a call record claims beyond the highest one used: what the source
+/// may lose at most when the process ends and another goes on, 640 ms of 20 ms audio, most of which
+/// passes while no process is there. A record is written for each so many packets.
+pub const RTP_LEAD: u64 = 32;
+/// SRTCP indices that a call record claims: they are jumped over, and nothing is lost.
+pub const RTCP_LEAD: u64 = 32;
+
 /// What protection adds to a packet at most: SRTCP index, MKI, tag.
 pub const OVERHEAD_MAX: usize = 4 + MKI_MAX_BYTES + 16;
 
 const _: () = assert!(REPLAY_WINDOW >= 64 && REPLAY_WINDOW <= u128::BITS as u64);
+const _: () = assert!(RTP_LEAD < REPLAY_WINDOW && SOURCES_MAX <= u8::MAX as usize);

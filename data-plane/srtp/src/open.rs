@@ -18,8 +18,8 @@ use crate::{
 pub struct Opener {
     suite: Suite,
     pub(crate) masters: SmallVec<[Active; 1]>,
-    rtp: Sources,
-    rtcp: Sources,
+    pub(crate) rtp: Sources,
+    pub(crate) rtcp: Sources,
     /// Highest indices under the keys before these.
     inherited: SmallVec<[(u32, u64); 2]>,
 }

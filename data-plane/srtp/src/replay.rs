@@ -25,6 +25,15 @@ impl Window {
         self.highest
     }
 
+    pub(crate) const fn used(&self) -> u128 {
+        self.used
+    }
+
+    /// The highest one counts as used, whatever `used` says.
+    pub(crate) const fn of(highest: u64, used: u128) -> Self {
+        Self { highest, used: used | 1 }
+    }
+
     /// # Errors
     /// [`Refusal::Replay`]: used before, or too old to tell.
     pub(crate) const fn check(&self, index: u64) -> Result<(), Refusal> {
@@ -75,6 +84,8 @@ pub(crate) fn estimate(highest: u64, sequence: u16) -> Result<u64, Refusal> {
 struct Source {
     ssrc: u32,
     window: Window,
+    /// Highest index that a call record claims.
+    kept: u64,
 }
 
 /// The sources of one direction, each with its window.
@@ -96,8 +107,9 @@ impl Sources {
         self.known.len() >= SOURCES_MAX
     }
 
-    /// Marks an index that was checked. A new source begins with it; allocates for the third.
-    pub(crate) fn mark(&mut self, ssrc: u32, index: u64) {
+    /// Marks an index that was checked. A new source begins with it; allocates for the third. True:
+    /// no call record claims the index.
+    pub(crate) fn mark(&mut self, ssrc: u32, index: u64) -> bool {
         let at = match self.known.get(self.last) {
             Some(source) if source.ssrc == ssrc => Some(self.last),
             _ => self.known.iter().position(|source| source.ssrc == ssrc),
@@ -106,10 +118,28 @@ impl Sources {
             self.last = at;
             if let Some(source) = self.known.get_mut(at) {
                 source.window.mark(index);
+                return index > source.kept;
             }
         } else if !self.is_full() {
             self.last = self.known.len();
-            self.known.push(Source { ssrc, window: Window::starting(index) });
+            self.known.push(Source { ssrc, window: Window::starting(index), kept: 0 });
+        }
+        true
+    }
+
+    /// A source of a call record.
+    pub(crate) fn insert(&mut self, ssrc: u32, window: Window) {
+        self.known.push(Source { ssrc, window, kept: 0 });
+    }
+
+    pub(crate) fn windows(&self) -> impl Iterator<Item = (u32, &Window)> {
+        self.known.iter().map(|source| (source.ssrc, &source.window))
+    }
+
+    /// A call record claims `lead` indices beyond the highest one of each.
+    pub(crate) fn keep(&mut self, lead: u64) {
+        for source in &mut self.known {
+            source.kept = source.window.highest().saturating_add(lead);
         }
     }
 

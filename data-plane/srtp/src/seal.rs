@@ -52,6 +52,10 @@ pub struct Sealer {
     /// Index of the next SRTCP packet, over all sources: no pair of source and index comes twice.
     pub(crate) rtcp_index: u64,
     unencrypted_rtcp: bool,
+    /// A call record claims indices; SRTCP indices up to this one; and one was used beyond them.
+    pub(crate) is_kept: bool,
+    pub(crate) rtcp_kept: u64,
+    pub(crate) outrun: bool,
 }
 
 impl Sealer {
@@ -64,6 +68,9 @@ impl Sealer {
             sources: Sources::default(),
             rtcp_index: 0,
             unencrypted_rtcp: keys.unencrypted_rtcp,
+            is_kept: false,
+            rtcp_kept: 0,
+            outrun: false,
         }
     }
 
@@ -123,7 +130,8 @@ impl Sealer {
         let master = self.masters.iter_mut().find(|master| master.rtp_left > 0);
         let master = master.ok_or(Refusal::Spent)?;
         // The index counts as used whatever comes of the packet.
-        self.sources.mark(ssrc, index);
+        let unclaimed = self.sources.mark(ssrc, index);
+        self.outrun |= unclaimed && self.is_kept;
         master.rtp_left -= 1;
         let (packet, trailer) = whole.split_at_mut(length);
         let (clear, payload) = packet.split_at_mut(header);
@@ -165,6 +173,7 @@ impl Sealer {
         let master = self.masters.iter_mut().find(|master| master.rtcp_left > 0);
         let master = master.ok_or(Refusal::Spent)?;
         self.rtcp_index += 1;
+        self.outrun |= self.is_kept && self.rtcp_index > self.rtcp_kept;
         master.rtcp_left -= 1;
         let flag = if self.unencrypted_rtcp { 0 } else { ENCRYPTED };
         let number = u32::try_from(index).map_err(|_| Refusal::Spent)?;

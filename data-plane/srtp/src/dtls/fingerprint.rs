@@ -132,6 +132,10 @@ impl Fingerprints {
         }
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Fingerprint> {
+        self.0.iter()
+    }
+
     /// Nothing is known that a certificate could be checked against.
     #[must_use]
     pub fn is_empty(&self) -> bool {
