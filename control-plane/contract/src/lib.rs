@@ -20,5 +20,8 @@ pub mod link;
 pub mod metrics;
 pub mod view;
 
-/// Version of the frames in [`link`]. Both ends refuse a peer whose number differs.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// Version of the frames in [`link`]: another one whenever a frame is added or changes. Both ends
+/// refuse a peer whose number differs, with the words of [`link::other_protocol`].
+///
+/// 2: `query_call`, its answer `call`, and the streams of a call in views and records.
+pub const PROTOCOL_VERSION: u32 = 2;

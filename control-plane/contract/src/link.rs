@@ -15,6 +15,28 @@ use crate::{
     view::{CallView, Ladder, TrunkView},
 };
 
+/// Who is at the other end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Edge,
+    ControlPlane,
+}
+
+/// Why a peer with another [`PROTOCOL_VERSION`](crate::PROTOCOL_VERSION) is refused, and what to do.
+#[must_use]
+pub fn other_protocol(theirs: u32, peer: Peer) -> String {
+    let (peer, own) = match peer {
+        Peer::Edge => ("this edge", "the control plane"),
+        Peer::ControlPlane => ("the control plane", "this edge"),
+    };
+    let ours = crate::PROTOCOL_VERSION;
+    let older = if theirs < ours { peer } else { own };
+    format!(
+        "{peer} speaks protocol {theirs} of the link, {own} {ours}: update {older} to the release of \
+         the other; calls go on meanwhile"
+    )
+}
+
 /// Frames larger than this are refused and end the stream. A config document is the largest thing
 /// that travels.
 pub const FRAME_MAX_BYTES: u32 = 64 * 1024 * 1024;

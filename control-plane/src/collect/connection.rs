@@ -6,7 +6,7 @@ use ravelin_contract::{
     PROTOCOL_VERSION,
     audit::Severity,
     chain::to_hex,
-    link::{ApplyResult, Down, FRAME_MAX_BYTES, Up},
+    link::{ApplyResult, Down, FRAME_MAX_BYTES, Peer, Up, other_protocol},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -124,7 +124,7 @@ async fn admit(
         return Err("the first frame must be hello".to_owned());
     };
     if protocol != PROTOCOL_VERSION {
-        return Err(format!("protocol {protocol}, this control plane speaks {PROTOCOL_VERSION}"));
+        return Err(other_protocol(protocol, Peer::Edge));
     }
     if !certs::valid_node(&node) {
         return Err("not a name for a node".to_owned());

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ravelin_contract::{
+    PROTOCOL_VERSION,
     cdr::{Party, StreamQuality},
     chain::Entry,
     config::ControlLink,
@@ -54,13 +55,18 @@ fn framed(text: &[u8]) -> Vec<u8> {
 async fn peers_that_are_no_nodes_are_refused_by_name() {
     let plane = Plane::start(&document("edge-1", "")).await;
     let named = |name: &str| framed(&serde_json::to_vec(&hello(name, 0, "")).unwrap());
-    let old = serde_json::to_string(&hello("edge-1", 0, "")).unwrap();
-    let old = framed(old.replace("\"protocol\":1", "\"protocol\":9").as_bytes());
+    let speaks = |protocol: u32| {
+        let ours = format!("\"protocol\":{PROTOCOL_VERSION},");
+        let hello = serde_json::to_string(&hello("edge-1", 0, "")).unwrap();
+        assert!(hello.contains(&ours));
+        framed(hello.replace(&ours, &format!("\"protocol\":{protocol},")).as_bytes())
+    };
     for (bytes, reason) in [
         (framed(b"not json"), "frame:"),
         (vec![0xff, 0xff, 0xff, 0xff, b'x'], "octets, at most"),
         (framed(br#"{"pong":{"nonce":1}}"#), "must be hello"),
-        (old, "protocol 9"),
+        (speaks(PROTOCOL_VERSION - 1), "update this edge to the release of the other"),
+        (speaks(PROTOCOL_VERSION + 1), "update the control plane to the release of the other"),
         (named(""), "not a name"),
         (named("control"), "not a name"),
         (named("a\nb"), "not a name"),

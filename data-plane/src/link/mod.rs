@@ -21,7 +21,7 @@ use crossbeam::{
 use ravelin_contract::{
     PROTOCOL_VERSION,
     chain::{Hash, Head, hash_from_hex},
-    link::{ApplyResult, Down, Up},
+    link::{ApplyResult, Down, Peer, Up, other_protocol},
     metrics::MetricsReport,
 };
 
@@ -218,8 +218,7 @@ impl Worker {
                 (stored_seq, stored_hash)
             }
             Down::Welcome { protocol, .. } => {
-                let text = format!("it speaks protocol {protocol}, not {PROTOCOL_VERSION}");
-                return Err(io::Error::other(text));
+                return Err(io::Error::other(other_protocol(protocol, Peer::ControlPlane)));
             }
             Down::Refused { reason } => {
                 return Err(io::Error::other(format!("it refuses this node: {reason}")));

@@ -34,17 +34,17 @@ impl Peer {
 
     /// Takes the edge's next connection, reads its greeting and answers it.
     fn welcome(&mut self, stored: Head) {
+        self.welcome_as(PROTOCOL_VERSION, stored);
+    }
+
+    fn welcome_as(&mut self, protocol: u32, stored: Head) {
         let (stream, _) = self.listener.accept().expect("the edge connects");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         self.stream = Some(stream);
         self.early.clear();
         self.hello = self.receive();
         let stored_hash = if stored.seq == 0 { String::new() } else { to_hex(&stored.hash) };
-        self.send(&Down::Welcome {
-            protocol: PROTOCOL_VERSION,
-            stored_seq: stored.seq,
-            stored_hash,
-        });
+        self.send(&Down::Welcome { protocol, stored_seq: stored.seq, stored_hash });
     }
 
     fn send(&mut self, frame: &Down) {
@@ -207,6 +207,22 @@ fn pushes_are_answered_after_every_shard_has_them_and_refusals_name_paths() {
     peer.welcome(head);
     assert_eq!(peer.active_version(), 13);
     drop(process);
+}
+
+/// A control plane of another release: the edge says which of the two is to be updated, and goes on.
+#[test]
+fn a_control_plane_of_another_protocol_is_refused_with_what_to_do() {
+    let scratch = Scratch::new();
+    let (mut peer, mut process) = follow(&scratch, 18);
+    for (protocol, who) in
+        [(PROTOCOL_VERSION - 1, "the control plane"), (PROTOCOL_VERSION + 1, "this edge")]
+    {
+        peer.welcome_as(protocol, Head::START);
+        process.wait_for_line(&format!("update {who} to the release of the other"), 1);
+    }
+    peer.welcome(Head::START);
+    process.wait_for_line("connected to", 1);
+    process.stop();
 }
 
 #[test]
