@@ -214,6 +214,13 @@ pub(crate) fn shards(
     }
     // Every call of the process before is in the new files, or has ended.
     place.remove_from(count);
+    if let Some(fast) = &started.fast {
+        let left = fast.end_unclaimed();
+        if left > 0 {
+            let text = format!("{left} streams that no call has any more are ended");
+            log("warning", "xdp", &text);
+        }
+    }
     started.shards = Shards::new(mailboxes);
     Ok(started)
 }
@@ -250,6 +257,9 @@ fn build(plan: Plan) -> io::Result<Shard> {
     let mut engine = Engine::new(plan.config, plan.loadout);
     engine.set_dtls_identity(plan.dtls);
     engine.begin_checkpoints();
+    if !plan.place.is_in_memory() {
+        engine.keep_no_keys();
+    }
     let ports = engine.media_ports().to_vec();
     // First of all: which ports are to be opened first depends on it.
     let mut out = TxQueue::default();
@@ -290,6 +300,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
     open_media(&mut engine, &mut *driver, &ports, &plan.vacancy)?;
     if driver.kind() == driver::Kind::Xdp {
         engine.use_fast_path();
+        claim(&mut engine, &mut *driver);
         end_strays(&engine, &mut *driver, ports.len());
     }
     let slots = keep_records(&mut engine, &plan.place, id, shards);
@@ -326,6 +337,14 @@ fn build(plan: Plan) -> io::Result<Shard> {
         ending: None,
         slots,
     })
+}
+
+/// Streams that were in the kernel go on there, under the calls that were taken over: the driver finds
+/// what the engine asks for, and leaves it as it is.
+fn claim(engine: &mut Engine, driver: &mut dyn Driver) {
+    let mut claims = Vec::new();
+    engine.take_fast_changes(&mut claims);
+    driver.program(&claims);
 }
 
 /// What the process before left in the kernel goes on for calls that were taken over, and for no

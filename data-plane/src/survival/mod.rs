@@ -38,6 +38,7 @@ const MEMORY: &str = "/dev/shm";
 pub(crate) struct Place {
     dir: PathBuf,
     origin: Origin,
+    in_memory: bool,
 }
 
 /// What one shard of the process before left.
@@ -57,23 +58,29 @@ impl Place {
         let run = data.join("run");
         let origin = Origin::of_this_boot();
         if is_in_memory(&run) {
-            return Self { dir: run, origin };
+            return Self { dir: run, origin, in_memory: true };
         }
         match in_shared_memory(data) {
-            Ok(dir) => Self { dir, origin },
+            Ok(dir) => Self { dir, origin, in_memory: true },
             Err(error) => {
                 let text = format!(
-                    "records of calls are on a disk, which may make a shard wait: {MEMORY} cannot \
-                     be used ({error})"
+                    "records of calls are on a disk, which may make a shard wait, and calls with SRTP \
+                     or ICE have none, for no key is written to a disk: {MEMORY} cannot be used \
+                     ({error})"
                 );
                 log("warning", "start", &text);
-                Self { dir: run, origin }
+                Self { dir: run, origin, in_memory: false }
             }
         }
     }
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Whether what is written here never reaches a disk: keys may be in it.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.in_memory
     }
 
     fn file(&self, shard: u8) -> PathBuf {

@@ -112,7 +112,8 @@ impl Slots {
                 self.file.write_all_at(bytes, copy_at(slot, sequence))
             }
             Change::Remove { slot } => {
-                let nothing = [0; RECORD_HEAD_BYTES];
+                // All of it: there may be keys in it.
+                let nothing = [0; RECORD_BYTES_MAX];
                 let first = self.file.write_all_at(&nothing, copy_at(slot, 0));
                 first.and_then(|()| self.file.write_all_at(&nothing, copy_at(slot, 1)))
             }
@@ -147,9 +148,15 @@ pub(super) fn read(path: &Path) -> io::Result<Found> {
     if magic != MAGIC {
         return Err(io::Error::other("not a file of calls"));
     }
-    if layout != LAYOUT.to_le_bytes() {
-        let found = u16::from_le_bytes([layout[0], layout[1]]);
-        return Err(io::Error::other(format!("records have layout {found}, not {LAYOUT}")));
+    let layout = u16::from_le_bytes([layout[0], layout[1]]);
+    if layout != LAYOUT {
+        // They are handed on all the same: each is refused by its number, and counted.
+        let text = format!(
+            "{}: another version left these calls (layout {layout}, this one has {LAYOUT}): none of \
+             them can be taken over",
+            path.display()
+        );
+        log("alarm", "start", &text);
     }
     let (numbers, boot) = rest.split_at(2);
     let origin = Origin { boot: String::from_utf8_lossy(boot).into_owned() };

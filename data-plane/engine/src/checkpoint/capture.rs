@@ -337,6 +337,11 @@ fn leg<'a>(core: &'a Core, call: &'a Call, leg: &'a Leg, side: Side) -> Option<L
         },
         behind_nat: leg.behind_nat,
         description: leg.description.parts(),
+        keys: {
+            let mut keys = Vec::new();
+            leg.description.save_keys(&mut keys);
+            keys.into()
+        },
         awaits_ack: leg.ack_expected.map(|expected| expected.cseq),
         asked,
         goodbye: match leg.goodbye {

@@ -18,7 +18,7 @@ use crate::{
 const MAGIC: [u8; 4] = *b"RvCR";
 /// Version of the layout. Any change of what follows gets another number: a record of another
 /// version is refused by name, never guessed at.
-pub const LAYOUT: u16 = 1;
+pub const LAYOUT: u16 = 2;
 /// Octets before the body.
 pub const HEADER_BYTES: usize = 48;
 /// Where the checksum stands.

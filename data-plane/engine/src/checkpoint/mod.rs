@@ -124,6 +124,8 @@ pub enum NotAdopted {
     Listener,
     /// A media port of the call is not in the config any more, or could not be had.
     Ports,
+    /// What its record says of SRTP, ICE or DTLS is of a kind that this version does not know.
+    Media,
     /// Another call has its place in the table, or the table is too small now.
     Slot,
 }
@@ -138,6 +140,7 @@ impl NotAdopted {
             Self::Rebooted => "machine_restarted",
             Self::Listener => "listener_gone",
             Self::Ports => "ports_gone",
+            Self::Media => "media_unknown",
             Self::Slot => "no_place",
         }
     }

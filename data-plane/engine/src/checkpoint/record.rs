@@ -1,6 +1,6 @@
 //! What is kept of a confirmed call. Names, not indices: the restart may have another config.
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use ravelin_contract::cdr::MediaCount;
 use smallvec::SmallVec;
@@ -79,6 +79,8 @@ pub(super) struct LegRecord<'a> {
     pub behind_nat: bool,
     /// o= id, version, and what was told last.
     pub description: (u64, u64, Option<u64>),
+    /// Our keys of its streams, see `Description::save_keys`.
+    pub keys: Cow<'a, [u8]>,
     /// CSeq of the INVITE whose 2xx waits for its ACK.
     pub awaits_ack: Option<u32>,
     /// An INVITE of the peer inside the call waits for the other party: where its answer goes, and
@@ -312,6 +314,7 @@ impl<'a> LegRecord<'a> {
             },
             behind_nat: from.flag()?,
             description: (from.u64()?, from.u64()?, from.optional(Reader::u64)?),
+            keys: Cow::Borrowed(from.bytes()?),
             awaits_ack: from.optional(Reader::u32)?,
             asked: from.optional(AskedRecord::read)?,
             goodbye: from.u8()?,
@@ -345,6 +348,7 @@ impl<'a> LegRecord<'a> {
         into.u64(id);
         into.u64(version);
         into.optional(told, Writer::u64);
+        into.bytes(&self.keys);
         into.optional(self.awaits_ack, Writer::u32);
         into.optional(self.asked, |into, asked| {
             into.u8(asked.transport);

@@ -30,7 +30,7 @@ use crate::{
     emergency::{self, EmergencyRoute, walk::Progress},
     identity::{CallKey, Unsigned},
     loadout::Loadout,
-    media::{Anchor, HalfImage, Place, Places},
+    media::{Anchor, HalfImage, Lost, Place, Places},
     port::{Egress, ListenerId, Token, Transport},
     route::{Plan, Way},
     sip::transaction::{Hop, ServerKey},
@@ -101,9 +101,9 @@ pub(crate) fn restore(
         .collect();
     let anchor = match (&record.anchor, lost, record.end) {
         (Some(of), None, None) => match readopt(core, &names, of, places, now) {
-            Some(anchor) => Some(anchor),
-            None => {
-                lost = Some(NotAdopted::Ports);
+            Ok(anchor) => Some(anchor),
+            Err(why) => {
+                lost = Some(why);
                 None
             }
         },
@@ -269,6 +269,10 @@ fn leg(
     {
         asked.push(Answer { egress, head: request.head.to_vec() });
     }
+    let mut description = Description::from_parts(of.description);
+    if description.load_keys(&of.keys).is_none() {
+        *lost = lost.or(Some(NotAdopted::Media));
+    }
     let ack_expected = of.awaits_ack.map(|cseq| AckExpected { server: ServerKey::NONE, cseq });
     let own = core.listener(listener);
     Leg {
@@ -277,7 +281,7 @@ fn leg(
         hop,
         behind_nat: of.behind_nat,
         negotiation: Negotiation::default(),
-        description: Description::from_parts(of.description),
+        description,
         ack_expected,
         ack_due: None,
         ack_body: Vec::new(),
@@ -391,10 +395,12 @@ fn readopt(
     of: &AnchorRecord<'_>,
     places: &Places,
     now: Instant,
-) -> Option<Anchor> {
+) -> Result<Anchor, NotAdopted> {
     let [caller, callee] = of.places;
-    let place =
-        |(realm, v6): (&str, bool)| Some(Place { realm: names.snapshot.realm_by_id(realm)?, v6 });
+    let place = |(realm, v6): (&str, bool)| {
+        let realm = names.snapshot.realm_by_id(realm).ok_or(NotAdopted::Ports)?;
+        Ok(Place { realm, v6 })
+    };
     let at = [place(caller)?, place(callee)?];
     let streams: SmallVec<[[HalfImage<'_>; 2]; 1]> = of
         .streams
@@ -409,7 +415,10 @@ fn readopt(
             })
         })
         .collect();
-    core.media.readopt(now, at, &streams, places).ok()
+    core.media.readopt(now, at, &streams, places).map_err(|lost| match lost {
+        Lost::Ports => NotAdopted::Ports,
+        Lost::Parts => NotAdopted::Media,
+    })
 }
 
 /// What follows when the call has its place: timers, answers, BYEs.

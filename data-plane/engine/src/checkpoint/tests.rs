@@ -124,6 +124,7 @@ impl<'a> Source<'a> {
             },
             behind_nat: self.flag(),
             description: (self.u64(), self.u64(), self.maybe(Self::u64)),
+            keys: self.octets().into(),
             awaits_ack: self.maybe(Self::u32),
             asked: self.maybe(|from| AskedRecord {
                 transport: from.u8(),
@@ -312,11 +313,11 @@ fn another_layout_is_refused_by_its_number() {
     bytes[4..6].copy_from_slice(&(LAYOUT + 1).to_le_bytes());
     let refused = Record::decode(&bytes).unwrap_err();
     assert_eq!(refused, Refused::Layout(LAYOUT + 1));
-    assert_eq!(refused.to_string(), "the record has layout 2, not 1");
+    assert_eq!(refused.to_string(), "the record has layout 3, not 2");
     assert_eq!(Record::decode(&[0; 4_096]), Err(Refused::NoRecord));
 }
 
-/// The layout is a contract between versions: this record was written by layout 1. If it cannot be
+/// The layout is a contract between versions: this record was written by layout 2. If it cannot be
 /// read any more, [`LAYOUT`] needs another number.
 #[test]
 fn the_layout_is_the_one_that_its_number_names() {
@@ -324,6 +325,6 @@ fn the_layout_is_the_one_that_its_number_names() {
     let bytes = encode(&Source { from: &owned, at: 1 }.record(1, 1));
     assert_eq!(
         (bytes.len(), format!("{:016x}", body_hash(&bytes[HEADER_BYTES..]))),
-        (894, "23e58e7718fb6178".to_owned())
+        (938, "2622d0339e55c4ce".to_owned())
     );
 }

@@ -58,7 +58,15 @@ impl Engine {
     /// done.
     #[must_use]
     pub fn has_checkpoints(&self) -> bool {
-        !self.survivors.marked.is_empty() || !self.survivors.gone.is_empty()
+        !self.survivors.marked.is_empty()
+            || !self.survivors.gone.is_empty()
+            || self.core.media.has_changed()
+    }
+
+    /// Records are where others could read them: none that holds a key is made, and calls with SRTP
+    /// or ICE do not outlive the process.
+    pub fn keep_no_keys(&mut self) {
+        self.core.media.keep_no_keys();
     }
 
     /// Hands out what has changed since the last time. To be called before what the engine wants
@@ -69,6 +77,12 @@ impl Engine {
             return;
         }
         survivors.look_at_counters(core, calls, now.mono);
+        for slot in core.media.take_changed() {
+            let found = usize::try_from(slot).ok().and_then(|slot| calls.get_mut(slot));
+            if let Some(call) = found {
+                survivors.touched(call);
+            }
+        }
         for slot in survivors.gone.drain(..) {
             sink(Change::Remove { slot });
         }
@@ -81,6 +95,9 @@ impl Engine {
                     core.counters.checkpoints += 1;
                     let (sequence, bytes) = (call.survival.sequence, survivors.scribe.record());
                     sink(Change::Put { slot, sequence, bytes });
+                    if let Some(anchor) = &call.anchor {
+                        core.media.kept(anchor, Some(slot));
+                    }
                 }
                 Written::Same => {}
                 Written::TooLong | Written::None => {
@@ -88,6 +105,9 @@ impl Engine {
                     if worth && !call.survival.too_long {
                         call.survival.too_long = true;
                         core.counters.checkpoints_too_long += 1;
+                    }
+                    if let Some(anchor) = &call.anchor {
+                        core.media.kept(anchor, None);
                     }
                     if std::mem::take(&mut call.survival.stored) {
                         sink(Change::Remove { slot });

@@ -20,7 +20,7 @@ use crate::{
     time::Instant,
 };
 
-pub(crate) use survive::{HalfImage, Places};
+pub(crate) use survive::{HalfImage, Lost, Places};
 
 /// A party of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

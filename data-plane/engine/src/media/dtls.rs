@@ -111,6 +111,8 @@ pub(super) struct Dtls {
     party: Option<SocketAddr>,
     /// When there is no room to begin: when to try again.
     retry: Option<Instant>,
+    /// The association was with the process before: its keys are used, and nothing is begun.
+    inherited: bool,
     /// The timer that is set.
     pub(super) armed: Option<Instant>,
 }
@@ -124,8 +126,62 @@ impl Dtls {
             permit: None,
             party: None,
             retry: None,
+            inherited: false,
             armed: None,
         }
+    }
+
+    /// For a call record: the terms. The association ends with the process; its keys do not.
+    pub(super) fn save(&self, out: &mut Vec<u8>) {
+        let DtlsTerms { role, fingerprints, tls_id } = &self.terms;
+        let client = u8::from(*role == Role::Client);
+        let count = u8::try_from(fingerprints.iter().count()).unwrap_or(u8::MAX);
+        out.extend([client, u8::from(tls_id.is_some()), count]);
+        let mut text = |text: &[u8]| {
+            out.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
+            out.extend_from_slice(text);
+        };
+        if let Some(tls_id) = tls_id {
+            text(tls_id);
+        }
+        for fingerprint in fingerprints.iter() {
+            text(fingerprint.to_string().as_bytes());
+        }
+    }
+
+    /// What [`Self::save`] wrote. A party that begins anew, with a ClientHello of its own, is
+    /// answered as in any handshake; we begin nothing until an offer or answer says so. `None`: it is
+    /// something else.
+    pub(super) fn load(mut from: &[u8], identity: &Arc<Identity>) -> Option<Self> {
+        let mut take = |length: usize| {
+            let (taken, rest) = from.split_at_checked(length)?;
+            from = rest;
+            Some(taken)
+        };
+        let &[client, has_id, count] = take(3)? else { return None };
+        let mut text = || {
+            let length = u16::from_le_bytes(take(2)?.try_into().ok()?);
+            take(usize::from(length))
+        };
+        let tls_id = if has_id != 0 { Some(text()?.into()) } else { None };
+        let mut fingerprints = Fingerprints::default();
+        for _ in 0..count {
+            if !fingerprints.add(text()?) {
+                return None;
+            }
+        }
+        if !from.is_empty() || fingerprints.is_empty() {
+            return None;
+        }
+        let role = if client != 0 { Role::Client } else { Role::Server };
+        let terms = DtlsTerms { role, fingerprints, tls_id };
+        Some(Self { inherited: true, ..Self::new(terms, identity) })
+    }
+
+    /// The association was with the process before: our certificate is another one now, so that the
+    /// next offer or answer makes another association (RFC 8842 5.1).
+    pub(super) fn is_inherited(&self) -> bool {
+        self.inherited
     }
 
     pub(super) fn terms(&self) -> &DtlsTerms {
@@ -151,7 +207,9 @@ impl Dtls {
     }
 
     fn begins(&self) -> bool {
-        self.association.state() == State::Idle && self.terms.role == Role::Client
+        !self.inherited
+            && self.association.state() == State::Idle
+            && self.terms.role == Role::Client
     }
 
     /// Takes a DTLS datagram from the party's address. `send`: takes each datagram that goes back

@@ -107,6 +107,8 @@ pub(super) struct Endpoint {
     pub(super) payload: Option<Box<PayloadMap>>,
     /// What the fast path knows.
     pub(super) told: Option<Box<Told>>,
+    /// The place of the call whose record tells of the stream.
+    pub(super) kept_by: Option<u32>,
 }
 
 pub(super) const NO_PAIR: u32 = u32::MAX;
@@ -125,6 +127,7 @@ impl Endpoint {
             dtls: None,
             payload: None,
             told: None,
+            kept_by: None,
         }
     }
 

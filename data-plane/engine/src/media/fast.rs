@@ -20,6 +20,8 @@ pub(super) struct Told {
     flows: [Counted; FLOWS_COUNTED],
     /// Where the next one goes.
     next: usize,
+    /// Counted in of the flow that the process before has left, until it is claimed.
+    left: Option<Counted>,
 }
 
 /// Flows of one use of a pair whose counts are taken. They are asked for each second; a stream that
@@ -27,8 +29,8 @@ pub(super) struct Told {
 const FLOWS_COUNTED: usize = 4;
 
 /// What is counted in of one flow.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counted {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counted {
     /// 0: none.
     epoch: u32,
     packets: u64,
@@ -36,6 +38,15 @@ struct Counted {
     lost: u64,
     /// Its packets go out without being seen here.
     forwards: bool,
+    /// It was there before this process: unless it went on, its counts begin again.
+    inherited: bool,
+}
+
+impl Counted {
+    /// For a call record: packets, octets, lost.
+    pub(super) const fn parts(&self) -> [u64; 3] {
+        [self.packets, self.bytes, self.lost]
+    }
 }
 
 /// The engine's end of the fast path of a shard.
@@ -52,12 +63,37 @@ impl Told {
     pub(super) fn forwards(&self) -> bool {
         self.flow.is_some_and(|flow| matches!(flow.kind, FastKind::Forward { .. }))
     }
+
+    /// What is counted in of the flow in the kernel now.
+    pub(super) fn counted(&self) -> Option<&Counted> {
+        let epoch = self.flow?.epoch;
+        self.flows.iter().find(|one| one.epoch == epoch && one.forwards)
+    }
+
+    /// Of a flow that the process before has left, what a call record says.
+    pub(super) fn of_record([packets, bytes, lost]: [u64; 3]) -> Self {
+        let left = Counted { packets, bytes, lost, inherited: true, ..Counted::default() };
+        Self { left: Some(left), ..Self::default() }
+    }
 }
 
 impl MediaTable {
-    /// The driver has a fast path: from now on it is told of streams.
+    /// The driver has a fast path: from now on it is told of streams, at once of those that were taken
+    /// over with a flow. The driver finds that flow as the process before has left it, lets it go on
+    /// and counts on.
     pub fn use_fast_path(&mut self) {
         self.fast.enabled = true;
+        for pair in (0..).take(self.endpoints.len()) {
+            if self.endpoints.get(pair as usize).is_some_and(|end| end.other != NO_PAIR) {
+                self.tell_fast(pair);
+            }
+        }
+        // A flow that is told of later is a new one.
+        for endpoint in &mut self.endpoints {
+            if let Some(told) = &mut endpoint.told {
+                told.left = None;
+            }
+        }
     }
 
     /// Moves what the fast path is to be told into `into`, in order. Once a turn.
@@ -78,6 +114,10 @@ impl MediaTable {
             let Some(counted) = flows.find(|one| one.epoch == count.epoch && one.forwards) else {
                 continue;
             };
+            if std::mem::take(&mut counted.inherited) && count.packets < counted.packets {
+                // It did not go on: the driver has begun another.
+                (counted.packets, counted.bytes, counted.lost) = (0, 0, 0);
+            }
             let packets = count.packets.saturating_sub(counted.packets);
             let bytes = count.bytes.saturating_sub(counted.bytes);
             (counted.packets, counted.bytes) = (count.packets, count.bytes);
@@ -123,7 +163,8 @@ impl MediaTable {
                 endpoint.quality.pass_no_more();
             }
             if let Some(counted) = told.flows.get_mut(told.next) {
-                *counted = Counted { epoch: flow.epoch, forwards, ..Counted::default() };
+                let left = told.left.take().filter(|_| forwards).unwrap_or_default();
+                *counted = Counted { epoch: flow.epoch, forwards, ..left };
             }
             told.next = (told.next + 1) % FLOWS_COUNTED;
             self.fast.changes.push(FastChange::Set { port: Component::Rtp.port(pair), flow });

@@ -205,6 +205,15 @@ impl Gate {
         self.rtp.zip(self.steady)
     }
 
+    /// As it was in the process before: where the party sends from, under which SSRC, and that it does
+    /// so steadily.
+    pub(super) fn resume(&mut self, ssrc: u32) {
+        (self.ssrc, self.run, self.steady) = (ssrc, STEADY_PACKETS, Some(ssrc));
+        if let (Some(latch), Some(source)) = (&mut self.latch, self.rtp) {
+            latch.close(source, ssrc);
+        }
+    }
+
     /// Whether what comes for the party goes to where it is, as far as that can be known.
     pub(super) fn is_certain(&self) -> bool {
         self.latch.as_ref().is_none_or(|latch| latch.is_closed())

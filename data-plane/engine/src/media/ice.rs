@@ -6,7 +6,10 @@
 //! port is no reflector. A lite agent sends no checks and so asks for no consent (RFC 7675 1); that
 //! of a party which renews its own is taken to have ended when its checks do.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use ravelin_srtp::integrity::IntegrityKey;
 use ravelin_wire::stun::{Check, Class, ErrorCode, Message, Role, Writer};
@@ -162,6 +165,26 @@ pub(super) struct Ice {
     pub(super) armed: Option<Instant>,
 }
 
+/// Octets of an address in a call record.
+pub(super) const ADDRESS_BYTES: usize = 18;
+
+/// For a call record: as IPv6, then the port.
+pub(super) fn push_address(address: SocketAddr, out: &mut Vec<u8>) {
+    let ip = match address.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    out.extend_from_slice(&ip.octets());
+    out.extend(address.port().to_le_bytes());
+}
+
+/// What [`push_address`] wrote.
+pub(super) fn address_of(bytes: &[u8]) -> Option<SocketAddr> {
+    let (ip, port) = bytes.split_first_chunk::<16>()?;
+    let port = u16::from_le_bytes(port.try_into().ok()?);
+    Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::from(*ip)).to_canonical(), port))
+}
+
 /// A request that gets an error.
 struct Refusal {
     code: ErrorCode,
@@ -185,6 +208,71 @@ impl Ice {
 
     pub(super) fn terms(&self) -> &IceTerms {
         &self.terms
+    }
+
+    /// For a call record.
+    pub(super) fn save(&self, out: &mut Vec<u8>) {
+        let IceTerms { local, remote } = &self.terms;
+        out.extend_from_slice(&local.ufrag);
+        out.extend_from_slice(&local.pwd);
+        let text = |text: &[u8], out: &mut Vec<u8>| {
+            // At most CREDENTIAL_MAX_BYTES.
+            out.extend(u16::try_from(text.len()).unwrap_or(u16::MAX).to_le_bytes());
+            out.extend_from_slice(text);
+        };
+        out.extend([u8::from(remote.is_some()), u8::from(self.early.is_some())]);
+        for part in remote.iter().flat_map(IceRemote::parts).chain(self.early.as_deref()) {
+            text(part, out);
+        }
+        for selected in &self.selected {
+            out.push(u8::from(selected.is_some()));
+            if let Some(selected) = selected {
+                push_address(selected.address, out);
+                out.extend(selected.priority.to_le_bytes());
+                out.extend([u8::from(selected.lapsed), u8::from(selected.is_renewed())]);
+            }
+        }
+    }
+
+    /// What [`Self::save`] wrote. A party that renewed its consent has its full time to do so again.
+    /// `None`: it is something else.
+    pub(super) fn load(now: Instant, mut from: &[u8]) -> Option<Self> {
+        let mut take = |length: usize| {
+            let (taken, rest) = from.split_at_checked(length)?;
+            from = rest;
+            Some(taken)
+        };
+        let local = IceLocal {
+            ufrag: take(UFRAG_BYTES)?.try_into().ok()?,
+            pwd: take(PWD_BYTES)?.try_into().ok()?,
+        };
+        let &[has_remote, has_early] = take(2)? else { return None };
+        let mut text = || {
+            let length = u16::from_le_bytes(take(2)?.try_into().ok()?);
+            take(usize::from(length))
+        };
+        let remote = if has_remote != 0 { Some(IceRemote::parse(text()?, text()?)?) } else { None };
+        let early = if has_early != 0 { Some(text()?.into()) } else { None };
+        let mut ice = Self { early, ..Self::new(IceTerms { local, remote }) };
+        for selected in &mut ice.selected {
+            if take(1)? == [0] {
+                continue;
+            }
+            let address = address_of(take(ADDRESS_BYTES)?)?;
+            let priority = u32::from_le_bytes(take(4)?.try_into().ok()?);
+            let &[lapsed, renewed] = take(2)? else { return None };
+            let ago = if renewed != 0 { ICE_RENEWAL_LEAST } else { Duration::ZERO };
+            let first = Instant(now.0.saturating_sub(u64::try_from(ago.as_nanos()).ok()?));
+            *selected = Some(Selected {
+                address,
+                priority,
+                nominated: now,
+                first,
+                last: now,
+                lapsed: lapsed != 0,
+            });
+        }
+        from.is_empty().then_some(ice)
     }
 
     /// What was agreed takes effect. With new credentials ICE begins anew; media stays on the old

@@ -49,7 +49,7 @@ use crate::{
 };
 
 pub use anchor::{Anchor, Place, PortsExhausted, Side};
-pub(crate) use anchor::{HalfImage, Places};
+pub(crate) use anchor::{HalfImage, Lost, Places};
 use closed::Sprayers;
 use dtls::Handshakes;
 use endpoint::Endpoint;
@@ -91,6 +91,10 @@ pub struct MediaTable {
     handshakes: Handshakes,
     /// Of ICE and DTLS.
     timers: Wheel,
+    /// Places of calls whose records are behind what packets have changed.
+    changed: Vec<u32>,
+    /// No key may be in a record.
+    keeps_no_keys: bool,
 }
 
 impl MediaTable {
@@ -118,6 +122,8 @@ impl MediaTable {
             ice_key: IntegrityKey::new(&[&seed.0[..], b"ice", &[shard.0]].concat()),
             handshakes: Handshakes::default(),
             timers: Wheel::new(Instant::default()),
+            changed: Vec::new(),
+            keeps_no_keys: false,
         };
         let ports = |range: &MediaRange| {
             pool::ports_of_shard(range.first_port, range.last_port, shard, shards)

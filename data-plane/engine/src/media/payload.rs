@@ -59,7 +59,6 @@ impl PayloadMap {
     }
 
     /// For a call record: the numbers that change, two octets each, behind the redundant ones.
-    #[allow(dead_code, reason = "called by call records")]
     pub(crate) fn save(&self, out: &mut Vec<u8>) {
         out.extend(self.redundant.map(|number| number.unwrap_or(NONE)));
         for (old, new) in (0_u8..).zip(self.table).filter(|(old, new)| old != new) {
@@ -68,7 +67,6 @@ impl PayloadMap {
     }
 
     /// What [`Self::save`] wrote.
-    #[allow(dead_code, reason = "called by call records")]
     pub(crate) fn load(bytes: &[u8]) -> Option<Self> {
         let ([first, second], rest) = bytes.split_first_chunk::<2>().map(|(a, b)| (*a, b))?;
         let number = |octet: u8| (octet < 128).then_some(octet);

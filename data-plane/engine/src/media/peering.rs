@@ -133,7 +133,8 @@ impl MediaTable {
         }
         match (dtls, self.handshakes.identity()) {
             (Some(terms), Some(identity)) => {
-                if endpoint.dtls.as_ref().is_none_or(|dtls| *dtls.terms() != terms) {
+                let goes_on = |dtls: &Dtls| *dtls.terms() == terms && !dtls.is_inherited();
+                if !endpoint.dtls.as_deref().is_some_and(goes_on) {
                     endpoint.dtls = Some(Box::new(Dtls::new(terms, identity)));
                 }
             }

@@ -85,15 +85,26 @@ impl MediaTable {
             Kind::Rtp if arrival.component == Component::Rtp => Packet::Rtp,
             Kind::Rtcp => Packet::Rtcp,
             Kind::Stun => {
+                let before = endpoint.gate.source(arrival.component);
                 let taken = endpoint.stun(arrival, tx);
+                let moved = endpoint.gate.source(arrival.component) != before;
                 self.settle(pair);
                 self.tell_fast(pair);
+                if moved {
+                    self.note_change(pair);
+                }
                 return taken.map(|()| None);
             }
             Kind::Dtls => {
+                let state = |end: &Endpoint| end.dtls.as_ref().map(|dtls| dtls.state());
+                let before = state(endpoint);
                 let taken = endpoint.dtls(arrival, &mut self.handshakes, tx);
+                let moved = state(endpoint) != before;
                 self.settle(pair);
                 self.tell_fast(pair);
+                if moved {
+                    self.note_change(pair);
+                }
                 return taken.map(|()| None);
             }
             Kind::KeepAlive => return Err(DropReason::KeepAlive),
@@ -121,8 +132,13 @@ impl MediaTable {
             Ok(()) => from.quality.forwarded(packet, arrival.bytes.len()),
             Err(reason) => from.quality.not_forwarded(reason),
         }
+        // Nothing under an index that no record claims is sent before there is such a record.
+        let outrun = to.shield.as_mut().is_some_and(|shield| shield.take_outrun());
         if learnt != Learnt::Nothing {
             self.tell_fast(pair);
+        }
+        if outrun || learnt != Learnt::Nothing {
+            self.note_change(pair);
         }
         passed.map(|()| Some(packet))
     }

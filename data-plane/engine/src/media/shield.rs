@@ -7,7 +7,7 @@
 //! it changes over when it has seen the answer. A packet whose tag does not verify changes nothing
 //! but a counter, however many come and wherever from (lessons.md 2.19).
 
-use ravelin_srtp::{Keying, Opener, Refusal, Sealer};
+use ravelin_srtp::{Keying, Keys, Opener, Refusal, Sealer};
 
 use super::endpoint::Packet;
 use crate::drops::DropReason;
@@ -97,6 +97,49 @@ impl Shield {
             keyed.before = Some(Box::new(std::mem::replace(&mut keyed.opener, opener)));
         }
         keyed.keying = keying;
+    }
+
+    /// For a call record: keys, rollover counters, windows. Keys of the party that others have
+    /// replaced are left out; what it sent under them and is still on its way is lost.
+    pub(super) fn save(&self, out: &mut Vec<u8>) {
+        out.extend([u8::from(self.by_dtls), u8::from(self.keyed.is_some())]);
+        if let Some(keyed) = &self.keyed {
+            keyed.keying.ours.save(out);
+            keyed.keying.theirs.save(out);
+            keyed.sealer.save(out);
+            keyed.opener.save(out);
+        }
+    }
+
+    /// What [`Self::save`] wrote. `None`: it is something else.
+    pub(super) fn load(mut from: &[u8]) -> Option<Self> {
+        let (&[by_dtls, keyed], rest) = from.split_first_chunk::<2>()?;
+        from = rest;
+        let keyed = match keyed {
+            0 => None,
+            1 => {
+                let ours = Keys::load(&mut from)?;
+                let theirs = Keys::load(&mut from)?;
+                let sealer = Sealer::load(&ours, &mut from)?;
+                let opener = Opener::load(&theirs, &mut from)?;
+                let keying = Keying { ours, theirs };
+                Some(Keyed { keying, opener, before: None, sealer })
+            }
+            _ => return None,
+        };
+        (by_dtls < 2 && from.is_empty()).then_some(Self { keyed, by_dtls: by_dtls == 1 })
+    }
+
+    /// Whether a record of the call is kept; it has just been written.
+    pub(super) fn kept(&mut self, kept: bool) {
+        if let Some(keyed) = &mut self.keyed {
+            if kept { keyed.sealer.kept() } else { keyed.sealer.not_kept() }
+        }
+    }
+
+    /// Whether an index was used that the record does not claim.
+    pub(super) fn take_outrun(&mut self) -> bool {
+        self.keyed.as_mut().is_some_and(|keyed| keyed.sealer.take_outrun())
     }
 
     /// Authenticates and decrypts the packet that is `arena[start..]`, in place; it becomes shorter.

@@ -6,6 +6,7 @@ mod call;
 mod cancel;
 mod common;
 mod crash;
+mod crash_keys;
 mod early;
 mod emergency;
 mod failover;

@@ -10,11 +10,11 @@ use ravelin_srtp::{
 
 use super::common::*;
 
-const PLAIN: &str = "m=audio 40000 RTP/AVP 0\n";
+pub const PLAIN: &str = "m=audio 40000 RTP/AVP 0\n";
 const PLAIN_ANSWER: &str = "m=audio 50000 RTP/AVP 0\n";
 
 /// The config with media settings at the PBX and at carrier A.
-fn config(pbx: &str, carrier: &str) -> String {
+pub fn config(pbx: &str, carrier: &str) -> String {
     let with = |text: String, id: &str, media: &str| {
         let at = format!("  - id: {id}\n");
         assert!(text.contains(&at));
@@ -24,33 +24,33 @@ fn config(pbx: &str, carrier: &str) -> String {
     with(text, "carrier-a", carrier)
 }
 
-fn world(pbx: &str, carrier: &str) -> World {
+pub fn world(pbx: &str, carrier: &str) -> World {
     World::with(&config(pbx, carrier), Limits::default())
 }
 
-fn part(ip: &str, version: u32, streams: &str) -> String {
+pub fn part(ip: &str, version: u32, streams: &str) -> String {
     format!(
         "Content-Type: application/sdp\n\nv=0\no=x 1 {version} IN IP4 {ip}\ns=-\nc=IN IP4 {ip}\n\
          t=0 0\n{streams}"
     )
 }
 
-fn keys(suite: Suite, octet: u8) -> Keys {
+pub fn keys(suite: Suite, octet: u8) -> Keys {
     Keys::single(MasterKey::new(suite, &vec![octet; suite.keying_bytes()]).unwrap())
 }
 
-fn line(tag: u32, keys: &Keys) -> String {
+pub fn line(tag: u32, keys: &Keys) -> String {
     let mut value = Vec::new();
     Crypto { tag, keys: keys.clone() }.write(&mut value);
     format!("a=crypto:{}\n", String::from_utf8(value).unwrap())
 }
 
-fn secure(port: u16, lines: &str) -> String {
+pub fn secure(port: u16, lines: &str) -> String {
     format!("m=audio {port} RTP/SAVP 0\n{lines}")
 }
 
 /// The a=crypto lines of a body.
-fn lines(message: &Msg) -> Vec<Crypto> {
+pub fn lines(message: &Msg) -> Vec<Crypto> {
     let body = message.body();
     let values = body.lines().filter_map(|line| line.strip_prefix("a=crypto:"));
     values.map(|value| Crypto::parse(value.as_bytes()).unwrap()).collect()
@@ -62,7 +62,7 @@ fn local(message: &Msg) -> std::net::SocketAddr {
     addr(&format!("{address}:{}", message.media_port(0)))
 }
 
-fn rtp(sequence: u16) -> Vec<u8> {
+pub fn rtp(sequence: u16) -> Vec<u8> {
     let mut packet = vec![0x80, 0];
     packet.extend(sequence.to_be_bytes());
     packet.extend([0, 0, 0, 160, 1, 2, 3, 4]);
@@ -71,17 +71,17 @@ fn rtp(sequence: u16) -> Vec<u8> {
 }
 
 /// One party's protection.
-struct Party {
-    sealer: Sealer,
+pub struct Party {
+    pub sealer: Sealer,
     opener: Opener,
 }
 
 impl Party {
-    fn new(keying: &Keying) -> Self {
+    pub fn new(keying: &Keying) -> Self {
         Self { sealer: Sealer::new(&keying.ours), opener: Opener::new(&keying.theirs) }
     }
 
-    fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
+    pub fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
         let mut sealed = packet.to_vec();
         sealed.resize(packet.len() + self.sealer.rtp_overhead(), 0);
         let length = self.sealer.seal_rtp(&mut sealed, packet.len()).unwrap();
@@ -89,7 +89,7 @@ impl Party {
         sealed
     }
 
-    fn open(&mut self, packet: &[u8]) -> Vec<u8> {
+    pub fn open(&mut self, packet: &[u8]) -> Vec<u8> {
         let mut open = vec![0; packet.len()];
         let length = self.opener.open_rtp(packet, &mut open).unwrap();
         open.truncate(length);
@@ -97,12 +97,12 @@ impl Party {
     }
 }
 
-struct Talk {
-    world: World,
-    caller: Caller,
-    callee: Callee,
-    offer: Msg,
-    answer: Msg,
+pub struct Talk {
+    pub world: World,
+    pub caller: Caller,
+    pub callee: Callee,
+    pub offer: Msg,
+    pub answer: Msg,
 }
 
 fn dial(world: &mut World, number: &str, offer: &str) -> Caller {
@@ -112,7 +112,7 @@ fn dial(world: &mut World, number: &str, offer: &str) -> Caller {
 
 /// `answer` makes the callee's streams of what it was offered.
 #[track_caller]
-fn talk(mut world: World, offer: &str, answer: impl Fn(&Msg) -> String) -> Talk {
+pub fn talk(mut world: World, offer: &str, answer: impl Fn(&Msg) -> String) -> Talk {
     let mut caller = dial(&mut world, "+12125551234", offer);
     world.expect(PBX, "SIP/2.0 100");
     let callee = Callee::take(&mut world, CARRIER_A);
@@ -134,18 +134,18 @@ impl Talk {
         self.world.media.pop().map(|(_, bytes)| bytes)
     }
 
-    fn up(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub fn up(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let by = self.answer.clone();
         self.through("127.0.1.1:40000", &by, bytes)
     }
 
-    fn down(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub fn down(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         let by = self.offer.clone();
         self.through("127.0.2.1:50000", &by, bytes)
     }
 
     #[track_caller]
-    fn again(&mut self, offer: &str, answer: impl Fn(&Msg) -> String) -> (Msg, Msg) {
+    pub fn again(&mut self, offer: &str, answer: impl Fn(&Msg) -> String) -> (Msg, Msg) {
         let world = &mut self.world;
         self.caller.request(world, "INVITE", &part("127.0.1.1", 2, offer));
         world.expect(PBX, "SIP/2.0 100");
@@ -161,7 +161,7 @@ impl Talk {
 
     /// The same from the callee.
     #[track_caller]
-    fn back(&mut self, offer: &str, answer: impl Fn(&Msg) -> String) -> (Msg, Msg) {
+    pub fn back(&mut self, offer: &str, answer: impl Fn(&Msg) -> String) -> (Msg, Msg) {
         let world = &mut self.world;
         self.callee.request(world, "INVITE", &part("127.0.2.1", 3, offer));
         world.expect(CARRIER_A, "SIP/2.0 100");

@@ -223,6 +223,16 @@ impl FastPath {
         self.adopted
     }
 
+    /// Ends the flows that an earlier process left and that nobody has claimed: for when every shard has
+    /// told of the calls that it took over. Gives how many there were. Without it they end by
+    /// themselves soon after.
+    pub fn end_unclaimed(&self) -> usize {
+        let mut table = self.table();
+        let left = table.left();
+        table.end_unclaimed();
+        left
+    }
+
     /// One shard's driver with the fast path around it. To be called before its ports are opened.
     #[must_use]
     pub fn around(self: &Arc<Self>, driver: Box<dyn Driver>, shard: ShardId) -> Box<dyn Driver> {

@@ -13,7 +13,10 @@ use ravelin_wire::sdp::{Media, StreamRewrite};
 use smallvec::SmallVec;
 
 use super::{formats::Formats, peering::TheirIce, profile::Protection};
-use crate::media::{Nat, Remote, dtls::DtlsTerms, peering::Peering};
+use crate::{
+    limits::STREAMS_PER_CALL_MAX,
+    media::{Nat, Remote, dtls::DtlsTerms, peering::Peering},
+};
 
 /// Media settings of the trunk that a leg is with; a peer that is none has the defaults.
 #[derive(Clone, Copy, Debug, Default)]
@@ -75,6 +78,8 @@ pub(super) struct Stream {
     pub dtls: Option<DtlsTerms>,
     /// The peer of an emergency call did without the encryption that this leg should have.
     pub plain: bool,
+    /// The suite in force when the process before ended, until something is negotiated.
+    active: Option<Suite>,
 }
 
 /// An m-line as it was offered last, whether by the peer or by us.
@@ -135,6 +140,10 @@ impl Offer {
 }
 
 impl Stream {
+    fn has_keys(&self) -> bool {
+        self.plain || !self.keys.is_empty()
+    }
+
     /// The lines of an offer: the suite in force first, so that nothing changes unless the peer
     /// wants it; each suite keeps its tag.
     pub(super) fn lines(
@@ -142,7 +151,7 @@ impl Stream {
         suites: &[Suite],
         random: &mut dyn FnMut(&mut [u8]),
     ) -> SmallVec<[Crypto; 1]> {
-        let active = self.offer.chosen.as_ref().map(|line| line.keys.suite());
+        let active = self.offer.chosen.as_ref().map(|line| line.keys.suite()).or(self.active);
         let mut lines: SmallVec<[Crypto; 1]> = SmallVec::new();
         for (tag, suite) in (1..).zip(suites) {
             let keys = match self.keys.iter().find(|keys| keys.suite() == *suite) {
@@ -197,6 +206,43 @@ impl Description {
 
     pub(crate) fn from_parts((id, version, told): (u64, u64, Option<u64>)) -> Self {
         Self { id, version, told, ..Self::default() }
+    }
+
+    /// For a call record: our keys of each stream, so that offers and answers go on to name them
+    /// (RFC 4568 7.1.4), the suite in force, and where encryption was given up. What an offer under
+    /// way asks for is not told of.
+    pub(crate) fn save_keys(&self, out: &mut Vec<u8>) {
+        let kept = self.streams.iter().rposition(Stream::has_keys).map_or(0, |last| last + 1);
+        let count = |length: usize| u8::try_from(length).unwrap_or(u8::MAX);
+        out.extend([u8::from(self.plain), count(kept)]);
+        for stream in self.streams.iter().take(kept) {
+            let active = stream.offer.chosen.as_ref().map(|line| line.keys.suite());
+            let active = active.or(stream.active);
+            let active = stream.keys.iter().position(|keys| Some(keys.suite()) == active);
+            let active = active.map_or(u8::MAX, count);
+            out.extend([u8::from(stream.plain), active, count(stream.keys.len())]);
+            for keys in &stream.keys {
+                keys.save(out);
+            }
+        }
+    }
+
+    /// Takes what [`Self::save_keys`] wrote. `None`: it wrote something else.
+    pub(crate) fn load_keys(&mut self, mut from: &[u8]) -> Option<()> {
+        let (&[plain, count], rest) = from.split_first_chunk::<2>()?;
+        from = rest;
+        self.plain = plain != 0;
+        for index in 0..usize::from(count) {
+            let (&[plain, active, keys], rest) = from.split_first_chunk::<3>()?;
+            from = rest;
+            let stream = self.stream(index).filter(|_| index < STREAMS_PER_CALL_MAX)?;
+            stream.plain = plain != 0;
+            for _ in 0..keys {
+                stream.keys.push(Keys::load(&mut from)?);
+            }
+            stream.active = stream.keys.get(usize::from(active)).map(Keys::suite);
+        }
+        from.is_empty().then_some(())
     }
 
     /// The stream of an m-line, made if it is new.

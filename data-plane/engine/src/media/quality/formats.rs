@@ -4,6 +4,8 @@ use super::jitter::Tick;
 
 /// Payload types of one description that are kept; further ones are taken for unknown.
 const FORMATS_MAX: usize = 32;
+/// Of these, as many as a call record tells of.
+const FORMATS_KEPT: usize = 8;
 /// Longest encoding name that is kept; those registered are shorter.
 const NAME_MAX: usize = 24;
 
@@ -55,6 +57,31 @@ impl Formats {
             }
         }
         Self(kept.into())
+    }
+
+    /// For a call record: up to [`FORMATS_KEPT`], those of `first` and of events before others.
+    pub(super) fn save(&self, first: Option<u8>, out: &mut Vec<u8>) {
+        let is_event = |one: &Format| one.name.eq_ignore_ascii_case("telephone-event");
+        let rank = |one: &&Format| (Some(one.payload_type) != first && !is_event(one)) as u8;
+        let mut sorted: Vec<_> = self.0.iter().collect();
+        sorted.sort_by_key(rank);
+        for format in sorted.into_iter().take(FORMATS_KEPT) {
+            out.push(format.payload_type);
+            out.extend(format.clock_hz.to_le_bytes());
+            out.push(u8::try_from(format.name.len()).unwrap_or(u8::MAX));
+            out.extend_from_slice(format.name.as_bytes());
+        }
+    }
+
+    /// What [`Self::save`] wrote. `None`: it is something else.
+    pub(super) fn load(mut from: &[u8]) -> Option<Self> {
+        let mut kept = Vec::new();
+        while let Some((&[number, a, b, c, d, length], rest)) = from.split_first_chunk::<6>() {
+            let (name, rest) = rest.split_at_checked(usize::from(length))?;
+            from = rest;
+            kept.push(Format::new(number, name, u32::from_le_bytes([a, b, c, d]))?);
+        }
+        from.is_empty().then(|| Self::new(kept))
     }
 
     fn find(&self, payload_type: u8) -> Option<(&str, u32)> {
@@ -141,5 +168,10 @@ mod tests {
         assert_eq!((formats.name(0), formats.name(8)), (Some("X"), Some("PCMA")));
         assert_eq!(formats.content(13), (Content::Noise, Tick::of(8_000)));
         assert_eq!(formats.content(99), (Content::Media, Tick::default()));
+        let mut record = Vec::new();
+        formats.save(Some(0), &mut record);
+        assert_eq!(Formats::load(&record).map(|kept| kept.name(0) == Some("X")), Some(true));
+        assert_eq!(Formats::load(&record).unwrap().events().collect::<Vec<_>>(), [101]);
+        assert_eq!(Formats::load(&record[..record.len() - 1]), None);
     }
 }

@@ -244,6 +244,21 @@ impl Quality {
         (clock.unwrap_or(0), [next(), next()])
     }
 
+    /// For a call record: the payload type of the party's media, and what payload types mean.
+    pub(super) fn save_formats(&self, out: &mut Vec<u8>) {
+        out.push(self.media_type.unwrap_or(NO_PAYLOAD_TYPE));
+        self.formats.save(self.media_type, out);
+    }
+
+    /// What [`Self::save_formats`] wrote. False: it is something else.
+    pub(super) fn load_formats(&mut self, from: &[u8]) -> bool {
+        let Some((number, rest)) = from.split_first() else { return false };
+        let Some(formats) = Formats::load(rest) else { return false };
+        self.set_formats(formats);
+        self.media_type = Some(*number).filter(|number| *number != NO_PAYLOAD_TYPE);
+        true
+    }
+
     /// From now on the fast path sees the packets of the source, all but a few: numbers of those
     /// that come here say nothing of loss.
     pub(super) fn pass_by(&mut self) {

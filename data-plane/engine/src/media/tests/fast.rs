@@ -133,7 +133,7 @@ impl Twins {
 }
 
 /// An RTP packet of one of a few streams.
-fn packet(ssrc: u32, sequence: u16) -> Vec<u8> {
+pub(super) fn packet(ssrc: u32, sequence: u16) -> Vec<u8> {
     let mut packet = vec![0x80, 0];
     packet.extend_from_slice(&sequence.to_be_bytes());
     packet.extend_from_slice(&[0; 4]);
@@ -143,7 +143,7 @@ fn packet(ssrc: u32, sequence: u16) -> Vec<u8> {
 }
 
 /// Hosts and ports are few, so that they meet.
-fn place(which: u8) -> SocketAddr {
+pub(super) fn place(which: u8) -> SocketAddr {
     SocketAddr::from(([198, 51, 100, which / 4 % 2 + 1], 7_000 + 2 * u16::from(which % 4)))
 }
 

@@ -1,6 +1,7 @@
 mod fast;
 mod nat;
 mod peering;
+mod records;
 mod srtp;
 
 use std::{

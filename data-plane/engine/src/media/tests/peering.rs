@@ -14,9 +14,9 @@ use crate::media::{
     peering::Peering,
 };
 
-const SIGNALLED: &str = "192.0.2.1:4000";
-const ELSEWHERE: &str = "198.51.100.7:50000";
-const STRANGER: &str = "203.0.113.9:999";
+pub(super) const SIGNALLED: &str = "192.0.2.1:4000";
+pub(super) const ELSEWHERE: &str = "198.51.100.7:50000";
+pub(super) const STRANGER: &str = "203.0.113.9:999";
 const FAR: &str = "192.0.2.99:7000";
 
 const THEIR_UFRAG: &[u8] = b"h6vY";
@@ -78,10 +78,10 @@ impl Probe {
 }
 
 /// The caller's leg uses ICE, the callee's is plain.
-struct Call {
-    rig: Rig,
-    anchor: Anchor,
-    local: IceLocal,
+pub(super) struct Call {
+    pub(super) rig: Rig,
+    pub(super) anchor: Anchor,
+    pub(super) local: IceLocal,
     /// Towards the caller.
     port: MediaPortId,
     /// Towards the callee.
@@ -89,7 +89,7 @@ struct Call {
 }
 
 impl Call {
-    fn with_ice() -> Self {
+    pub(super) fn with_ice() -> Self {
         let mut call = Self::plain();
         call.local =
             call.rig.table.ice_local(&call.anchor, Side::Caller, 0, Some(&theirs())).unwrap();
@@ -157,12 +157,12 @@ impl Call {
         (u16::from(code[2]) * 100 + u16::from(code[3]), taken)
     }
 
-    fn nominate(&mut self, source: &str) {
+    pub(super) fn nominate(&mut self, source: &str) {
         assert_eq!(self.probe(source, &Probe::of(self.local)), (200, Ok(())));
     }
 
     /// Whether RTP from `source` reaches the callee.
-    fn hears(&mut self, source: &str) -> bool {
+    pub(super) fn hears(&mut self, source: &str) -> bool {
         let sent = self.rig.relay(self.port, addr(source), &rtp_packet(7));
         if let Ok((_, to)) = sent {
             assert_eq!(to, addr(FAR));
@@ -171,8 +171,15 @@ impl Call {
     }
 
     /// Where RTP of the callee goes.
-    fn reaches(&mut self) -> Option<SocketAddr> {
+    pub(super) fn reaches(&mut self) -> Option<SocketAddr> {
         self.rig.relay(self.far, addr(FAR), &rtp_packet(8)).ok().map(|(_, to)| to)
+    }
+
+    /// Nothing is sent for a while.
+    pub(super) fn is_silent(&mut self) -> bool {
+        self.rig.tx.clear();
+        self.wait(Duration::from_secs(5));
+        self.rig.tx.is_empty()
     }
 
     fn wait(&mut self, time: Duration) {
@@ -406,12 +413,14 @@ fn a_party_that_renewed_its_consent_and_stops_gets_no_more() {
 }
 
 /// A party that runs DTLS on the caller's leg.
-struct Secure {
-    call: Call,
+pub(super) struct Secure {
+    pub(super) call: Call,
     party: Association,
     identity: std::sync::Arc<Identity>,
     ours: Fingerprints,
     keys: Option<Exported>,
+    /// Number of the next packet each way.
+    next: u16,
 }
 
 fn named(identity: &Identity) -> Fingerprints {
@@ -421,14 +430,14 @@ fn named(identity: &Identity) -> Fingerprints {
 }
 
 impl Secure {
-    fn new(our_role: Role) -> Self {
+    pub(super) fn new(our_role: Role) -> Self {
         let origin = std::time::Instant::now();
         let mut call = Call::plain();
         let ours = std::sync::Arc::new(Identity::generate(origin).unwrap());
         call.rig.table.set_dtls_identity(ours.clone());
         let identity = std::sync::Arc::new(Identity::generate(origin).unwrap());
         let party = Self::association(our_role, &identity, &named(&ours));
-        let mut secure = Self { call, party, ours: named(&ours), identity, keys: None };
+        let mut secure = Self { call, party, ours: named(&ours), identity, keys: None, next: 1 };
         let expected = named(&secure.identity);
         secure.agree(our_role, expected);
         secure
@@ -460,7 +469,7 @@ impl Secure {
 
     /// Lets both talk until neither has anything to say; `between` is called before each datagram
     /// that reaches us.
-    fn talk(&mut self, mut between: impl FnMut(&mut Call)) {
+    pub(super) fn talk(&mut self, mut between: impl FnMut(&mut Call)) {
         let mut to_us = VecDeque::new();
         self.party.start(self.call.rig.now.0, &mut |datagram| to_us.push_back(datagram.to_vec()));
         for _ in 0..100 {
@@ -486,11 +495,38 @@ impl Secure {
         }
     }
 
+    /// As [`Self::exchange`], later on the same keys: numbers beyond all that a record claims.
+    pub(super) fn exchange_again(&mut self) {
+        self.next = self.next.wrapping_add(100);
+        self.exchange();
+    }
+
+    /// Agrees again, as far as `offer` says; the party begins anew with our certificate of now.
+    pub(super) fn anew(&mut self, role: Role, ours: &std::sync::Arc<Identity>, offer: bool) {
+        self.party = Self::association(role, &self.identity, &named(ours));
+        self.keys = None;
+        self.next = 1;
+        if offer {
+            let expected = named(&self.identity);
+            self.agree(role, expected);
+        }
+    }
+
+    /// A ClientHello of a party whose part is to wait for ours.
+    pub(super) fn hello_is_refused(&mut self) -> bool {
+        let mut stray = Association::new(self.identity.clone(), Role::Client, self.ours.clone());
+        let mut hello = Vec::new();
+        stray.start(self.call.rig.now.0, &mut |datagram| hello = datagram.to_vec());
+        let (sent, taken) = self.call.take(SIGNALLED, &hello);
+        sent.is_empty() && taken.is_err()
+    }
+
     /// Sends SRTP both ways and reads what arrives.
-    fn exchange(&mut self) {
+    pub(super) fn exchange(&mut self) {
         let keys = self.keys.clone().expect("keys");
         let call = &mut self.call;
-        let clear = rtp_packet(0x1234_5678);
+        let mut clear = rtp_packet(0x1234_5678);
+        clear[2..4].copy_from_slice(&self.next.to_be_bytes());
         let mut room = clear.clone();
         room.resize(clear.len() + 64, 0);
         let mut sealer = Sealer::new(&Keys::single(keys.local));
