@@ -90,6 +90,9 @@ pub(super) struct Counts {
     pub(super) corrupt: u64,
     /// Whole, at an address that they were not for, or from one that they should not come from.
     pub(super) misdelivered: u64,
+    /// Of one stream, one behind the other: the longest gap that anybody heard. What came late counts
+    /// as missing here.
+    pub(super) longest_gap: u64,
     /// Not ours: RTCP and the like.
     pub(super) foreign: u64,
     /// Streams of which nothing arrived.
@@ -133,8 +136,9 @@ impl Tally {
         if !right_place(stamp.stream) {
             return counts.misdelivered += 1;
         }
+        let gap = stamp.number.saturating_sub(seen.next);
         match seen.take(stamp.number) {
-            Order::Next => {}
+            Order::Next => counts.longest_gap = counts.longest_gap.max(gap),
             Order::Late => counts.reordered += 1,
             // Too old to tell: it arrived late, and may have come before.
             Order::Duplicate | Order::TooOld => return counts.duplicates += 1,
