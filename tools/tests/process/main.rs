@@ -16,3 +16,4 @@ mod stir;
 mod stop;
 mod support;
 mod survive;
+mod survive_media;

@@ -16,7 +16,7 @@ use crate::{
 const PLACE: u8 = 13;
 const CALLS: usize = 20;
 
-fn start(config: &Path, data: &Path) -> Process {
+pub(crate) fn start(config: &Path, data: &Path) -> Process {
     let mut command = ravelin();
     command.arg("edge").arg("--config").arg(config).arg("--data").arg(data);
     let mut process = Process::start(&mut command);
@@ -25,14 +25,14 @@ fn start(config: &Path, data: &Path) -> Process {
 }
 
 /// A call that is up: its parties' last messages.
-struct Up {
-    name: String,
-    answer: String,
-    invite: String,
+pub(crate) struct Up {
+    pub(crate) name: String,
+    pub(crate) answer: String,
+    pub(crate) invite: String,
 }
 
 /// A request of the caller inside its call.
-fn request(caller: &Peer, call: &Up, method: &str, cseq: u32) {
+pub(crate) fn request(caller: &Peer, call: &Up, method: &str, cseq: u32) {
     let me = caller.address();
     let target = header(&call.answer, "Contact");
     let ip = me.ip();
@@ -56,7 +56,7 @@ fn request(caller: &Peer, call: &Up, method: &str, cseq: u32) {
     ));
 }
 
-fn audio_port(message: &str) -> u16 {
+pub(crate) fn audio_port(message: &str) -> u16 {
     let line = message.lines().find(|line| line.starts_with("m=audio ")).expect("an m-line");
     line.split(' ').nth(1).expect("a port").parse().expect("a number")
 }
