@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 const TICK: Duration = Duration::from_secs(1);
 /// Changes that come together are handled together.
 const GATHER: Duration = Duration::from_millis(20);
-/// Flows that an earlier process left and nobody claimed by then are ended.
-pub(super) const CLAIM_WITHIN: Duration = Duration::from_secs(10);
 /// Hop limit of packets whose route says nothing, as the sockets send them.
 const TTL: u8 = 64;
 
@@ -48,8 +46,7 @@ pub(super) fn run(
     messages: &Receiver<Message>,
     prober: &Prober,
 ) {
-    let started = Instant::now();
-    let mut tick = started + TICK;
+    let mut tick = Instant::now() + TICK;
     loop {
         let mut wanted = BTreeSet::new();
         let mut neighbours = BTreeSet::new();
@@ -102,9 +99,6 @@ pub(super) fn run(
             for (interface, address) in used {
                 // It fails where there is no address to resolve, as on a point-to-point link.
                 let _ = netlink.use_neighbour(interface, address);
-            }
-            if started.elapsed() >= CLAIM_WITHIN {
-                lock(table).end_unclaimed();
             }
         }
     }

@@ -223,9 +223,9 @@ impl FastPath {
         self.adopted
     }
 
-    /// Ends the flows that an earlier process left and that nobody has claimed: for when every shard has
-    /// told of the calls that it took over. Gives how many there were. Without it they end by
-    /// themselves soon after.
+    /// Ends the flows that an earlier process left and that nobody has claimed: for when every shard
+    /// has told of the calls that it took over. Gives how many there were. Until then they go on,
+    /// however long the start takes.
     pub fn end_unclaimed(&self) -> usize {
         let mut table = self.table();
         let left = table.left();
