@@ -295,7 +295,7 @@ impl Shard {
     fn report(&self) -> ShardReport {
         let mut samples = Vec::with_capacity(256);
         self.engine.samples(&mut samples);
-        self.driver.stats().each(&mut |count| {
+        self.driver.counts(&mut |count| {
             samples.push(counter(count.name, count.help, count.label, count.value));
         });
         self.streams.stats().each(&mut |count| {

@@ -107,8 +107,9 @@ pub enum FastKind {
         /// Code point of the packets that leave, 0-63; `None`: 0.
         dscp: Option<u8>,
     },
-    /// Delivered to this shard past the kernel's UDP path: their contents must be touched.
-    Deliver,
+    /// Delivered to this shard past the kernel's UDP path: their contents must be touched. What
+    /// becomes of them leaves from media port `out` (of this shard) to `to`, past it too if it can.
+    Deliver { out: MediaPortId, to: SocketAddr },
 }
 
 /// What the engine asks of the fast path. A `Set` replaces the flow of its port.

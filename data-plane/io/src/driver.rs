@@ -31,6 +31,12 @@ pub const DATAGRAM_MAX_BYTES: usize = 65_527;
 /// counted as [`Stats::rx_truncated`] and not delivered.
 pub const MEDIA_DATAGRAM_MAX_BYTES: usize = 1_920;
 
+/// Watches of streams have keys below this; those of the fast path's sockets begin here.
+pub const FAST_WATCH_FIRST: u32 = 16_384;
+
+/// Sockets of the fast path that one shard may watch.
+pub const FAST_WATCHES_MAX: u32 = 256;
+
 /// What a driver delivers.
 #[derive(Clone, Copy, Debug)]
 pub enum Rx<'a> {
@@ -139,7 +145,18 @@ pub trait Driver {
         let _ = into;
     }
 
+    /// So many datagrams came past this driver in this turn, which its judgement of the load is to
+    /// include.
+    fn also_received(&mut self, datagrams: usize) {
+        let _ = datagrams;
+    }
+
     fn stats(&self) -> &Stats;
+
+    /// Hands out every counter.
+    fn counts(&self, sink: &mut dyn FnMut(Count)) {
+        self.stats().each(sink);
+    }
 }
 
 /// Which driver.
@@ -189,7 +206,7 @@ impl Default for Options {
         Self {
             listeners_max: 64,
             media_ports_max: 16_384,
-            watches_max: 16_384,
+            watches_max: FAST_WATCH_FIRST + FAST_WATCHES_MAX,
             media_buffers: 2_048,
             signalling_buffers: 256,
             listener_socket_buffer_bytes: 4 << 20,

@@ -8,6 +8,7 @@
 //! | [`uring`] | UDP through one private io_uring ring per shard: the default |
 //! | [`mmsg`] | UDP through epoll, recvmmsg and sendmmsg, where io_uring is forbidden |
 //! | [`xdp`] | the fast path around either: RTP forwarded by a program in the kernel |
+//! | [`af_xdp`] | its part for streams whose contents must be touched: frames past the UDP path |
 //! | [`stream`] | SIP over TCP: listeners, connections, framing, bounded queues, deadlines |
 //! | [`cross`] | bounded rings between shards |
 //! | [`host`] | the thread of a shard: pinned, hosted by a glommio executor that never parks |
@@ -18,6 +19,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod addr;
+pub mod af_xdp;
 mod backlog;
 pub mod clock;
 pub mod cross;

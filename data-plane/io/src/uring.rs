@@ -349,6 +349,10 @@ impl Driver for Uring {
         into.append(&mut self.ready);
     }
 
+    fn also_received(&mut self, datagrams: usize) {
+        self.pace.received(datagrams);
+    }
+
     fn stats(&self) -> &Stats {
         &self.stats
     }

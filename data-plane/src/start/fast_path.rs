@@ -16,7 +16,7 @@ pub(super) struct Outcome {
 }
 
 /// Starts the fast path if a media range asks for it; ranges that leave it open are served too.
-pub(super) fn start(snapshot: &Snapshot) -> Outcome {
+pub(super) fn start(snapshot: &Snapshot, shards: u8) -> Outcome {
     if !snapshot.media.iter().any(|range| range.driver == MediaDriver::Xdp) {
         // `auto` stays with the sockets while calls on the fast path are tested by hand only.
         return without(&snapshot.node);
@@ -35,7 +35,7 @@ pub(super) fn start(snapshot: &Snapshot) -> Outcome {
     let ports = ranges
         .map(|range| u32::from(range.last_port).saturating_sub(range.first_port.into()) + 1)
         .fold(0, u32::saturating_add);
-    let options = Options { node: snapshot.node.clone(), addresses, ports };
+    let options = Options { node: snapshot.node.clone(), addresses, ports, shards };
     match FastPath::start(&options) {
         Ok(fast) => {
             for reason in fast.reasons() {
@@ -44,7 +44,15 @@ pub(super) fn start(snapshot: &Snapshot) -> Outcome {
             let places: Vec<_> = fast
                 .serving()
                 .iter()
-                .map(|serving| format!("{} on {}", serving.mode.label(), serving.interface))
+                .map(|serving| {
+                    let place = format!("{} on {}", serving.mode.label(), serving.interface);
+                    match serving.af_xdp {
+                        Some((queues, mode)) => {
+                            format!("{place} with AF_XDP ({}, {queues} queues)", mode.label())
+                        }
+                        None => place,
+                    }
+                })
                 .collect();
             if fast.adopted() > 0 {
                 let text = format!(

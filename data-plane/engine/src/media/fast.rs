@@ -194,7 +194,7 @@ impl MediaTable {
         let kind = if is_untouched(from, to) {
             FastKind::Forward { out, to: address, dscp: self.dscp(out) }
         } else {
-            FastKind::Deliver
+            FastKind::Deliver { out, to: address }
         };
         let (clock_hz, payload_types_to_user) = from.quality.fast_formats();
         Some(FastFlow { source, ssrc, kind, epoch: 0, clock_hz, payload_types_to_user })

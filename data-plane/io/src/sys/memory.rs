@@ -33,6 +33,11 @@ impl Mapping {
 
     /// Memory that a driver of the kernel offers through a descriptor, whole.
     pub(crate) fn shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+        Self::shared_at(fd, len, 0)
+    }
+
+    /// As [`Self::shared`]; `at` says which memory, where a descriptor offers several.
+    pub(crate) fn shared_at(fd: BorrowedFd<'_>, len: usize, at: libc::off_t) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
         let base = unsafe {
             libc::mmap(
@@ -41,7 +46,7 @@ impl Mapping {
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 fd.as_raw_fd(),
-                0,
+                at,
             )
         };
         if base == libc::MAP_FAILED {

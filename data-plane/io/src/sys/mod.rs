@@ -14,3 +14,4 @@ pub(crate) mod ring;
 pub(crate) mod shared;
 pub(crate) mod socket;
 pub mod thread;
+pub(crate) mod xsk;

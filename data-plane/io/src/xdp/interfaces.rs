@@ -41,6 +41,9 @@ pub enum Reason {
     NoNative { interface: String, error: String },
     /// Generic mode is refused too.
     NoGeneric { interface: String, error: String },
+    /// No AF_XDP there, or not on all queues: streams whose contents must be touched take the
+    /// sockets.
+    NoAfXdp { interface: String, error: String },
     /// bpf(2) or netlink is forbidden, or lacks something.
     Kernel { what: &'static str, error: String },
     /// No BPF file system: a killed process may lose the fast path.
@@ -65,6 +68,9 @@ impl fmt::Display for Reason {
             }
             Self::NoGeneric { interface, error } => {
                 write!(f, "{interface} cannot do generic XDP: {error}")
+            }
+            Self::NoAfXdp { interface, error } => {
+                write!(f, "{interface} has no AF_XDP, or not on all queues: {error}")
             }
             Self::Kernel { what, error } => write!(
                 f,

@@ -4,6 +4,7 @@
 //! User space writes and reads all but the counts of verdicts through mappings of the maps, without
 //! a call.
 
+use super::table::HopKey;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,8 +75,17 @@ fn fold(mut sum: u32) -> u16 {
 /// What happens to the packets of a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    Forward { source: SocketAddr, target: SocketAddr, tos: u8 },
-    Deliver { socket: u16 },
+    Forward {
+        source: SocketAddr,
+        target: SocketAddr,
+        tos: u8,
+    },
+    /// To the AF_XDP socket of this place and those behind it, by queue; what is made of the packets
+    /// leaves by `out`.
+    Deliver {
+        socket: u16,
+        out: HopKey,
+    },
 }
 
 /// Who may send, and what happens then: the part that the engine decides.
@@ -221,7 +231,7 @@ pub(super) fn flow(
     put(at::FLAGS, &[ingress.flags]);
     put(at::USER_TYPES, &decision.user_types);
     match decision.action {
-        Action::Deliver { socket } => {
+        Action::Deliver { socket, .. } => {
             put(at::SOCKET, &socket.to_ne_bytes());
             put(at::KIND, &[2]);
         }
@@ -278,6 +288,11 @@ fn ticks(clock_hz: u32) -> u32 {
 pub(super) fn generation_of(flow: &[u8; FLOW_BYTES]) -> Option<u32> {
     let generation = flow[at::GENERATION].try_into().map(u32::from_ne_bytes).ok()?;
     (flow[at::KIND] != [0]).then_some(generation)
+}
+
+/// Whether a flow is for user space.
+pub(super) fn delivers(flow: &[u8; FLOW_BYTES]) -> bool {
+    flow[at::KIND] == [2]
 }
 
 /// The way that a flow had.

@@ -38,6 +38,8 @@ pub(super) struct Maps {
     pub(super) counts: Arc<Map>,
     pub(super) verdicts: Arc<Map>,
     pub(super) interfaces: Arc<Map>,
+    /// AF_XDP sockets.
+    pub(super) sockets: Arc<Map>,
     /// Counts of each flow.
     pub(super) cpus: u32,
 }
@@ -326,6 +328,7 @@ fn finish(
         counts: Arc::new(map(&object, "counts")?),
         verdicts: Arc::new(map(&object, "verdicts")?),
         interfaces: Arc::new(map(&object, "interfaces")?),
+        sockets: Arc::new(map(&object, "sockets")?),
         cpus: cpus()?,
     };
     let mut owner = [0; FLOW_BYTES];

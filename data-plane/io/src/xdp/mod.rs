@@ -31,11 +31,13 @@ mod shard;
 mod shared;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+pub use crate::af_xdp::Mode as AfXdpMode;
 pub use interfaces::{Mode, Reason};
 pub use leftover::{TakenDown, take_down};
 
+use crate::af_xdp::{self, Bound, Station, Wanted};
 use crate::driver::Driver;
 use crossbeam::channel::{Sender, bounded};
 use hops::Message;
@@ -50,7 +52,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use table::{Refused, Table};
+use table::{HopChanges, Refused, Table};
 
 /// Questions and changes that may wait for the resolver.
 const MESSAGES_MAX: usize = 4_096;
@@ -58,6 +60,9 @@ const MESSAGES_MAX: usize = 4_096;
 const LISTEN_FOR: Duration = Duration::from_millis(250);
 /// Fewest flows that there is room for: a narrow port range that is widened keeps its maps.
 const SLOTS_MIN: u32 = 1_024;
+
+/// Interfaces whose packets arrive at others.
+const MADE_OF_OTHERS: [&str; 3] = ["bond", "team", "bridge"];
 
 /// What the fast path is to serve.
 #[derive(Clone, Debug)]
@@ -68,6 +73,8 @@ pub struct Options {
     pub addresses: Vec<IpAddr>,
     /// Media ports of all shards.
     pub ports: u32,
+    /// Shards, each of which has AF_XDP sockets; 0: none has.
+    pub shards: u8,
 }
 
 /// One interface that has the program.
@@ -75,6 +82,8 @@ pub struct Options {
 pub struct Serving {
     pub interface: String,
     pub mode: Mode,
+    /// Queues with AF_XDP sockets, and how these are bound; `None`: no queue has.
+    pub af_xdp: Option<(u32, AfXdpMode)>,
 }
 
 /// A count or state of the fast path, for the metrics.
@@ -100,6 +109,10 @@ pub struct FastPath {
     serving: Vec<Serving>,
     reasons: Vec<Reason>,
     adopted: usize,
+    /// Sockets of shards that have not asked for them.
+    stations: Mutex<Vec<Option<Station>>>,
+    bound: Vec<Bound>,
+    hops: Arc<HopChanges>,
 }
 
 impl FastPath {
@@ -156,18 +169,29 @@ impl FastPath {
             loaded.remove(&mut netlink, &interfaces);
             return Err(reasons);
         }
-        Self::run(loaded, netlink, interfaces, reasons).map_err(kernel("threads or maps"))
+        Self::run(loaded, netlink, interfaces, reasons, options.shards)
+            .map_err(kernel("threads or maps"))
     }
 
     fn run(
         loaded: Loaded,
         netlink: Netlink,
         interfaces: Interfaces,
-        reasons: Vec<Reason>,
+        mut reasons: Vec<Reason>,
+        shards: u8,
     ) -> std::io::Result<Self> {
-        let serving = interfaces.attached.values();
-        let serving = serving
-            .map(|attached| Serving { interface: attached.name.clone(), mode: attached.mode })
+        let attached: Vec<_> = interfaces.attached.clone().into_iter().collect();
+        let wanted: Vec<_> = attached
+            .iter()
+            .map(|(index, attached)| Wanted {
+                interface: *index,
+                name: attached.name.clone(),
+                mtu: interfaces.link(*index).map_or(u32::MAX, |link| link.mtu),
+                partial: attached.partial,
+                is_made_of_others: interfaces
+                    .link(*index)
+                    .is_some_and(|link| MADE_OF_OTHERS.contains(&link.kind.as_str())),
+            })
             .collect();
         let changes = Changes::open(LISTEN_FOR)?;
         let (messages, received) = bounded(MESSAGES_MAX);
@@ -176,6 +200,26 @@ impl FastPath {
         let counts = Counts::new(&maps.counts, maps.cpus)?;
         let table = Table::adopt(flows, interfaces, messages.clone());
         let adopted = table.left();
+        let hops = table.changes();
+        // Only now: what an earlier process had delivered to its sockets has ended.
+        let (stations, bound) = match shards {
+            0 => (Vec::new(), Vec::new()),
+            _ => af_xdp::bind(&wanted, shards, &loaded.maps.sockets),
+        };
+        let faults = bound.iter().filter_map(|bound| {
+            let error = bound.error.clone()?;
+            Some(Reason::NoAfXdp { interface: bound.name.clone(), error })
+        });
+        reasons.extend(faults);
+        let serving = attached.iter().map(|(_, attached)| {
+            let bound = bound.iter().find(|bound| bound.name == attached.name);
+            Serving {
+                interface: attached.name.clone(),
+                mode: attached.mode,
+                af_xdp: bound.and_then(|bound| Some((bound.queues, bound.mode?))),
+            }
+        });
+        let serving = serving.collect();
         let table = Arc::new(Mutex::new(table));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut fast = Self {
@@ -189,6 +233,9 @@ impl FastPath {
             serving,
             reasons,
             adopted,
+            stations: Mutex::new(stations.into_iter().map(Some).collect()),
+            bound,
+            hops,
         };
         let prober = Arc::clone(&fast.loaded.prober);
         let resolver = thread::Builder::new().name("xdp-hops".into());
@@ -239,6 +286,18 @@ impl FastPath {
         Box::new(shard::Shard::new(Arc::clone(self), driver, shard))
     }
 
+    /// The AF_XDP sockets of a shard, once.
+    fn take_station(&self, shard: ShardId) -> Station {
+        let mut stations = self.stations.lock().unwrap_or_else(PoisonError::into_inner);
+        let station = stations.get_mut(usize::from(shard.0)).and_then(Option::take);
+        station.unwrap_or_default()
+    }
+
+    /// How many next hops became known so far, and how many moved.
+    fn hop_changes(&self) -> (u64, u64) {
+        (self.hops.found.load(Ordering::Acquire), self.hops.moved.load(Ordering::Acquire))
+    }
+
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -264,6 +323,20 @@ impl FastPath {
             ("fast_interfaces_stalled", "Interfaces whose other end takes no frames", stalled),
         ] {
             sink(FastSample { name, help, label: None, value: value as u64, total: false });
+        }
+        for (mode, label) in [AfXdpMode::ZeroCopy, AfXdpMode::Copy].map(|mode| (mode, mode.label()))
+        {
+            let those = self.bound.iter().filter(|bound| bound.mode == Some(mode));
+            let (queues, frames, bytes) = those.fold((0, 0, 0), |sum, bound| {
+                (sum.0 + u64::from(bound.queues), sum.1 + bound.frames, sum.2 + bound.bytes)
+            });
+            for (name, help, value) in [
+                ("af_xdp_queues", "Queues with AF_XDP sockets of all shards, by mode", queues),
+                ("af_xdp_frames", "Frames of memory of AF_XDP, by mode", frames),
+                ("af_xdp_memory_bytes", "Memory of AF_XDP, by mode", bytes),
+            ] {
+                sink(FastSample { name, help, label: Some(("mode", label)), value, total: false });
+            }
         }
         for (refused, label) in Refused::ALL {
             sink(FastSample {

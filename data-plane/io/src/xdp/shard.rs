@@ -2,8 +2,13 @@
 
 use super::FastPath;
 use super::layout::{Action, Count, Decision};
+use super::table::{HopKey, Refused};
+use crate::af_xdp::{Station, Way};
 use crate::clock;
-use crate::driver::{Driver, Interest, Kind, Ready, Rx, Stats, Waker, WatchKey};
+use crate::driver::{
+    Count as DriverCount, Driver, FAST_WATCH_FIRST, Interest, Kind, RECEIVE_BATCH_MAX, Ready, Rx,
+    Stats, Waker, WatchKey,
+};
 use crate::sys::bpf;
 use ravelin_engine::port::{
     FastChange, FastCount, FastFlow, FastKind, ListenerId, Local, MediaPortId, ShardId, Token,
@@ -17,8 +22,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Receive queues of a shard's interfaces in the map of sockets, as in `bpf/relay.c`.
-const QUEUES_MAX: u16 = 64;
+/// Longest wait while frames wait for an interface that had no room.
+const UNSENT_WAIT: Duration = Duration::from_millis(1);
 /// CPUs whose counts are less than this apart count the same stream at the same time.
 const TOGETHER_NS: u64 = 1_000_000_000;
 
@@ -33,8 +38,15 @@ struct Active {
 pub(super) struct Shard {
     fast: Arc<FastPath>,
     inner: Box<dyn Driver>,
-    shard: ShardId,
     ports: Vec<Option<SocketAddr>>,
+    /// Code points of what leaves each port.
+    marks: BTreeMap<u32, u8>,
+    station: Station,
+    /// Changes of next hops when the station last asked.
+    hops: (u64, u64),
+    /// What became ready, the station's own apart.
+    ready: Vec<Ready>,
+    events: Vec<Ready>,
     active: BTreeMap<u32, Active>,
     /// Last counts of flows that others have replaced.
     finished: Vec<FastCount>,
@@ -45,11 +57,16 @@ pub(super) struct Shard {
 impl Shard {
     pub(super) fn new(fast: Arc<FastPath>, inner: Box<dyn Driver>, shard: ShardId) -> Self {
         let cpus = Vec::with_capacity(fast.counts.cpus());
+        let station = fast.take_station(shard);
         Self {
             fast,
             inner,
-            shard,
             ports: Vec::new(),
+            marks: BTreeMap::new(),
+            station,
+            hops: (0, 0),
+            ready: Vec::new(),
+            events: Vec::new(),
             active: BTreeMap::new(),
             finished: Vec::new(),
             cpus,
@@ -67,8 +84,12 @@ impl Shard {
                 target: to,
                 tos: dscp.unwrap_or(0) << 2,
             },
-            FastKind::Deliver => {
-                Action::Deliver { socket: u16::from(self.shard.0).saturating_mul(QUEUES_MAX) }
+            FastKind::Deliver { out, to } => {
+                let interface = self.fast.table().ingress(self.address(port)?.ip())?;
+                Action::Deliver {
+                    socket: self.station.first(interface)?,
+                    out: HopKey { from: self.address(out)?.ip(), to: to.ip() },
+                }
             }
         };
         Some(Decision {
@@ -82,16 +103,32 @@ impl Shard {
     }
 
     fn set(&mut self, port: MediaPortId, flow: &FastFlow) {
-        // A port that is not open has no packets.
-        let Some(decision) = self.decision(port, flow) else { return };
+        self.station.clear_route(port);
         if let Some(active) = self.active.remove(&port.0) {
             // Nothing is forwarded between the last count of the one and the first of the other.
             self.fast.table().clear(active.slot);
             let count = self.count(port.0, active);
             self.finished.push(count);
         }
-        match self.fast.table().set(decision) {
+        // A port that is not open has no packets; without a socket of ours they take the others.
+        let Some(decision) = self.decision(port, flow) else {
+            if let Some(local) = self.address(port) {
+                self.fast.table().clear_port(local);
+            }
+            if matches!(flow.kind, FastKind::Deliver { .. }) {
+                self.fast.refuse(Refused::NoSocket);
+            }
+            return;
+        };
+        let outcome = self.fast.table().set(decision);
+        match outcome {
             Ok((slot, generation)) => {
+                if let FastKind::Deliver { out, to } = flow.kind
+                    && let Some(from) = self.address(out)
+                {
+                    let tos = self.marks.get(&out.0).map_or(0, |dscp| dscp << 2);
+                    self.station.set_route(port, out, from, to, tos);
+                }
                 let active = Active { slot, generation, epoch: flow.epoch, cleared: false };
                 self.active.insert(port.0, active);
             }
@@ -100,6 +137,7 @@ impl Shard {
     }
 
     fn clear(&mut self, port: MediaPortId) {
+        self.station.clear_route(port);
         match self.active.get_mut(&port.0) {
             Some(active) => {
                 active.cleared = true;
@@ -111,6 +149,28 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Asks for the ways of what leaves past the sockets, if they may have changed.
+    fn find_ways(&mut self) {
+        let newest = self.fast.hop_changes();
+        if newest == self.hops && !self.station.has_new_routes() {
+            return;
+        }
+        let moved = newest.1 != self.hops.1;
+        self.hops = newest;
+        let table = self.fast.table();
+        self.station.find_ways(moved, &|from, to| {
+            let hop = table.hop(&HopKey { from: from.ip(), to: to.ip() })?;
+            Some(Way {
+                interface: hop.interface,
+                vlan: hop.vlan,
+                target_mac: hop.target_mac,
+                source_mac: hop.source_mac,
+                mtu: hop.mtu,
+                ttl: hop.ttl,
+            })
+        });
     }
 
     fn count(&mut self, port: u32, active: Active) -> FastCount {
@@ -181,23 +241,52 @@ impl Driver for Shard {
             self.ports.resize(index + 1, None);
         }
         self.ports[index] = Some(bound);
+        self.station.open(id, bound);
         Ok(bound)
     }
 
     fn mark(&mut self, port: Local, dscp: u8) -> io::Result<()> {
-        self.inner.mark(port, dscp)
+        self.inner.mark(port, dscp)?;
+        if let Local::Media { port } = port {
+            self.marks.insert(port.0, dscp);
+        }
+        Ok(())
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
-        self.inner.wait(timeout)
+        if self.station.is_empty() {
+            return self.inner.wait(timeout);
+        }
+        self.find_ways();
+        let mut timeout = timeout;
+        if !self.ready.is_empty() || self.station.arm(&mut *self.inner) {
+            timeout = Duration::ZERO;
+        } else if self.station.has_unsent() {
+            timeout = timeout.min(UNSENT_WAIT);
+        }
+        let events = self.inner.wait(timeout)?;
+        self.inner.take_ready(&mut self.events);
+        for ready in self.events.drain(..) {
+            if ready.key.0 >= FAST_WATCH_FIRST {
+                self.station.ready(&ready);
+            } else {
+                self.ready.push(ready);
+            }
+        }
+        Ok(events + usize::from(self.station.has_arrived()))
     }
 
     fn receive(&mut self, sink: &mut dyn FnMut(Rx<'_>)) -> usize {
-        self.inner.receive(sink)
+        // What went to the sockets before a stream came here is older.
+        let datagrams = self.inner.receive(sink);
+        let frames = self.station.receive(RECEIVE_BATCH_MAX.saturating_sub(datagrams), sink);
+        self.inner.also_received(frames);
+        datagrams + frames
     }
 
     fn send(&mut self, queue: &TxQueue, failed: &mut dyn FnMut(Token, io::Error)) {
-        self.inner.send(queue, failed);
+        let rest = self.station.send(queue).unwrap_or(queue);
+        self.inner.send(rest, failed);
     }
 
     fn waker(&self) -> Waker {
@@ -205,14 +294,19 @@ impl Driver for Shard {
     }
 
     fn watch(&mut self, key: WatchKey, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
+        if key.0 >= FAST_WATCH_FIRST {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "more watches than allowed"));
+        }
         self.inner.watch(key, fd, interest)
     }
 
     fn unwatch(&mut self, key: WatchKey, fd: BorrowedFd<'_>) {
         self.inner.unwatch(key, fd);
+        self.ready.retain(|ready| ready.key != key);
     }
 
     fn take_ready(&mut self, into: &mut Vec<Ready>) {
+        into.append(&mut self.ready);
         self.inner.take_ready(into);
     }
 
@@ -226,6 +320,7 @@ impl Driver for Shard {
     }
 
     fn fast_counts(&mut self, into: &mut Vec<FastCount>) {
+        self.station.revive();
         into.append(&mut self.finished);
         let mut port = None;
         loop {
@@ -245,5 +340,12 @@ impl Driver for Shard {
 
     fn stats(&self) -> &Stats {
         self.inner.stats()
+    }
+
+    fn counts(&self, sink: &mut dyn FnMut(DriverCount)) {
+        self.inner.counts(sink);
+        if !self.station.is_empty() {
+            self.station.each(sink);
+        }
     }
 }

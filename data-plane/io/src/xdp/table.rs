@@ -4,12 +4,14 @@
 use super::hops::{Message, Via};
 use super::interfaces::{Interfaces, Mode};
 use super::layout::{
-    self, Action, Decision, FLOW_BYTES, Hop, flow, generation_of, port_of, same_decision,
+    self, Action, Decision, FLOW_BYTES, Hop, delivers, flow, generation_of, port_of, same_decision,
 };
 use super::shared::{Flows, Slot};
 use crossbeam::channel::Sender;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Slot 0 of the flows carries the owner's mark instead.
 pub(super) const MARK_SLOT: u32 = 0;
@@ -30,11 +32,17 @@ pub(super) enum Refused {
     Family,
     /// More flows than slots, or more ports of one place than there may be.
     Full,
+    /// For user space, and there is no AF_XDP socket where its packets arrive.
+    NoSocket,
 }
 
 impl Refused {
-    pub(super) const ALL: [(Self, &'static str); 3] =
-        [(Self::Interface, "interface"), (Self::Family, "address_family"), (Self::Full, "full")];
+    pub(super) const ALL: [(Self, &'static str); 4] = [
+        (Self::Interface, "interface"),
+        (Self::Family, "address_family"),
+        (Self::Full, "full"),
+        (Self::NoSocket, "no_af_xdp"),
+    ];
 }
 
 #[derive(Debug)]
@@ -64,6 +72,16 @@ pub(super) struct Table {
     hops: BTreeMap<HopKey, HopState>,
     generation: u32,
     resolver: Sender<Message>,
+    changes: Arc<HopChanges>,
+}
+
+/// What tells those who keep next hops of their own that they are to ask again.
+#[derive(Debug, Default)]
+pub(super) struct HopChanges {
+    /// Next hops that became known.
+    pub(super) found: AtomicU64,
+    /// Those that were known and are another now, or none.
+    pub(super) moved: AtomicU64,
 }
 
 impl Table {
@@ -79,6 +97,7 @@ impl Table {
             hops: BTreeMap::new(),
             generation: 0,
             resolver,
+            changes: Arc::default(),
         };
         // Slots are given away one after the other.
         while let Some(Slot { flow, torn }) = table.flows.read(table.next_slot)
@@ -95,7 +114,12 @@ impl Table {
                 table.flows.empty(slot);
             } else if let Some(generation) = generation_of(&flow) {
                 table.generation = table.generation.max(generation);
-                table.left.insert(slot, flow);
+                if delivers(&flow) {
+                    // Its socket ended with its process, and the place may be another shard's now.
+                    table.flows.empty(slot);
+                } else {
+                    table.left.insert(slot, flow);
+                }
             }
         }
         // Counts of flows that were cleared may carry higher ones.
@@ -115,6 +139,20 @@ impl Table {
     /// Flows that wait for their next hop, with the sockets.
     pub(super) fn without_hop(&self) -> usize {
         self.hops.values().filter(|state| state.hop.is_none()).map(|state| state.slots.len()).sum()
+    }
+
+    pub(super) fn changes(&self) -> Arc<HopChanges> {
+        Arc::clone(&self.changes)
+    }
+
+    /// The way to somewhere that a flow asked for, as far as it is known.
+    pub(super) fn hop(&self, key: &HopKey) -> Option<Hop> {
+        self.hops.get(key)?.hop
+    }
+
+    /// Where packets to an address arrive.
+    pub(super) fn ingress(&self, address: IpAddr) -> Option<u32> {
+        self.interfaces.ingress(address).map(|(interface, _)| interface)
     }
 
     pub(super) fn interfaces(&self) -> &Interfaces {
@@ -149,7 +187,7 @@ impl Table {
             Action::Forward { source, target, .. } => {
                 Some(HopKey { from: source.ip(), to: target.ip() })
             }
-            Action::Deliver { .. } => None,
+            Action::Deliver { out, .. } => Some(out),
         };
         self.generation = self.generation.wrapping_add(1).max(1);
         let mut generation = self.generation;
@@ -197,7 +235,9 @@ impl Table {
         if state.hop == hop {
             return;
         }
-        state.hop = hop;
+        let before = std::mem::replace(&mut state.hop, hop);
+        let changed = if before.is_none() { &self.changes.found } else { &self.changes.moved };
+        changed.fetch_add(1, Ordering::Release);
         for slot in state.slots.iter().copied().collect::<Vec<_>>() {
             let _ = self.write(slot);
         }

@@ -17,31 +17,31 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(super) const PEER: [u8; 6] = [2, 0, 0, 0, 9, 1];
+pub(crate) const PEER: [u8; 6] = [2, 0, 0, 0, 9, 1];
 const SSRC: u32 = 0x1122_3344;
 /// Payload type that the flow leaves to user space.
 const EVENT: u8 = 101;
 
 /// One direction of a call: what the engine would have decided.
 #[derive(Clone, Debug)]
-pub(super) struct Stream {
-    pub(super) local: SocketAddr,
-    pub(super) source: SocketAddr,
-    pub(super) out: SocketAddr,
-    pub(super) to: SocketAddr,
-    pub(super) dscp: Option<u8>,
+pub(crate) struct Stream {
+    pub(crate) local: SocketAddr,
+    pub(crate) source: SocketAddr,
+    pub(crate) out: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) dscp: Option<u8>,
     /// Device that its packets arrive at, and its tag.
-    pub(super) device: &'static str,
-    pub(super) vlan: Option<u16>,
+    pub(crate) device: &'static str,
+    pub(crate) vlan: Option<u16>,
 }
 
 impl Stream {
-    pub(super) fn ports(index: usize) -> (MediaPortId, MediaPortId) {
+    pub(crate) fn ports(index: usize) -> (MediaPortId, MediaPortId) {
         let index = u32::try_from(index).unwrap();
         (MediaPortId(index * 2), MediaPortId(index * 2 + 1))
     }
 
-    pub(super) fn flow(&self, index: usize) -> FastFlow {
+    pub(crate) fn flow(&self, index: usize) -> FastFlow {
         FastFlow {
             source: self.source,
             ssrc: SSRC,
@@ -53,15 +53,27 @@ impl Stream {
     }
 }
 
+/// How the packets of the streams go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    Sockets,
+    /// Forwarded by the program.
+    Kernel,
+    /// Delivered to user space, and back, past the sockets.
+    AfXdp,
+}
+
 /// What one run gave.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     frames: BTreeMap<&'static str, Vec<Vec<u8>>>,
     /// RTP packets and octets of each stream that user space forwarded.
     user: BTreeMap<u32, (u64, u64)>,
     fast: BTreeMap<u32, FastCount>,
     verdicts: BTreeMap<&'static str, u64>,
     modes: Vec<Mode>,
+    /// Counters of the driver by name and label.
+    counters: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 /// What the engine does with a packet, as short as it can be said.
@@ -97,7 +109,7 @@ fn pass(
     world: &World,
     streams: &[Stream],
     devices: &[&'static str],
-    fast: bool,
+    path: Path,
     send: &(dyn Fn(&Injector) + Sync),
 ) -> Outcome {
     let captures: Vec<_> =
@@ -108,7 +120,7 @@ fn pass(
         let stop = &stop;
         // Dropped when the machine ends before it is ready, so that nobody waits for it.
         let machine =
-            scope.spawn(move || world.here(move || machine(world, streams, fast, stop, ready)));
+            scope.spawn(move || world.here(move || machine(world, streams, path, stop, ready)));
         if started.recv().is_ok() {
             World::inside(&world.peer, || send(&Injector::new(devices)));
         }
@@ -119,11 +131,12 @@ fn pass(
     })
 }
 
-pub(super) fn start(world: &World, streams: &[Stream]) -> Arc<FastPath> {
+pub(crate) fn start(world: &World, streams: &[Stream]) -> Arc<FastPath> {
     let options = Options {
         node: world.node.clone(),
         addresses: streams.iter().flat_map(|stream| [stream.local.ip(), stream.out.ip()]).collect(),
         ports: 64,
+        shards: 1,
     };
     Arc::new(FastPath::start(&options).map_err(|reasons| format!("{reasons:?}")).unwrap())
 }
@@ -143,12 +156,18 @@ fn open(streams: &[Stream], fast: Option<&Arc<FastPath>>) -> Box<dyn Driver> {
 }
 
 /// Sets all flows and waits until their next hops are known.
-fn take_over(streams: &[Stream], fast: &FastPath, driver: &mut dyn Driver) {
+fn take_over(streams: &[Stream], fast: &FastPath, driver: &mut dyn Driver, path: Path) {
     let sets: Vec<_> = (0..)
         .zip(streams)
         .map(|(index, stream)| FastChange::Set {
             port: Stream::ports(index).0,
-            flow: stream.flow(index),
+            flow: match path {
+                Path::AfXdp => {
+                    let kind = FastKind::Deliver { out: Stream::ports(index).1, to: stream.to };
+                    FastFlow { kind, ..stream.flow(index) }
+                }
+                _ => stream.flow(index),
+            },
         })
         .collect();
     driver.program(&sets);
@@ -162,14 +181,14 @@ fn take_over(streams: &[Stream], fast: &FastPath, driver: &mut dyn Driver) {
 fn machine(
     world: &World,
     streams: &[Stream],
-    fast: bool,
+    path: Path,
     stop: &AtomicBool,
     ready: mpsc::Sender<()>,
 ) -> Outcome {
-    let fast = fast.then(|| start(world, streams));
+    let fast = (path != Path::Sockets).then(|| start(world, streams));
     let mut driver = open(streams, fast.as_ref());
     if let Some(fast) = &fast {
-        take_over(streams, fast, &mut *driver);
+        take_over(streams, fast, &mut *driver, path);
     }
     ready.send(()).unwrap();
     let mut outcome = Outcome::default();
@@ -184,6 +203,10 @@ fn machine(
         driver.send(&tx, &mut |_, error| panic!("{error}"));
         tx.clear();
     }
+    driver.counts(&mut |count| {
+        let label = count.label.map_or("", |(_, label)| label);
+        outcome.counters.insert((count.name, label), count.value);
+    });
     let mut counts = Vec::new();
     driver.fast_counts(&mut counts);
     outcome.fast = counts.into_iter().map(|count| (count.port.0, count)).collect();
@@ -331,6 +354,17 @@ fn traffic(stream: &Stream, here: [u8; 6]) -> Vec<Packet> {
 
 /// Compares the two runs, and what the fast path should have taken.
 fn compare(world: &World, streams: &[Stream], devices: &[&'static str], mode: Mode) {
+    compare_by(Path::Kernel, world, streams, devices, mode);
+}
+
+/// Compares a path with the sockets.
+pub(crate) fn compare_by(
+    path: Path,
+    world: &World,
+    streams: &[Stream],
+    devices: &[&'static str],
+    mode: Mode,
+) {
     let here: BTreeMap<_, _> = devices
         .iter()
         .map(|name| (*name, World::mac(&world.here, &name.replace('p', "d"))))
@@ -343,8 +377,8 @@ fn compare(world: &World, streams: &[Stream], devices: &[&'static str], mode: Mo
             }
         }
     };
-    let sockets = pass(world, streams, devices, false, &send);
-    let fast = pass(world, streams, devices, true, &send);
+    let sockets = pass(world, streams, devices, Path::Sockets, &send);
+    let fast = pass(world, streams, devices, path, &send);
     assert!(fast.modes.iter().all(|found| *found == mode), "{:?}", fast.modes);
     for device in devices {
         let sorted = |outcome: &Outcome| {
@@ -374,6 +408,10 @@ fn compare(world: &World, streams: &[Stream], devices: &[&'static str], mode: Mo
         let port = Stream::ports(index).0.0;
         let (packets, bytes) = sockets.user[&port];
         let user = fast.user[&port];
+        if path == Path::AfXdp {
+            assert_eq!(user, (packets, bytes), "{index}");
+            continue;
+        }
         let count = fast.fast[&port];
         assert_eq!((user.0 + count.packets, user.1 + count.bytes), (packets, bytes), "{index}");
         assert_eq!(count.epoch, 7);
@@ -383,7 +421,31 @@ fn compare(world: &World, streams: &[Stream], devices: &[&'static str], mode: Mo
         assert!(count.packets > 40, "{count:?}");
     }
     assert_eq!(fast.verdicts["failed"], 0);
+    if path == Path::AfXdp {
+        let count = |name, label| fast.counters[&(name, label)];
+        let delivered = fast.verdicts["delivered"];
+        assert!(delivered > 40 * streams.len() as u64, "{:?}", fast.verdicts);
+        let dropped: u64 = ["malformed", "foreign", "port_not_open", "too_long"]
+            .map(|reason| count("af_xdp_rx_drops_total", reason))
+            .iter()
+            .sum();
+        assert_eq!(dropped, 0, "{:?}", fast.counters);
+        let wrong = count("af_xdp_rx_drops_total", "checksum");
+        assert_eq!(count("af_xdp_rx_packets_total", "") + wrong, delivered);
+        assert_eq!(
+            wrong,
+            WRONG_CHECKSUMS * streams.iter().filter(|s| !s.local.is_ipv4()).count() as u64
+        );
+        for reason in ["no_room", "no_next_hop", "interface_down"] {
+            assert_eq!(count("af_xdp_tx_by_sockets_total", reason), 0, "{reason}");
+        }
+        assert!(count("af_xdp_tx_packets_total", "") > 40 * streams.len() as u64);
+        assert!(count("af_xdp_wakes_total", "") > 0);
+    }
 }
+
+/// Packets of `traffic` over IPv6 whose checksum no path takes: the one without any.
+const WRONG_CHECKSUMS: u64 = 1;
 
 fn stream(
     device: &'static str,
@@ -395,7 +457,7 @@ fn stream(
     Stream { local, source, out, to, dscp, device, vlan }
 }
 
-pub(super) fn plain(world: &World) -> Vec<Stream> {
+pub(crate) fn plain(world: &World) -> Vec<Stream> {
     world.address("d0", "10.96.6.1/24", "10.96.6.2", PEER);
     world.neighbour("d0", "10.96.6.3", PEER);
     world.address("d0", "fd96:6::1/64", "fd96:6::2", PEER);

@@ -1,12 +1,12 @@
 //! The fast path against the sockets, in network namespaces of their own.
 
 mod conditions;
-mod differential;
-mod packet;
+pub(crate) mod differential;
+pub(crate) mod packet;
 mod program;
 mod rules;
 mod survival;
-mod world;
+pub(crate) mod world;
 
 use std::process::Command;
 

@@ -4,32 +4,32 @@ use std::net::{IpAddr, SocketAddr};
 
 /// One frame to be made; what is not said is right.
 #[derive(Clone, Debug)]
-pub(super) struct Packet {
-    pub(super) target_mac: [u8; 6],
-    pub(super) source_mac: [u8; 6],
-    pub(super) vlan: Option<u16>,
-    pub(super) from: SocketAddr,
-    pub(super) to: SocketAddr,
-    pub(super) payload: Vec<u8>,
-    pub(super) tos: u8,
-    pub(super) ttl: u8,
+pub(crate) struct Packet {
+    pub(crate) target_mac: [u8; 6],
+    pub(crate) source_mac: [u8; 6],
+    pub(crate) vlan: Option<u16>,
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) tos: u8,
+    pub(crate) ttl: u8,
     /// Flags and offset of IPv4.
-    pub(super) fragment: u16,
+    pub(crate) fragment: u16,
     /// Options of IPv4, or an extension header of IPv6 of this next-header number.
-    pub(super) options: Vec<u8>,
-    pub(super) extension: Option<u8>,
-    pub(super) udp_checksum: Option<u16>,
-    pub(super) ip_checksum: Option<u16>,
+    pub(crate) options: Vec<u8>,
+    pub(crate) extension: Option<u8>,
+    pub(crate) udp_checksum: Option<u16>,
+    pub(crate) ip_checksum: Option<u16>,
     /// Added to the lengths that the headers give.
-    pub(super) udp_length_off: i32,
-    pub(super) ip_length_off: i32,
+    pub(crate) udp_length_off: i32,
+    pub(crate) ip_length_off: i32,
     /// Octets behind the packet.
-    pub(super) trailer: usize,
+    pub(crate) trailer: usize,
     /// Octets cut off at the end.
-    pub(super) cut: usize,
+    pub(crate) cut: usize,
 }
 
-pub(super) fn sum(octets: &[u8], start: u32) -> u32 {
+pub(crate) fn sum(octets: &[u8], start: u32) -> u32 {
     let mut sum = start;
     for pair in octets.chunks(2) {
         sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
@@ -49,7 +49,7 @@ fn octets(ip: IpAddr) -> Vec<u8> {
 
 /// Checksum of a UDP header with payload between two addresses, whose own field is zero; of as much
 /// as its length names.
-pub(super) fn udp_checksum(from: IpAddr, to: IpAddr, udp: &[u8]) -> u16 {
+pub(crate) fn udp_checksum(from: IpAddr, to: IpAddr, udp: &[u8]) -> u16 {
     let mut pseudo = octets(from);
     pseudo.extend(octets(to));
     pseudo.extend((udp.len() as u32).to_be_bytes());
@@ -61,7 +61,7 @@ pub(super) fn udp_checksum(from: IpAddr, to: IpAddr, udp: &[u8]) -> u16 {
 }
 
 impl Packet {
-    pub(super) fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let length = (8 + self.payload.len()) as i32 + self.udp_length_off;
         let mut udp = Vec::new();
         udp.extend(self.from.port().to_be_bytes());
@@ -118,7 +118,7 @@ impl Packet {
 }
 
 /// An RTP packet.
-pub(super) fn rtp(first: u8, second: u8, sequence: u16, ssrc: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn rtp(first: u8, second: u8, sequence: u16, ssrc: u32, payload: &[u8]) -> Vec<u8> {
     let mut packet = vec![first, second];
     packet.extend(sequence.to_be_bytes());
     packet.extend((u32::from(sequence) * 160).to_be_bytes());
@@ -129,7 +129,7 @@ pub(super) fn rtp(first: u8, second: u8, sequence: u16, ssrc: u32, payload: &[u8
 
 /// A frame without what the two paths may differ in: identification, TTL, flow label, and the
 /// header checksum that follows from them. It must be right all the same.
-pub(super) fn comparable(frame: &[u8]) -> Vec<u8> {
+pub(crate) fn comparable(frame: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     let tagged = frame[12..14] == [0x81, 0x00];
     let ip = if tagged { 18 } else { 14 };

@@ -15,14 +15,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Runs `ip` and the like; the test ends where one fails.
-pub(super) fn run(line: &str) {
+pub(crate) fn run(line: &str) {
     let mut words = line.split_whitespace();
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Why a test that needs root, namespaces and XDP cannot run here.
-pub(super) fn missing() -> Option<String> {
+pub(crate) fn missing() -> Option<String> {
     for tool in ["ip", "ethtool", "tcpdump"] {
         if Command::new(tool).arg("--version").output().is_err() {
             return Some(format!("{tool} is not installed (tools/setup test)"));
@@ -38,21 +38,21 @@ pub(super) fn missing() -> Option<String> {
 }
 
 /// Says by name that a test does not run.
-pub(super) fn skip(test: &str, why: &str) {
+pub(crate) fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {why}");
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// `peer` has p0, p1, ...; `here` has d0, d1, ... at the other ends.
-pub(super) struct World {
-    pub(super) peer: String,
-    pub(super) here: String,
-    pub(super) node: String,
+pub(crate) struct World {
+    pub(crate) peer: String,
+    pub(crate) here: String,
+    pub(crate) node: String,
 }
 
 impl World {
-    pub(super) fn new(wires: u32) -> Self {
+    pub(crate) fn new(wires: u32) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let tag = format!("{}-{number}", std::process::id());
         let world = Self {
@@ -89,14 +89,14 @@ impl World {
     }
 
     /// Gives `here` an address, and a neighbour beyond the wire.
-    pub(super) fn address(&self, device: &str, ours: &str, theirs: &str, mac: [u8; 6]) {
+    pub(crate) fn address(&self, device: &str, ours: &str, theirs: &str, mac: [u8; 6]) {
         let here = &self.here;
         let nodad = if ours.contains(':') { "nodad" } else { "" };
         run(&format!("ip -n {here} addr add {ours} dev {device} {nodad}"));
         self.neighbour(device, theirs, mac);
     }
 
-    pub(super) fn neighbour(&self, device: &str, theirs: &str, mac: [u8; 6]) {
+    pub(crate) fn neighbour(&self, device: &str, theirs: &str, mac: [u8; 6]) {
         let mac = mac.map(|octet| format!("{octet:02x}")).join(":");
         let here = &self.here;
         run(&format!(
@@ -105,7 +105,7 @@ impl World {
     }
 
     /// Whether this kernel has VLAN devices.
-    pub(super) fn try_vlan(&self) -> Result<(), String> {
+    pub(crate) fn try_vlan(&self) -> Result<(), String> {
         let here = &self.here;
         let words = format!("ip -n {here} link add link d0 name d0.9 type vlan id 9");
         let output = Command::new("ip").args(words.split(' ').skip(1)).output().unwrap();
@@ -116,7 +116,7 @@ impl World {
     }
 
     /// Runs on a thread inside a namespace.
-    pub(super) fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(format!("/run/netns/{name}")).unwrap();
         thread::scope(|scope| {
             let inside = scope.spawn(move || {
@@ -127,11 +127,11 @@ impl World {
         })
     }
 
-    pub(super) fn here<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn here<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         Self::inside(&self.here, work)
     }
 
-    pub(super) fn mac(space: &str, device: &str) -> [u8; 6] {
+    pub(crate) fn mac(space: &str, device: &str) -> [u8; 6] {
         let output = Command::new("ip").args(["-n", space, "-o", "link", "show", device]).output();
         let text = String::from_utf8(output.unwrap().stdout).unwrap();
         let mac = text.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
@@ -151,7 +151,7 @@ impl Drop for World {
 }
 
 /// Puts frames on a wire at the peers' end, as a card would: whole, and with their checksums.
-pub(super) struct Injector {
+pub(crate) struct Injector {
     program: ProgramFd,
     _object: aya::Ebpf,
     interfaces: BTreeMap<&'static str, u32>,
@@ -159,7 +159,7 @@ pub(super) struct Injector {
 
 impl Injector {
     /// To be made and used inside the peers' namespace.
-    pub(super) fn new(devices: &[&'static str]) -> Self {
+    pub(crate) fn new(devices: &[&'static str]) -> Self {
         let mut object = aya::EbpfLoader::new()
             .map_max_entries("flows", 1)
             .map_max_entries("counts", 1)
@@ -176,19 +176,19 @@ impl Injector {
         Self { program, _object: object, interfaces }
     }
 
-    pub(super) fn send(&self, device: &str, frame: &[u8]) {
+    pub(crate) fn send(&self, device: &str, frame: &[u8]) {
         bpf::run_frames(self.program.as_fd(), frame, self.interfaces[device], 1).unwrap();
     }
 }
 
 /// What arrives at the peers' end of a wire, recorded by tcpdump.
-pub(super) struct Capture {
+pub(crate) struct Capture {
     child: Child,
     file: PathBuf,
 }
 
 impl Capture {
-    pub(super) fn start(world: &World, device: &str) -> Self {
+    pub(crate) fn start(world: &World, device: &str) -> Self {
         let file = std::env::temp_dir().join(format!("{}-{device}.pcap", world.node));
         let name = file.to_str().unwrap();
         let mut child = Command::new("ip")
@@ -203,7 +203,7 @@ impl Capture {
     }
 
     /// All frames so far, once nothing more comes.
-    pub(super) fn frames(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn frames(&self) -> Vec<Vec<u8>> {
         let mut size = 0;
         let mut since = Instant::now();
         while since.elapsed() < Duration::from_millis(200) {

@@ -1,0 +1,135 @@
+//! Which AF_XDP sockets there are: one for each shard on each queue of the interfaces that have the
+//! program, as far as kernel and limits allow.
+
+use super::Station;
+use crate::sys::bpf::Map;
+use crate::sys::xsk::{self, Mode, Sizes, Socket};
+use std::os::fd::{AsFd, AsRawFd};
+
+/// Queues of an interface that have sockets, as in `bpf/relay.c`.
+pub(crate) const QUEUES_MAX: u32 = 64;
+/// Packets that may wait for one shard on one queue.
+const RX_RING: u32 = 1_024;
+/// Frames of one shard on one queue for packets that leave.
+const TX_FRAMES: u32 = 512;
+/// Frames for packets that arrive on one queue, of all shards.
+const RX_FRAMES_MAX: u32 = 4_096;
+/// Memory of all queues: what is beyond passes to the sockets.
+const MEMORY_MAX_BYTES: usize = 512 << 20;
+/// Longest IP packet that fits a frame of 2,048 octets with what the kernel puts before it.
+const SHORT_MTU: u32 = 1_500;
+
+/// An interface to be served.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) interface: u32,
+    pub(crate) name: String,
+    pub(crate) mtu: u32,
+    /// It hands over packets without a checksum.
+    pub(crate) partial: bool,
+    /// It is made of others, and packets arrive at these.
+    pub(crate) is_made_of_others: bool,
+}
+
+/// What became of one interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) name: String,
+    pub(crate) queues: u32,
+    /// How; the worst of all queues.
+    pub(crate) mode: Option<Mode>,
+    pub(crate) frames: u64,
+    pub(crate) bytes: u64,
+    /// Why not all, or none.
+    pub(crate) error: Option<String>,
+}
+
+/// Binds all sockets and enters them into the program's map. A station for each shard.
+pub(crate) fn bind(wanted: &[Wanted], shards: u8, map: &Map) -> (Vec<Station>, Vec<Bound>) {
+    let mut stations: Vec<_> = (0..shards).map(|_| Station::default()).collect();
+    let mut memory = 0;
+    let bound = (0_u32..)
+        .zip(wanted)
+        .map(|(place, wanted)| bind_one(place, wanted, &mut stations, map, &mut memory))
+        .collect();
+    (stations, bound)
+}
+
+fn bind_one(
+    place: u32,
+    wanted: &Wanted,
+    stations: &mut [Station],
+    map: &Map,
+    memory: &mut usize,
+) -> Bound {
+    let shards = u32::try_from(stations.len()).unwrap_or(u32::MAX);
+    let sizes = Sizes {
+        frame_bytes: if wanted.mtu <= SHORT_MTU { 2_048 } else { 4_096 },
+        rx_frames: RX_RING
+            .saturating_mul(shards.checked_next_power_of_two().unwrap_or(u32::MAX))
+            .min(RX_FRAMES_MAX),
+        rx_ring: RX_RING,
+        tx_frames: TX_FRAMES,
+        sockets: shards,
+    };
+    let name = wanted.name.clone();
+    let mut bound = Bound { name, queues: 0, mode: None, frames: 0, bytes: 0, error: None };
+    let first = |shard: u32| (place * shards + shard) * QUEUES_MAX;
+    if wanted.is_made_of_others {
+        bound.error = Some("packets arrive at the interfaces that it is made of".into());
+        return bound;
+    }
+    if u64::from(first(shards)) > u64::from(map.max_entries()) {
+        bound.error = Some(format!("{shards} shards have no room for it"));
+        return bound;
+    }
+    for queue in 0..QUEUES_MAX {
+        if memory.saturating_add(sizes.bytes()) > MEMORY_MAX_BYTES {
+            bound.error = Some(format!("{} MiB are in use", MEMORY_MAX_BYTES >> 20));
+            break;
+        }
+        match bind_queue(wanted, queue, sizes, stations, map, &first) {
+            Ok(mode) => {
+                bound.queues += 1;
+                if bound.mode != Some(Mode::Copy) {
+                    bound.mode = Some(mode);
+                }
+                *memory += sizes.bytes();
+                bound.bytes += sizes.bytes() as u64;
+                bound.frames += (sizes.bytes() / sizes.frame_bytes as usize) as u64;
+            }
+            // Beyond the last queue.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && queue > 0 => break,
+            Err(error) => {
+                bound.error = Some(format!("queue {queue}: {error}"));
+                break;
+            }
+        }
+    }
+    bound
+}
+
+fn bind_queue(
+    wanted: &Wanted,
+    queue: u32,
+    sizes: Sizes,
+    stations: &mut [Station],
+    map: &Map,
+    first: &dyn Fn(u32) -> u32,
+) -> std::io::Result<Mode> {
+    let (sockets, mode) = xsk::bind(wanted.interface, queue, sizes)?;
+    for (shard, socket) in (0..).zip(&sockets) {
+        let key = (first(shard) + queue).to_ne_bytes();
+        let fd = u32::try_from(socket.as_fd().as_raw_fd()).unwrap_or(u32::MAX);
+        map.update(&key, &fd.to_ne_bytes(), 0)?;
+    }
+    for ((shard, station), socket) in (0..).zip(stations).zip(sockets) {
+        let first = u16::try_from(first(shard)).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        add(station, wanted, first, socket);
+    }
+    Ok(mode)
+}
+
+fn add(station: &mut Station, wanted: &Wanted, first: u16, socket: Socket) {
+    station.add(wanted.interface, first, wanted.partial, socket);
+}
