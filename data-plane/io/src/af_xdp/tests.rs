@@ -1,8 +1,19 @@
 //! AF_XDP against the sockets, in network namespaces of their own.
 
-use crate::xdp::Mode;
-use crate::xdp::tests::differential::{Path, compare_by, plain};
-use crate::xdp::tests::world::{World, missing, run, skip};
+use crate::driver::{self, Choice, Driver, Options as DriverOptions, Rx};
+use crate::xdp::tests::differential::{PEER, Path, Stream, compare_by, good, plain, stream};
+use crate::xdp::tests::packet::rtp;
+use crate::xdp::tests::world::{Injector, World, missing, run, skip};
+use crate::xdp::{FastPath, Mode, Options};
+use ravelin_engine::port::{
+    Egress, FastChange, FastFlow, FastKind, Local, MediaPortId, ShardId, Token, TxQueue,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Generous: a test waits for a fact, not for a time.
+const WITHIN: Duration = Duration::from_secs(20);
 
 #[test]
 fn af_xdp_and_the_sockets_are_the_same() {
@@ -23,4 +34,245 @@ fn af_xdp_behind_generic_mode_is_the_same() {
     let streams = plain(&world);
     run(&format!("ip netns exec {} ethtool -K p0 gro off", world.peer));
     compare_by(Path::AfXdp, &world, &streams, &["p0"], Mode::Generic);
+}
+
+#[test]
+fn af_xdp_with_two_interfaces_and_vlans_is_the_same() {
+    let name = "af_xdp_with_two_interfaces_and_vlans_is_the_same";
+    if let Some(why) = missing() {
+        return skip(name, &why);
+    }
+    let world = World::new(2);
+    if let Err(why) = world.try_vlan() {
+        return skip(name, &why);
+    }
+    let mut streams = plain(&world);
+    world.address("d1", "10.97.6.1/24", "10.97.6.2", PEER);
+    let here = &world.here;
+    run(&format!("ip -n {here} link add link d1 name d1.7 type vlan id 7 reorder_hdr on"));
+    run(&format!("ip -n {here} link set d1.7 up"));
+    world.address("d1.7", "10.99.6.1/24", "10.99.6.2", PEER);
+    world.address("d1.7", "fd99:6::1/64", "fd99:6::2", PEER);
+    streams.extend([
+        stream(
+            "p0",
+            None,
+            ["10.96.6.1:20010", "10.96.6.2:4002", "10.99.6.1:20010", "10.99.6.2:5002"],
+            None,
+        ),
+        stream(
+            "p1",
+            Some(7),
+            ["[fd99:6::1]:20012", "[fd99:6::2]:4002", "[fd96:6::1]:20012", "[fd96:6::2]:5002"],
+            None,
+        ),
+        stream(
+            "p1",
+            Some(7),
+            ["10.99.6.1:20014", "10.99.6.2:4002", "10.97.6.1:20014", "10.97.6.2:5002"],
+            None,
+        ),
+    ]);
+    compare_by(Path::AfXdp, &world, &streams, &["p0", "p1"], Mode::Native);
+}
+
+fn start(world: &World, streams: &[Stream], shards: u8) -> Arc<FastPath> {
+    let options = Options {
+        node: world.node.clone(),
+        addresses: streams.iter().map(|stream| stream.local.ip()).collect(),
+        ports: 64,
+        shards,
+    };
+    Arc::new(FastPath::start(&options).map_err(|reasons| format!("{reasons:?}")).unwrap())
+}
+
+/// A shard with one stream, whose packets it has delivered.
+fn shard(fast: &Arc<FastPath>, stream: &Stream, shard: u8, choice: Choice) -> Box<dyn Driver> {
+    let options = DriverOptions { media_ports_max: 64, ..DriverOptions::default() };
+    let driver = driver::open(choice, &options).unwrap().driver;
+    let mut driver = fast.around(driver, ShardId(shard));
+    let (port, out) = Stream::ports(0);
+    driver.open_media(port, stream.local).unwrap();
+    driver.open_media(out, stream.out).unwrap();
+    let kind = FastKind::Deliver { out, to: stream.to };
+    driver.program(&[FastChange::Set { port, flow: FastFlow { kind, ..stream.flow(0) } }]);
+    let until = Instant::now() + WITHIN;
+    while fast.without_next_hop() > 0 {
+        assert!(Instant::now() < until, "no next hop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    driver
+}
+
+fn counters(driver: &dyn Driver) -> BTreeMap<(&'static str, &'static str), u64> {
+    let mut all = BTreeMap::new();
+    driver.counts(&mut |count| {
+        all.insert((count.name, count.label.map_or("", |(_, label)| label)), count.value);
+    });
+    all
+}
+
+/// Turns of a shard until `enough` datagrams came; each waits much longer than it should need to.
+fn turns(driver: &mut dyn Driver, enough: usize) -> Vec<MediaPortId> {
+    let (mut ports, began) = (Vec::new(), Instant::now());
+    while ports.len() < enough {
+        assert!(began.elapsed() < WITHIN, "{} of {enough}", ports.len());
+        driver.wait(WITHIN).unwrap();
+        driver.receive(&mut |rx| {
+            if let Rx::Datagram { meta, .. } = rx
+                && let Local::Media { port } = meta.local
+            {
+                ports.push(port);
+            }
+        });
+    }
+    ports
+}
+
+fn send(world: &World, stream: &Stream, packets: u16) {
+    let here = World::mac(&world.here, "d0");
+    World::inside(&world.peer, || {
+        let injector = Injector::new(&["p0"]);
+        for sequence in 0..packets {
+            let packet = good(stream, rtp(0x80, 0, sequence, stream.flow(0).ssrc, &[7; 160]), here);
+            injector.send("p0", &packet.frame());
+        }
+    });
+}
+
+/// Two streams on one queue, each of another shard: each has its own packets, and wakes for them
+/// alone, whichever driver waits.
+#[test]
+fn two_shards_share_a_queue() {
+    if let Some(why) = missing() {
+        return skip("two_shards_share_a_queue", &why);
+    }
+    for choice in [Choice::Auto, Choice::Mmsg] {
+        let world = World::new(1);
+        let streams = plain(&world);
+        world.here(|| {
+            let fast = start(&world, &streams, 2);
+            let (queues, mode) = fast.serving()[0].af_xdp.expect("no AF_XDP");
+            assert!(queues >= 1, "{mode:?}");
+            let mut one = shard(&fast, &streams[0], 0, choice);
+            let mut two = shard(&fast, &streams[1], 1, choice);
+            // What arrives wakes a shard that sleeps.
+            std::thread::scope(|scope| {
+                let sender = scope.spawn(|| {
+                    std::thread::sleep(Duration::from_millis(50));
+                    send(&world, &streams[1], 3);
+                });
+                assert_eq!(turns(&mut *two, 3).len(), 3);
+                sender.join().unwrap();
+            });
+            assert_eq!(one.wait(Duration::ZERO).unwrap(), 0, "nothing came for the other");
+            send(&world, &streams[0], 400);
+            assert_eq!(turns(&mut *one, 400), vec![Stream::ports(0).0; 400]);
+            for (driver, packets) in [(&one, 400), (&two, 3)] {
+                let counters = counters(&**driver);
+                assert_eq!(counters[&("af_xdp_rx_packets_total", "")], packets);
+                assert_eq!(counters[&("io_rx_datagrams_total", "")], 0, "past the sockets");
+            }
+            assert!(counters(&*two)[&("af_xdp_wakes_total", "")] >= 1, "it slept");
+            // Nothing moves: no wake-up in vain, but for one that was on its way.
+            one.wait(Duration::from_millis(20)).unwrap();
+            let before = counters(&*one);
+            one.wait(Duration::from_millis(20)).unwrap();
+            one.receive(&mut |_| panic!("nothing was sent"));
+            let after = counters(&*one);
+            assert_eq!(after[&("af_xdp_wakes_total", "")], before[&("af_xdp_wakes_total", "")]);
+        });
+    }
+}
+
+/// More in one turn than there is memory for, and longer than the way allows: what finds no room
+/// leaves through the sockets, and nothing is lost.
+#[test]
+fn what_finds_no_room_leaves_through_the_sockets() {
+    if let Some(why) = missing() {
+        return skip("what_finds_no_room_leaves_through_the_sockets", &why);
+    }
+    let world = World::new(1);
+    let streams = plain(&world);
+    world.here(|| {
+        let fast = start(&world, &streams, 1);
+        let mut driver = shard(&fast, &streams[0], 0, Choice::Auto);
+        driver.wait(Duration::ZERO).unwrap();
+        let out = Stream::ports(0).1;
+        let mut queue = TxQueue::default();
+        let packet = |queue: &mut TxQueue, to, length: usize| {
+            let egress = Egress::Media { port: out, to };
+            queue.push(egress, Token::default(), &vec![0x80; length]);
+        };
+        const PACKETS: u64 = 3_000;
+        for _ in 0..PACKETS {
+            packet(&mut queue, streams[0].to, 172);
+        }
+        // Too long for one Ethernet frame; and to somewhere else.
+        packet(&mut queue, streams[0].to, 1_600);
+        let mut elsewhere = streams[0].to;
+        elsewhere.set_port(9);
+        packet(&mut queue, elsewhere, 172);
+        driver.send(&queue, &mut |_, error| panic!("{error}"));
+        let counters = counters(&*driver);
+        let taken = counters[&("af_xdp_tx_packets_total", "")];
+        let left = counters[&("af_xdp_tx_by_sockets_total", "no_room")];
+        assert_eq!(taken + left, PACKETS);
+        assert!(taken >= 256, "{counters:?}");
+        assert_eq!(counters[&("af_xdp_tx_by_sockets_total", "no_next_hop")], 1);
+        assert_eq!(counters[&("io_tx_datagrams_total", "")], left + 2);
+        // What the interface took is what we counted.
+        let sent = |name: &str| {
+            let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
+            let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap();
+            line.split_whitespace().nth(10).unwrap().parse::<u64>().unwrap()
+        };
+        let until = Instant::now() + WITHIN;
+        // The long one leaves in two fragments or not at all, neighbours are asked for.
+        while sent("d0:") < PACKETS + 1 {
+            assert!(Instant::now() < until, "{} of {PACKETS}", sent("d0:"));
+            driver.wait(Duration::from_millis(1)).unwrap();
+            driver.send(&TxQueue::default(), &mut |_, error| panic!("{error}"));
+        }
+        // The interface goes down: the sockets hear of it, and say so.
+        run("ip link set d0 down");
+        let mut refused = 0;
+        queue.clear();
+        packet(&mut queue, streams[0].to, 172);
+        driver.send(&queue, &mut |_, _| refused += 1);
+        driver.send(&queue, &mut |_, _| refused += 1);
+        assert!(refused >= 1, "{:?}", counters);
+    });
+}
+
+/// Without a socket of its shard the program lets packets pass, to the ordinary sockets: so media
+/// goes on when a process was killed, whose AF_XDP sockets end with it.
+#[test]
+fn without_af_xdp_sockets_packets_take_the_others() {
+    if let Some(why) = missing() {
+        return skip("without_af_xdp_sockets_packets_take_the_others", &why);
+    }
+    let world = World::new(1);
+    let streams = plain(&world);
+    world.here(|| {
+        let fast = start(&world, &streams, 1);
+        let mut driver = shard(&fast, &streams[0], 0, Choice::Auto);
+        send(&world, &streams[0], 5);
+        turns(&mut *driver, 5);
+        assert_eq!(counters(&*driver)[&("af_xdp_rx_packets_total", "")], 5);
+        // The shard is gone with its sockets; its flow stays, and another one has the port.
+        drop(driver);
+        let options = DriverOptions { media_ports_max: 64, ..DriverOptions::default() };
+        let mut plain = driver::open(Choice::Auto, &options).unwrap().driver;
+        plain.open_media(Stream::ports(0).0, streams[0].local).unwrap();
+        send(&world, &streams[0], 5);
+        assert_eq!(turns(&mut *plain, 5).len(), 5);
+        let mut passed = 0;
+        fast.samples(&mut |sample| {
+            if sample.label == Some(("reason", "pass_no_af_xdp")) {
+                passed = sample.value;
+            }
+        });
+        assert_eq!(passed, 5);
+    });
 }

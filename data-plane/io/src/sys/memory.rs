@@ -11,6 +11,11 @@ pub(crate) struct Mapping {
     len: usize,
 }
 
+// SAFETY: a mapping is of the process, not of a thread, and nothing of it depends on which one made it.
+unsafe impl Send for Mapping {}
+// SAFETY: what is shared tells address and length only; whoever uses the memory answers for that.
+unsafe impl Sync for Mapping {}
+
 impl Mapping {
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         // SAFETY: a new private anonymous mapping touches no existing memory.

@@ -286,6 +286,12 @@ impl FastPath {
         Box::new(shard::Shard::new(Arc::clone(self), driver, shard))
     }
 
+    /// Flows whose next hop is not known.
+    #[cfg(test)]
+    pub(crate) fn without_next_hop(&self) -> usize {
+        self.table().without_hop()
+    }
+
     /// The AF_XDP sockets of a shard, once.
     fn take_station(&self, shard: ShardId) -> Station {
         let mut stations = self.stations.lock().unwrap_or_else(PoisonError::into_inner);

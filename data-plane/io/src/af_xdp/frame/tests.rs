@@ -168,7 +168,7 @@ fn arbitrary_octets_are_read_or_refused() {
             let at = numbers.next() % reach;
             frame[at] = numbers.next() as u8;
         }
-        if numbers.next() % 4 == 0 {
+        if numbers.next().is_multiple_of(4) {
             frame.truncate(numbers.next() % (frame.len() + 1));
         }
         let partial = round % 3 == 0;

@@ -221,7 +221,7 @@ fn machine(
     outcome
 }
 
-fn good(stream: &Stream, payload: Vec<u8>, here: [u8; 6]) -> Packet {
+pub(crate) fn good(stream: &Stream, payload: Vec<u8>, here: [u8; 6]) -> Packet {
     Packet {
         target_mac: here,
         source_mac: PEER,
@@ -447,7 +447,7 @@ pub(crate) fn compare_by(
 /// Packets of `traffic` over IPv6 whose checksum no path takes: the one without any.
 const WRONG_CHECKSUMS: u64 = 1;
 
-fn stream(
+pub(crate) fn stream(
     device: &'static str,
     vlan: Option<u16>,
     addresses: [&str; 4],
