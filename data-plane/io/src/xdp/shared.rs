@@ -68,17 +68,15 @@ impl Flows {
     pub(super) fn write(&self, slot: u32, flow: &[u8; FLOW_BYTES]) {
         let Some(words) = self.words(slot) else { return };
         let Some((first, rest)) = words.split_first() else { return };
-        let before = first.load(Ordering::Relaxed);
+        let mut new = [0; FLOW_WORDS];
+        for (word, octets) in new.iter_mut().zip(flow.chunks_exact(8)) {
+            *word = u64::from_ne_bytes(octets.try_into().unwrap_or_default());
+        }
         // `sequence` is the low half of the first word, on the machines that this runs on.
-        let odd = before | 1;
+        let odd = first.load(Ordering::Relaxed) | 1;
         first.store(odd, Ordering::Relaxed);
         // Nothing of the rule before the odd number...
         fence(Ordering::Release);
-        let mut new = [0; FLOW_WORDS];
-        for (word, octets) in new.iter_mut().zip(flow.chunks_exact(8)) {
-            let octets = octets.try_into().unwrap_or_default();
-            *word = u64::from_ne_bytes(octets);
-        }
         for (word, new) in rest.iter().zip(&new[1..]) {
             word.store(*new, Ordering::Relaxed);
         }

@@ -97,6 +97,14 @@ fn ports_with_one_place_are_kept_apart() {
     assert_eq!(program.run(&sent), (PASS, sent.frame()));
 }
 
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A packet meets one rule or the other, or goes to the sockets: never half of each.
 #[test]
 fn a_rule_is_read_whole_while_it_is_written() {
@@ -126,10 +134,17 @@ fn a_rule_is_read_whole_while_it_is_written() {
     let mut seen = [0_u32; 3];
     thread::scope(|scope| {
         scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                flows.iter().for_each(|flow| program.flows.write(1, flow));
+            // The pauses let packets meet every moment of a write, and find whole rules too.
+            for (pause, flow) in (0..97).cycle().zip(flows.iter().cycle()) {
+                program.flows.write(1, flow);
+                (0..pause).for_each(|_| std::hint::spin_loop());
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
             }
         });
+        // Whatever becomes of the checks below, the writer ends.
+        let _ends = Ends(&done);
         let mut torn = None;
         for _ in 0..RUNS {
             let (verdict, frame) = program.run(&sent);
@@ -143,7 +158,6 @@ fn a_rule_is_read_whole_while_it_is_written() {
                 None => torn = Some(frame),
             }
         }
-        done.store(true, Ordering::Relaxed);
         assert_eq!(torn, None, "half of each rule");
     });
     assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
