@@ -114,6 +114,40 @@ class Device:
         time.sleep(1)
 
 
+class Kernel:
+    """No process: the device's kernel forwards as a router does. The floor of latency, since
+    nothing looks at a port."""
+
+    def __init__(self, topology, calls):
+        self.topology = topology
+        self.switch(1)
+        self.pairs = [
+            ((SERVER_RTP, self.server_port(call)), (CLIENT_RTP, self.client_port(call)))
+            for call in range(calls)
+        ]
+
+    def client_port(self, call):
+        return FIRST_PORT + 2 * call
+
+    server_port = client_port
+
+    def switch(self, value):
+        command = ["ip", "netns", "exec", self.topology.device, "sysctl", "-qw"]
+        subprocess.run([*command, f"net.ipv4.ip_forward={value}"], check=True)
+
+    def alive(self):
+        pass
+
+    def thread_ns(self):
+        return 0
+
+    def end_calls(self):
+        return None
+
+    def stop(self):
+        self.switch(0)
+
+
 class Bare(Device):
     """epoll, recvmmsg, sendmmsg: data-plane/io/examples/bare_relay.rs."""
 
@@ -249,10 +283,12 @@ def header(message, name):
 class Ravelin(Device):
     """The product as it is: calls placed by SIP, one INVITE each, answered with 200 and held."""
 
-    def __init__(self, topology, folder, args, calls, name="ravelin", binary=None):
+    def __init__(self, topology, folder, args, calls, name="ravelin", binary=None, driver=None):
         text = CONFIG.replace("DEVICE_CORE", str(args.device_core))
         # `edge.xdp` and the like: what a comparison of drivers asks for.
         text = text.replace("DRIVER", args.edge_setting or "")
+        if driver:
+            text = re.sub(r"(ports: \d+-\d+) \}", rf"\1, driver: {driver} }}", text)
         config, data = folder / f"{name}.yml", folder / f"{name}-data"
         config.write_text(text)
         data.mkdir(exist_ok=True)

@@ -427,6 +427,8 @@ pub(crate) enum Via {
     Sockets,
     /// Ethernet frames past the IP stack, several times faster; needs CAP_NET_RAW and a plan
     Frames,
+    /// Live frames of XDP, made and checked in the kernel; IPv4; needs CAP_BPF, CAP_NET_ADMIN and a plan
+    Xdp,
 }
 
 impl Via {
@@ -434,6 +436,7 @@ impl Via {
         match self {
             Self::Sockets => "sockets",
             Self::Frames => "frames",
+            Self::Xdp => "xdp",
         }
     }
 }

@@ -14,6 +14,7 @@
 //! | [`host`] | the thread of a shard: pinned, hosted by a glommio executor that never parks |
 //! | [`probe`] | what this kernel and this process may do, with a name for what is missing |
 //! | [`clock`] | the one place that reads the clocks |
+//! | [`traffic`] | test traffic below the IP stack, for the load generator |
 //! | [`sys`] | the only `unsafe` of the product, behind safe types |
 #![deny(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -30,5 +31,6 @@ pub mod probe;
 mod sockets;
 pub mod stream;
 pub mod sys;
+pub mod traffic;
 pub mod uring;
 pub mod xdp;

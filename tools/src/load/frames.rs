@@ -32,12 +32,12 @@ struct Side {
 }
 
 /// Everything of a frame that is the same for each packet of a stream.
-struct Head {
-    bytes: [u8; ETHERNET_BYTES + IPV6_BYTES + UDP_BYTES],
+pub(super) struct Head {
+    pub(super) bytes: [u8; ETHERNET_BYTES + IPV6_BYTES + UDP_BYTES],
     length: usize,
     side: usize,
     /// Ones' complement sum over the pseudo header and the UDP header.
-    sum: u32,
+    pub(super) sum: u32,
 }
 
 pub(super) struct Frames {
@@ -82,7 +82,7 @@ impl Frames {
     }
 }
 
-fn head(stream: &Stream, link: ([u8; 6], [u8; 6]), datagram: usize) -> Result<Head, Failure> {
+pub(super) fn head(stream: &Stream, link: ([u8; 6], [u8; 6]), datagram: usize) -> Result<Head, Failure> {
     let (own, next_hop) = link;
     let mut bytes = [0; ETHERNET_BYTES + IPV6_BYTES + UDP_BYTES];
     let udp_length = u16::try_from(UDP_BYTES + datagram)
@@ -137,7 +137,7 @@ fn sum(bytes: &[u8]) -> u32 {
     words.map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>() + odd
 }
 
-fn fold(mut sum: u32) -> u16 {
+pub(super) fn fold(mut sum: u32) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -217,6 +217,41 @@ pub(crate) fn run_frames(
     unsafe { bpf(PROG_TEST_RUN, &mut attr) }
 }
 
+/// As [`run_frames`], as if they had arrived at this thread's loopback interface; `batch` frames are
+/// made before any of them goes out and before other threads of this core may run.
+///
+/// # Errors
+/// As [`run_frames`].
+pub(crate) fn run_live(
+    program: BorrowedFd<'_>,
+    frame: &[u8],
+    repeat: u32,
+    batch: u32,
+) -> io::Result<()> {
+    let mut attr = TestAttr {
+        prog_fd: program.as_raw_fd() as u32,
+        data_size_in: frame.len() as u32,
+        data_in: frame.as_ptr() as u64,
+        repeat,
+        flags: LIVE_FRAMES,
+        batch_size: batch,
+        ..TestAttr::default()
+    };
+    // SAFETY: the kernel reads the frame, whose length is given; it writes nothing but `attr`, since
+    // there is no room for output.
+    unsafe { bpf(PROG_TEST_RUN, &mut attr) }
+}
+
+/// Index of an interface of the calling thread's network namespace.
+///
+/// # Errors
+/// There is no such interface.
+pub(crate) fn interface_index(name: &CStr) -> io::Result<u32> {
+    // SAFETY: the pointer is to a string that ends with a zero.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    if index == 0 { Err(io::Error::last_os_error()) } else { Ok(index) }
+}
+
 /// Runs an XDP program on one frame. Returns what it says and what it made of the frame.
 #[cfg(test)]
 pub(crate) fn run_once(
