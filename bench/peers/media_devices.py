@@ -298,6 +298,8 @@ class Ravelin(Device):
         self.server = socket_in(topology.server, (SERVER_SIP, SIP_PORT))
         self.run_id = os.urandom(4).hex()
         self.wait_ready()
+        if driver and f"driver {driver}" not in self.tail():
+            raise SystemExit(f"{name} does not run on {driver}: {self.tail()}")
         self.dialogs = {}
         self.pairs = self.place(calls)
 

@@ -18,7 +18,7 @@
 //! | 150,000 | 6.6, 24/80 | 5.8, 60/315 | 5.3, 90/874 |
 //! | 200,000 | 4.8, 75/2081 | 4.5, 67/591 | 4.3, 72/513 |
 //!
-//! Up to 100,000 a second it would buy 6 to 20 % of CPU with two to five times the latency. Hence
+//! Up to 100,000 a second it would buy 6 to 25 % of CPU with two to five times the latency. Hence
 //! from [`GATHER_FROM_PPS`] on, and for [`GATHER_WITHIN`] only.
 
 use crate::sys::ring::Gather;
@@ -35,7 +35,7 @@ const GATHER_COMPLETIONS: usize = 16;
 const WINDOW: Duration = Duration::from_millis(4);
 
 /// Datagrams a second of one shard from which it gathers; it ends below half of that.
-const GATHER_FROM_PPS: u64 = 150_000;
+const GATHER_FROM_PPS: u64 = 120_000;
 
 /// A window longer than this tells nothing of the present.
 const WINDOW_MAX: Duration = Duration::from_millis(40);

@@ -10,7 +10,7 @@ pub(crate) mod world;
 
 use std::process::Command;
 
-/// The object that is checked in is what the source says: built again, octet for octet.
+/// The objects that are checked in are what the sources say: built again, octet for octet.
 #[test]
 fn the_object_is_that_of_the_source() {
     let name = "the_object_is_that_of_the_source";
@@ -24,11 +24,14 @@ fn the_object_is_that_of_the_source() {
         return world::skip(name, "the compiler is another one than Debian 12's clang 14.0.6");
     }
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/bpf");
-    let built = std::env::temp_dir().join(format!("ravelin-relay-{}.o", std::process::id()));
-    let output = Command::new(format!("{folder}/build")).arg(&built).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let object = std::fs::read(&built).unwrap();
-    std::fs::remove_file(&built).unwrap();
-    let kept = std::fs::read(format!("{folder}/relay.o")).unwrap();
-    assert!(object == kept, "run data-plane/io/bpf/build and commit relay.o");
+    for name in ["relay", "load"] {
+        let built = std::env::temp_dir().join(format!("ravelin-{name}-{}.o", std::process::id()));
+        let output =
+            Command::new(format!("{folder}/build")).arg(&built).arg(name).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let object = std::fs::read(&built).unwrap();
+        std::fs::remove_file(&built).unwrap();
+        let kept = std::fs::read(format!("{folder}/{name}.o")).unwrap();
+        assert!(object == kept, "run data-plane/io/bpf/build {name}.o {name} and commit {name}.o");
+    }
 }
