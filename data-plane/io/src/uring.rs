@@ -16,8 +16,8 @@
 //! for one datagram on each of 400 ports, 0.84 of it. [`crate::mmsg`] takes 1.03 and 0.99. An idle
 //! shard uses 0.05 % of a core (`examples/idle_cpu.rs`).
 //!
-//! Near the end of what a core can do a wait gathers ([`pace`]): the kernel wakes the shard for 16
-//! completions or after 30 us, not for each datagram.
+//! Under load a wait gathers ([`pace`]): the kernel wakes the shard for 16 completions or after
+//! 40 us, not for each datagram.
 //!
 //! What was measured on veth (`bench/peers/media`, 50,000 packets/s over 500 ports) and left out:
 //! - Connected media sockets, which spare the route lookup of each send: 3 to 6 % of the bare loop's

@@ -17,8 +17,11 @@ use super::{
 };
 use crate::{cli::LoadArgs, exit::Failure};
 
-/// Looks by which the time of one is found: some ten milliseconds.
-const LOOKS_TRIED: u32 = 65_536;
+/// Looks by which the time of one is found: a fifth of a second or so, many times what a call's
+/// begin and end differ by.
+const LOOKS_TRIED: u32 = 1 << 21;
+/// More looks than the time of one says that there is time for: a second call would leave a gap.
+const LOOKS_SPARE: f64 = 1.4;
 /// Looks of one call.
 const LOOKS_MAX: f64 = 4e9;
 /// Less than a look can take.
@@ -128,7 +131,8 @@ pub(super) fn drive(args: &LoadArgs, plan: &Plan, datagram: usize) -> Result<Rep
     traffic.begin(&run, streams).map_err(&refused)?;
     // A call takes long to begin and to end, so one should do: as many looks as there is time for,
     // and one for each packet. A source that cannot keep up needs more, and says so.
-    let looks = (args.seconds.as_secs_f64() / poll + total as f64).min(LOOKS_MAX);
+    let time = args.seconds.as_secs_f64() * LOOKS_SPARE;
+    let looks = (time / poll + total as f64).min(LOOKS_MAX);
     let progress = loop {
         traffic.poll(args.payload_bytes, looks as u32).map_err(&refused)?;
         let progress = traffic.progress().map_err(&refused)?;
