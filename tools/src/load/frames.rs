@@ -82,7 +82,11 @@ impl Frames {
     }
 }
 
-pub(super) fn head(stream: &Stream, link: ([u8; 6], [u8; 6]), datagram: usize) -> Result<Head, Failure> {
+pub(super) fn head(
+    stream: &Stream,
+    link: ([u8; 6], [u8; 6]),
+    datagram: usize,
+) -> Result<Head, Failure> {
     let (own, next_hop) = link;
     let mut bytes = [0; ETHERNET_BYTES + IPV6_BYTES + UDP_BYTES];
     let udp_length = u16::try_from(UDP_BYTES + datagram)
