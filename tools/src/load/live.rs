@@ -207,5 +207,4 @@ fn latency(buckets: &[(u64, u64)]) -> Latency {
 }
 
 #[cfg(test)]
-#[path = "live_tests.rs"]
 mod tests;
