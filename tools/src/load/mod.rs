@@ -3,8 +3,8 @@
 //! clock and a packet.
 //!
 //! With `--via frames` a packet costs it a fraction of what any device needs that receives and
-//! sends it by sockets; with `--via xdp` again a fraction of that. The report says how much of the time
-//! the thread had nothing to do.
+//! sends it by sockets; with `--via xdp` again a fraction of that. The report says how much of the
+//! time the thread had nothing to do.
 
 mod content;
 mod frames;
