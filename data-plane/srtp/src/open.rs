@@ -6,7 +6,7 @@ use crate::{
     keys::{Keys, Mki},
     packet::{ENCRYPTED, RTCP_HEADER_BYTES, RTCP_INDEX_BYTES, Rtp, rtcp_sender},
     refusal::Refusal,
-    replay::{Sources, estimate},
+    replay::{Place, Sources, estimate},
     seal::{Active, header_and},
     suite::Suite,
     transform::{Transform, gcm_open, nonce},
@@ -77,12 +77,24 @@ impl Opener {
         self.masters.iter().position(named).ok_or(Refusal::MasterKey)
     }
 
-    /// The index of a packet, in the order in which they are tried.
-    fn candidates(&self, ssrc: u32, sequence: u16) -> Result<Candidates, Refusal> {
+    /// The index of a packet, in the order in which they are tried, and what it is if it is none of
+    /// them.
+    ///
+    /// A number far behind the others is a packet that is too old, or its sender has gone on beyond
+    /// half the numbers, unheard or in a jump: if the tag fits to the first index that is ahead, it
+    /// is that, for none ahead was used. One tag for each such packet is all that this costs.
+    fn candidates(&self, ssrc: u32, sequence: u16) -> Result<(Candidates, Refusal), Refusal> {
         if let Some(window) = self.rtp.find(ssrc) {
-            let index = estimate(window.highest(), sequence)?;
-            window.check(index)?;
-            return Ok(Candidates::from_iter([index]));
+            return match window.place(sequence) {
+                Place::Fresh(index) => {
+                    Ok((Candidates::from_iter([index]), Refusal::Authentication))
+                }
+                Place::Far => {
+                    let ahead = window.ahead(sequence).ok_or(Refusal::Replay)?;
+                    Ok((Candidates::from_iter([ahead]), Refusal::Replay))
+                }
+                Place::Refused(refusal) => Err(refusal),
+            };
         }
         if self.rtp.is_full() {
             return Err(Refusal::Sources);
@@ -99,7 +111,7 @@ impl Opener {
         {
             candidates.push(index);
         }
-        Ok(candidates)
+        Ok((candidates, Refusal::Authentication))
     }
 
     /// Opens an SRTP packet into `out`, which must have room for all of `packet`; gives the length of
@@ -121,7 +133,7 @@ impl Opener {
             (tag, mki)
         };
         let at = self.master_of(mki)?;
-        let candidates = self.candidates(ssrc, sequence)?;
+        let (candidates, otherwise) = self.candidates(ssrc, sequence)?;
         let master = self.masters.get_mut(at).ok_or(Refusal::MasterKey)?;
         if master.rtp_left == 0 {
             return Err(Refusal::Spent);
@@ -151,7 +163,7 @@ impl Opener {
                 })
             }
         };
-        let index = index.ok_or(Refusal::Authentication)?;
+        let index = index.ok_or(otherwise)?;
         master.rtp_left -= 1;
         self.rtp.mark(ssrc, index);
         Ok(length)

@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use crate::{
-    limits::{REPLAY_WINDOW, SOURCES_MAX},
+    limits::{REPLAY_WINDOW, RTP_LEAD, SOURCES_MAX},
     refusal::Refusal,
 };
 
@@ -34,6 +34,33 @@ impl Window {
         Self { highest, used: used | 1 }
     }
 
+    /// Whether nothing is known any more of an index behind the highest.
+    const fn forgot(&self, index: u64) -> bool {
+        match self.highest.checked_sub(index) {
+            Some(age) => age >= REPLAY_WINDOW,
+            None => false,
+        }
+    }
+
+    /// The index of a sequence number, if it may be used.
+    pub(crate) fn place(&self, sequence: u16) -> Place {
+        match estimate(self.highest, sequence) {
+            Ok(index) if self.check(index).is_ok() => Place::Fresh(index),
+            Ok(index) if self.forgot(index) => Place::Far,
+            // Before the first of all.
+            Err(Refusal::Replay) => Place::Far,
+            Ok(_) => Place::Refused(Refusal::Replay),
+            Err(refusal) => Place::Refused(refusal),
+        }
+    }
+
+    /// The first index behind the highest one that ends in `sequence`: none of those was used.
+    pub(crate) fn ahead(&self, sequence: u16) -> Option<u64> {
+        let same = self.highest & !0xffff | u64::from(sequence);
+        let ahead = if same > self.highest { same } else { same + (1 << 16) };
+        (ahead >> 48 == 0).then_some(ahead)
+    }
+
     /// # Errors
     /// [`Refusal::Replay`]: used before, or too old to tell.
     pub(crate) const fn check(&self, index: u64) -> Result<(), Refusal> {
@@ -56,6 +83,18 @@ impl Window {
             }
         }
     }
+}
+
+/// What a sequence number may stand for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The nearest index, which was not used.
+    Fresh(u64),
+    /// The nearest index is so far back that nobody knows whether it was used: late beyond measure,
+    /// or the numbers have begun anew.
+    Far,
+    /// Used before, or behind the last of all.
+    Refused(Refusal),
 }
 
 /// The index nearest to `highest` that ends in `sequence` (RFC 3711 appendix A).
@@ -86,6 +125,44 @@ struct Source {
     window: Window,
     /// Highest index that a call record claims.
     kept: u64,
+    renumber: Renumber,
+}
+
+/// How a source that began its numbers anew is numbered on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Renumber {
+    /// Added to its numbers.
+    pub(crate) offset: u16,
+    /// The number that would tell that it began anew.
+    confirms: Option<u16>,
+    /// Numbers far back that are those of a sender which goes on where a call record left it: as
+    /// many as the record claims beyond what was used.
+    claimed: u64,
+}
+
+impl Renumber {
+    /// A number that is far from the others. The second of two that follow each other (RFC 3550 A.1)
+    /// is given the one after `highest`, and so are those behind it.
+    ///
+    /// # Errors
+    /// [`Refusal::Replay`]: the first.
+    pub(crate) fn stray(&mut self, number: u16, highest: u64) -> Result<u64, Refusal> {
+        if self.claimed > 0 {
+            self.claimed -= 1;
+            return Err(Refusal::Replay);
+        }
+        if self.confirms.take() != Some(number) {
+            self.confirms = Some(number.wrapping_add(1));
+            return Err(Refusal::Replay);
+        }
+        let index = highest + 1;
+        if index >> 48 != 0 {
+            return Err(Refusal::Spent);
+        }
+        let [.., high, low] = index.to_be_bytes();
+        self.offset = u16::from_be_bytes([high, low]).wrapping_sub(number);
+        Ok(index)
+    }
 }
 
 /// The sources of one direction, each with its window.
@@ -101,6 +178,17 @@ impl Sources {
         let same = |source: &&Source| source.ssrc == ssrc;
         let known = self.known.get(self.last).filter(same);
         known.or_else(|| self.known.iter().find(same)).map(|source| &source.window)
+    }
+
+    /// Window and numbering of a source that is known.
+    pub(crate) fn numbering(&mut self, ssrc: u32) -> Option<(Window, &mut Renumber)> {
+        let same = |source: &Source| source.ssrc == ssrc;
+        let at = match self.known.get(self.last) {
+            Some(source) if same(source) => self.last,
+            _ => self.known.iter().position(same)?,
+        };
+        let source = self.known.get_mut(at)?;
+        Some((source.window, &mut source.renumber))
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -122,14 +210,16 @@ impl Sources {
             }
         } else if !self.is_full() {
             self.last = self.known.len();
-            self.known.push(Source { ssrc, window: Window::starting(index), kept: 0 });
+            let (window, renumber) = (Window::starting(index), Renumber::default());
+            self.known.push(Source { ssrc, window, kept: 0, renumber });
         }
         true
     }
 
     /// A source of a call record.
     pub(crate) fn insert(&mut self, ssrc: u32, window: Window) {
-        self.known.push(Source { ssrc, window, kept: 0 });
+        let renumber = Renumber { claimed: RTP_LEAD, ..Renumber::default() };
+        self.known.push(Source { ssrc, window, kept: 0, renumber });
     }
 
     pub(crate) fn windows(&self) -> impl Iterator<Item = (u32, &Window)> {

@@ -7,7 +7,7 @@ use crate::{
     limits::{RTCP_LIFETIME, RTP_LIFETIME},
     packet::{ENCRYPTED, RTCP_HEADER_BYTES, RTCP_INDEX_BYTES, Rtp, rtcp_sender},
     refusal::Refusal,
-    replay::{Sources, estimate},
+    replay::{Place, Sources},
     suite::Suite,
     transform::{Session, Transform, gcm_seal, nonce},
 };
@@ -111,6 +111,9 @@ impl Sealer {
     /// Protects the RTP packet in the first `length` octets of `buffer`, in place; gives its new
     /// length.
     ///
+    /// A source that begins its sequence numbers anew would use indices twice, or lose its receiver.
+    /// From its second packet on it is numbered on where it was: one packet is lost.
+    ///
     /// # Errors
     /// [`Refusal`]; nothing may be sent then, and `buffer` may be changed.
     pub fn seal_rtp(&mut self, buffer: &mut [u8], length: usize) -> Result<usize, Refusal> {
@@ -118,13 +121,21 @@ impl Sealer {
         let packet = buffer.get(..length).ok_or(Refusal::Room)?;
         let Rtp { header, sequence, ssrc } = Rtp::read(packet).ok_or(Refusal::Malformed)?;
         let whole = buffer.get_mut(..length + overhead).ok_or(Refusal::Room)?;
-        let index = match self.sources.find(ssrc) {
-            Some(window) => {
-                let index = estimate(window.highest(), sequence)?;
-                window.check(index)?;
+        let full = self.sources.is_full();
+        let index = match self.sources.numbering(ssrc) {
+            Some((window, renumber)) => {
+                let index = match window.place(sequence.wrapping_add(renumber.offset)) {
+                    Place::Fresh(index) => index,
+                    Place::Far => renumber.stray(sequence, window.highest())?,
+                    Place::Refused(refusal) => return Err(refusal),
+                };
+                if renumber.offset != 0 {
+                    let [.., high, low] = index.to_be_bytes();
+                    copy_start(&[high, low], whole.get_mut(2..).unwrap_or_default());
+                }
                 index
             }
-            None if self.sources.is_full() => return Err(Refusal::Sources),
+            None if full => return Err(Refusal::Sources),
             None => u64::from(sequence),
         };
         let master = self.masters.iter_mut().find(|master| master.rtp_left > 0);

@@ -162,6 +162,93 @@ fn nothing_is_sealed_twice() {
     }
 }
 
+/// A source that begins anew under its SSRC, from any number to any other: all but its first packet
+/// go on, and whoever heard it before goes on hearing it.
+#[test]
+fn a_source_that_begins_anew_is_numbered_on() {
+    for suite in Suite::ALL {
+        let (mut sealer, mut opener) = pair(*suite, 14);
+        let mut used = BTreeSet::new();
+        let mut expected = 60_000_u16;
+        for (run, first) in [60_000, 100, 40_000, 39_000, 6_500, 60_000, 20_000, 19_800, 65_500]
+            .into_iter()
+            .enumerate()
+        {
+            let mut lost = 0;
+            for count in 0..300_u16 {
+                let packet = rtp(1, first + count % 35, &[run as u8; 20]);
+                let mut packet = packet;
+                let number = (first as u16).wrapping_add(count);
+                packet[2..4].copy_from_slice(&number.to_be_bytes());
+                let Ok(sealed) = seal_rtp(&mut sealer, &packet) else {
+                    lost += 1;
+                    continue;
+                };
+                let opened = open_rtp(&mut opener, &sealed).unwrap();
+                assert_eq!(opened[4..], packet[4..], "{suite} {run} {count}");
+                assert_eq!(opened[..2], packet[..2]);
+                assert!(used.insert((sealed[2..4].to_vec(), sealed[12..].to_vec())));
+                let number = u16::from_be_bytes([opened[2], opened[3]]);
+                // Within a run nothing is missing, and the first one begins as it says.
+                if count > 1 || run == 0 {
+                    assert_eq!(number, expected, "{suite} {run} {count}");
+                }
+                expected = number.wrapping_add(1);
+            }
+            assert!(lost <= 1, "{suite} {run}: {lost} lost");
+        }
+    }
+}
+
+/// Two packets far behind that do not follow each other are late, and no new beginning; nor is the
+/// same one twice.
+#[test]
+fn late_packets_are_no_new_beginning() {
+    let (mut sealer, _) = pair(Suite::AeadAes128Gcm, 15);
+    let mut seal = |number| seal_rtp(&mut sealer, &rtp(1, number, b"x")).map(|sealed| sealed[3]);
+    assert_eq!(seal(1_000), Ok(1_000_u16 as u8));
+    for number in [500, 502, 502, 600, 599, 501] {
+        assert_eq!(seal(number), Err(Refusal::Replay));
+    }
+    assert_eq!(seal(1_001), Ok(1_001_u16 as u8));
+}
+
+/// A sender that jumps ahead by more than half the numbers, or was not heard for so long: the first
+/// index ahead is tried. What was recorded stays out.
+#[test]
+fn an_opener_follows_a_jump_ahead_and_no_jump_back() {
+    for suite in Suite::ALL {
+        let (_, mut opener) = pair(*suite, 16);
+        let keys = Keys::single(key(*suite, 16));
+        let mut recorded = Vec::new();
+        for first in [100_u16, 50_000, 20_000, 60_000] {
+            // A context of its own each time, as of a sender that starts again and counts on.
+            let mut sealer = Sealer::new(&keys);
+            if first < 50_000 && !recorded.is_empty() {
+                seal_rtp(&mut sealer, &rtp(1, 65_000, b"unheard")).unwrap();
+            }
+            if first == 60_000 {
+                seal_rtp(&mut sealer, &rtp(1, 65_000, b"unheard")).unwrap();
+                seal_rtp(&mut sealer, &rtp(1, 20_100, b"unheard")).unwrap();
+                seal_rtp(&mut sealer, &rtp(1, 50_000, b"unheard")).unwrap();
+            }
+            for sequence in first..first + 200 {
+                let packet = rtp(1, sequence, b"payload");
+                let sealed = seal_rtp(&mut sealer, &packet).unwrap();
+                assert_eq!(open_rtp(&mut opener, &sealed).unwrap(), packet, "{suite} {sequence}");
+                recorded.push(sealed);
+            }
+        }
+        for sealed in &recorded {
+            assert!(open_rtp(&mut opener, sealed).is_err());
+        }
+        // Back under the same rollover counter: what may have been used is not used again.
+        let mut sealer = Sealer::new(&keys);
+        let sealed = seal_rtp(&mut sealer, &rtp(1, 40_000, b"payload")).unwrap();
+        assert!(open_rtp(&mut opener, &sealed).is_err());
+    }
+}
+
 #[test]
 fn sources_have_their_own_counters_and_are_bounded() {
     let (mut sealer, mut opener) = pair(Suite::AeadAes128Gcm, 9);

@@ -123,3 +123,24 @@ fn cost_of_a_handshake() {
         started.elapsed() / ROUNDS
     );
 }
+
+/// RFC 6347 4.1: no record number of an epoch comes twice, those of HelloVerifyRequests included,
+/// whoever makes the record: a peer that minds replays would drop the flight.
+#[test]
+fn record_numbers_of_an_epoch_are_used_once() {
+    let mut pair = Pair::new();
+    pair.run(10 * SECOND);
+    let mut used = std::collections::BTreeSet::new();
+    let mut in_the_clear = 0;
+    for datagram in &pair.from_server {
+        let mut rest = &datagram[..];
+        while let [_, _, _, number @ ..] = rest {
+            let epoch_and_sequence: [u8; 8] = number[..8].try_into().unwrap();
+            in_the_clear += u32::from(number[..2] == [0, 0]);
+            assert!(used.insert(epoch_and_sequence), "{epoch_and_sequence:?} twice");
+            let length = usize::from(u16::from_be_bytes([number[8], number[9]]));
+            rest = &rest[13 + length..];
+        }
+    }
+    assert!(in_the_clear >= 3, "a request and a flight");
+}
