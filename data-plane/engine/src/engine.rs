@@ -27,7 +27,9 @@ use slab::Slab;
 pub use self::status::Tables;
 pub use crate::media::MediaPortSpec;
 use crate::{
-    b2bua::{answer, attempt, call::Call, invite, message::Messages, outcome, release, silence},
+    b2bua::{
+        answer, attempt, call::Call, invite, message::Messages, notice, outcome, release, silence,
+    },
     cause::Cause,
     core::{Core, Turn, ctx},
     counters::Counters,
@@ -166,7 +168,11 @@ impl Engine {
     pub fn receive(&mut self, now: Now, meta: Meta, bytes: &[u8], out: &mut TxQueue) -> Received {
         if let Local::Media { port } = meta.local {
             let Core { media, counters, .. } = &mut self.core;
-            return match media.relay(now.mono, port, meta.source, bytes, out, counters) {
+            let relayed = media.relay(now.mono, port, meta.source, bytes, out, counters);
+            if media.has_notices() {
+                self.notice(now, out);
+            }
+            return match relayed {
                 Ok(()) => Received::Taken,
                 Err(reason) => Received::Dropped(reason),
             };
@@ -183,11 +189,26 @@ impl Engine {
         received
     }
 
+    /// Writes down what was noticed of streams.
+    #[cold]
+    fn notice(&mut self, now: Now, out: &mut TxQueue) {
+        for noticed in self.core.media.take_notices() {
+            self.contain(now, out, |engine, turn| {
+                engine.with_call(turn, noticed.call, |core, call, turn| {
+                    notice::write(core, call, turn, &noticed);
+                });
+            });
+        }
+    }
+
     /// Fires what is due by `now`, at most [`TIMERS_PER_TURN`] timers.
     pub fn expire(&mut self, now: Now, out: &mut TxQueue) {
         self.contain(now, out, |_, _| {});
         self.core.media.sweep(now.mono);
         self.core.media.expire(now.mono, out);
+        if self.core.media.has_notices() {
+            self.notice(now, out);
+        }
         for _ in 0..TIMERS_PER_TURN {
             let Some(timer) = self.core.wheel.pop_expired(now.mono) else { return };
             let before = out.len();

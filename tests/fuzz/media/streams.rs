@@ -152,8 +152,14 @@ impl Rig {
         assert!(tx.len() <= 1);
         let back = if side == Side::Caller { Side::Callee } else { Side::Caller };
         for out in tx.iter() {
-            // RTCP goes to the RTCP port of a party that does not multiplex, wherever it came in.
-            let odd = bytes.get(1).is_some_and(|kind| (192..=223).contains(kind));
+            // RTCP goes to the RTCP port of a party that does not multiplex, wherever it came in. On
+            // the RTP port only what is plainly RTCP is; handshakes stay on the port they came to.
+            let kinds = if rtcp == 1 { 192..=223 } else { 200..=207 };
+            let handshake = bytes.first().is_some_and(|first| (20..64).contains(first));
+            let odd = match handshake {
+                true => rtcp == 1,
+                false => bytes.get(1).is_some_and(|kind| kinds.contains(kind)),
+            };
             let expected = table.port(&call.anchor, back, 0).expect("a port");
             let to = SocketAddr::new(other.ip(), other.port() + u16::from(odd));
             let egress = Egress::Media { port: MediaPortId(expected.0 + u32::from(odd)), to };

@@ -47,6 +47,7 @@ pub(crate) mod invite;
 pub(crate) mod ladder;
 pub(crate) mod leg;
 pub(crate) mod message;
+pub(crate) mod notice;
 pub(crate) mod offer;
 pub(crate) mod outcome;
 pub(crate) mod release;

@@ -70,6 +70,9 @@ pub(crate) fn last(
                 code = cause.status();
                 own = Some(cause);
                 body.clear();
+                if let Some(anchor) = &mut call.anchor {
+                    anchor.roll_back();
+                }
             }
         }
     }

@@ -57,6 +57,9 @@ impl Silence {
 
 /// An offer was answered, or a call: both parties get their full time again.
 pub(crate) fn agreed(core: &mut Core, call: &mut Call, turn: &Turn<'_>) {
+    if let Some(anchor) = &call.anchor {
+        core.media.own(anchor, call.key);
+    }
     call.silence.since = turn.now.mono;
     call.silence.caller.silent_after = None;
     call.silence.callee.silent_after = None;

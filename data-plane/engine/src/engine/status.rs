@@ -266,6 +266,7 @@ impl Engine {
         ] {
             into.push(gauge(name, help, None, value as u64));
         }
+        self.peering_samples(into);
         into.push(crate::counters::counter(
             "media_ports_reused_early_total",
             "Port pairs taken before the end of their rest because none was free",
@@ -284,5 +285,51 @@ impl Engine {
             None,
             self.core.records.lost_total,
         ));
+    }
+
+    /// How ICE, DTLS and the keys of SRTP fare.
+    fn peering_samples(&self, into: &mut Vec<Sample>) {
+        let media = &self.core.media;
+        let (dtls, totals) = (media.dtls_outcomes(), media.totals());
+        for (outcome, value) in [
+            ("done", dtls.done),
+            ("fingerprint", dtls.fingerprint),
+            ("no_profile", dtls.no_profile),
+            ("timeout", dtls.timeout),
+            ("protocol", dtls.protocol),
+        ] {
+            into.push(crate::counters::counter(
+                "dtls_handshakes_total",
+                "DTLS handshakes that ended, by outcome",
+                Some(("outcome", outcome)),
+                value,
+            ));
+        }
+        into.push(gauge(
+            "dtls_handshakes",
+            "DTLS handshakes under way",
+            None,
+            media.dtls_handshakes() as u64,
+        ));
+        for (outcome, value) in [
+            ("nominated", totals.ice_nominated),
+            ("failed", totals.ice_failed),
+            ("consent_lost", totals.ice_consent_lost),
+        ] {
+            into.push(crate::counters::counter(
+                "ice_total",
+                "Pairs nominated, streams that ended without one, parties whose checks ended",
+                Some(("outcome", outcome)),
+                value,
+            ));
+        }
+        for (state, value) in [("ending", totals.keys_ending), ("spent", totals.keys_spent)] {
+            into.push(crate::counters::counter(
+                "srtp_keys_total",
+                "SRTP master keys near the end of what they may protect, and at it",
+                Some(("state", state)),
+                value,
+            ));
+        }
     }
 }

@@ -141,6 +141,7 @@ impl Anchor {
     /// Notes what the payload types mean that `side` signalled for stream `index`, to take effect
     /// together with [`Self::stage`].
     pub(crate) fn stage_formats(&mut self, side: Side, index: usize, formats: Formats) {
+        self.staged_formats.retain(|(of, at, _)| (*of, *at) != (side, index));
         if index < self.streams.len() {
             self.staged_formats.push((side, index, formats));
         }
@@ -176,6 +177,19 @@ impl Anchor {
         }
         self.payload.clear();
         self.staged_formats.clear();
+    }
+
+    /// Forgets what a description of `side` staged: it cannot be used. What the other party has
+    /// offered stays.
+    pub fn unstage(&mut self, side: Side) {
+        self.securities.retain(|(of, ..)| *of != side);
+        self.peerings.retain(|(of, ..)| *of != side);
+        self.staged_formats.retain(|(of, ..)| *of != side);
+        // Numbers follow from an answer, for both directions.
+        self.payload.clear();
+        for stream in &mut self.streams {
+            stream.half_mut(side).staged = None;
+        }
     }
 
     /// From the payload types of `side` to those of the other, with the same effect; `None`: they
@@ -492,6 +506,8 @@ impl MediaTable {
         let Some(endpoint) = self.endpoints.get_mut(half.pair as usize) else { return false };
         let current = endpoint.generation == half.generation && endpoint.other != NO_PAIR;
         if current {
+            let failed = endpoint.ice.as_ref().is_some_and(|ice| ice.has_failed());
+            self.notices.totals.ice_failed += u64::from(failed);
             endpoint.end();
             self.let_go(half.pair);
         }

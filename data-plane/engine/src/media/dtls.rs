@@ -1,12 +1,12 @@
 //! DTLS-SRTP with one party (RFC 5763, RFC 5764): the handshake on the media port that gives a
-//! [`Shield`] its keys. One association for each m-line, on its RTP port: RTCP shares that port
-//! (RFC 5761) or does not pass.
+//! [`Shield`] its keys. One association for each m-line on its RTP port; RTCP shares that port (RFC
+//! 5761), or has an association of its own on its own (RFC 5764 4.1.1).
 
 use std::{net::SocketAddr, sync::Arc};
 
 use ravelin_srtp::{
     Keying, Keys,
-    dtls::{Association, Exported, Fingerprints, Identity, Rejection, Role, State},
+    dtls::{Association, Exported, Failure, Fingerprints, Identity, Rejection, Role, State},
 };
 
 use super::shield::Shield;
@@ -25,6 +25,32 @@ pub struct DtlsTerms {
     pub fingerprints: Fingerprints,
     /// `a=tls-id` of the party, if it gave one (RFC 8842 5.2): another one is another association.
     pub tls_id: Option<Box<[u8]>>,
+    /// Ours, if the party gave one.
+    pub own_tls_id: Option<TlsId>,
+}
+
+/// Our `a=tls-id`: 24 characters of 64, where 20 are asked for (RFC 8842 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsId([u8; TLS_ID_BYTES]);
+
+const TLS_ID_BYTES: usize = 24;
+/// What a tls-id may be made of; the standard has no slash.
+const TLS_ID_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+impl TlsId {
+    /// Of unforeseeable octets.
+    #[must_use]
+    pub fn draw(random: &mut dyn FnMut(&mut [u8])) -> Self {
+        let mut octets = [0; TLS_ID_BYTES];
+        random(&mut octets);
+        Self(octets.map(|octet| TLS_ID_CHARS.get(usize::from(octet & 63)).copied().unwrap_or(b'A')))
+    }
+
+    /// As SDP has it.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// What all associations of a shard share.
@@ -38,6 +64,8 @@ pub(super) struct Handshakes {
     steps: u32,
     /// Handshakes that ended, by outcome.
     pub(super) outcomes: Outcomes,
+    /// The one that moved last has failed.
+    failed: Option<Failure>,
 }
 
 /// Handshakes that ended.
@@ -53,7 +81,6 @@ pub struct Outcomes {
 
 impl Outcomes {
     fn count(&mut self, state: State) {
-        use ravelin_srtp::dtls::Failure;
         let counter = match state {
             State::Idle | State::Handshake => return,
             State::Done => &mut self.done,
@@ -78,6 +105,11 @@ impl Handshakes {
     /// Handshakes under way.
     pub(super) fn count(&self) -> usize {
         Arc::strong_count(&self.under_way) - 1
+    }
+
+    /// That a handshake has failed: told once.
+    pub(super) fn take_failure(&mut self) -> Option<Failure> {
+        self.failed.take()
     }
 
     /// A turn begins.
@@ -283,6 +315,9 @@ impl Dtls {
         }
         if before != after {
             handshakes.outcomes.count(after);
+            if let State::Failed(failure) = after {
+                handshakes.failed = Some(failure);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use super::{
     fast::Told,
     gate::{Gate, Nat},
     ice::Ice,
+    notice::Owner,
     payload::PayloadMap,
     quality::Quality,
     shield::Shield,
@@ -103,12 +104,23 @@ pub(super) struct Endpoint {
     pub(super) shield: Option<Box<Shield>>,
     pub(super) ice: Option<Box<Ice>>,
     pub(super) dtls: Option<Box<Dtls>>,
+    /// DTLS and SRTP of RTCP that has a port of its own (RFC 5764 4.1.1).
+    pub(super) control: Option<Box<Control>>,
     /// From this party's payload types to the other's.
     pub(super) payload: Option<Box<PayloadMap>>,
     /// What the fast path knows.
     pub(super) told: Option<Box<Told>>,
     /// The place of the call whose record tells of the stream.
     pub(super) kept_by: Option<u32>,
+    /// Whose call it is.
+    pub(super) owner: Option<Owner>,
+}
+
+/// An association of its own for RTCP.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) dtls: Dtls,
+    pub(super) shield: Shield,
 }
 
 pub(super) const NO_PAIR: u32 = u32::MAX;
@@ -125,9 +137,19 @@ impl Endpoint {
             shield: None,
             ice: None,
             dtls: None,
+            control: None,
             payload: None,
             told: None,
             kept_by: None,
+            owner: None,
+        }
+    }
+
+    /// What protects packets of the party on one of its ports.
+    pub(super) fn shield_of(&mut self, component: Component) -> Option<&mut Shield> {
+        match (&mut self.control, component) {
+            (Some(control), Component::Rtcp) => Some(&mut control.shield),
+            _ => self.shield.as_deref_mut(),
         }
     }
 

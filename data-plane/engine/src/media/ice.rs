@@ -308,6 +308,11 @@ impl Ice {
         self.terms.remote.is_some().then_some(usable.address)
     }
 
+    /// The party agreed to it, and never nominated anything.
+    pub(super) fn has_failed(&self) -> bool {
+        self.terms.remote.is_some() && self.selected.iter().all(Option::is_none)
+    }
+
     /// When [`Self::expire`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let renewed = self.selected.iter().flatten().filter(|one| one.is_renewed());

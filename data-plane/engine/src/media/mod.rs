@@ -24,6 +24,7 @@ mod fast;
 mod gate;
 pub mod ice;
 mod latch;
+mod notice;
 mod payload;
 pub mod peering;
 mod permutation;
@@ -56,6 +57,9 @@ use endpoint::Endpoint;
 pub use endpoint::Remote;
 use fast::Fast;
 pub use gate::Nat;
+use notice::Notices;
+pub use notice::Totals;
+pub(crate) use notice::{Notice, Noticed};
 pub(crate) use payload::PayloadMap;
 use pool::Pool;
 pub use shield::Security;
@@ -95,6 +99,7 @@ pub struct MediaTable {
     changed: Vec<u32>,
     /// No key may be in a record.
     keeps_no_keys: bool,
+    notices: Notices,
 }
 
 impl MediaTable {
@@ -124,6 +129,7 @@ impl MediaTable {
             timers: Wheel::new(Instant::default()),
             changed: Vec::new(),
             keeps_no_keys: false,
+            notices: Notices::default(),
         };
         let ports = |range: &MediaRange| {
             pool::ports_of_shard(range.first_port, range.last_port, shard, shards)

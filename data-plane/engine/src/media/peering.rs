@@ -7,12 +7,14 @@ use ravelin_srtp::dtls::{Fingerprint, Identity, State};
 use super::{
     Anchor, MediaTable, Side,
     dtls::{Dtls, DtlsTerms, Handshakes, Outcomes},
-    endpoint::{Component, Endpoint, NO_PAIR, Remote},
+    endpoint::{Component, Control, Endpoint, NO_PAIR, Remote},
     gate::Nat,
     ice::{Ice, IceLocal, IceRemote, IceTerms},
+    notice::Notice,
+    shield::Shield,
 };
 use crate::{
-    port::{Egress, Token, TxQueue},
+    port::{Egress, MediaPortId, Token, TxQueue},
     time::Instant,
     timer::{MediaTimer, Timer},
 };
@@ -88,6 +90,13 @@ impl MediaTable {
         Some(self.endpoints.get(pair as usize)?.dtls.as_ref()?.state())
     }
 
+    /// What DTLS with `side` goes by on stream `index`: what was agreed and took effect last.
+    #[must_use]
+    pub fn dtls_terms(&self, anchor: &Anchor, side: Side, index: usize) -> Option<&DtlsTerms> {
+        let pair = anchor.pair(side, index)?;
+        Some(self.endpoints.get(pair as usize)?.dtls.as_ref()?.terms())
+    }
+
     /// The credentials for the SDP that `side` gets about stream `index`. `theirs`: what `side` has
     /// said in the offer that is being answered; `None`: we offer. They stay the same until the
     /// party begins ICE anew by other credentials (RFC 8839 4.4.1.1.1). From an offer of ours on its
@@ -149,6 +158,7 @@ impl MediaTable {
             return;
         }
         let party = endpoint.party();
+        endpoint.control_apart(self.handshakes.identity());
         // Without ICE another address of the party is another association (RFC 8842 5.1).
         if endpoint.ice.is_none()
             && let Some(dtls) = &mut endpoint.dtls
@@ -164,6 +174,14 @@ impl MediaTable {
         {
             dtls.armed = Some(due);
             self.timers.insert(due, Timer::Media { pair, generation, kind: MediaTimer::Dtls });
+        }
+        let party = endpoint.gate.source(Component::Rtcp);
+        if let Some(control) = &mut endpoint.control
+            && let Some(due) = control.dtls.deadline(party)
+            && control.dtls.armed.is_none_or(|armed| armed > due)
+        {
+            control.dtls.armed = Some(due);
+            self.timers.insert(due, Timer::Media { pair, generation, kind: MediaTimer::Control });
         }
         if let Some(ice) = &mut endpoint.ice
             && let Some(due) = ice.deadline()
@@ -184,8 +202,20 @@ impl MediaTable {
             let current = endpoint.filter(|end| end.generation == generation);
             let Some(endpoint) = current.filter(|end| end.other != NO_PAIR) else { continue };
             match kind {
-                MediaTimer::Ice => endpoint.ice_due(now),
-                MediaTimer::Dtls => endpoint.dtls_due(now, pair, &mut self.handshakes, tx),
+                MediaTimer::Ice => {
+                    if endpoint.ice_due(now) {
+                        self.notices.add(endpoint.owner, Notice::ConsentLost);
+                    }
+                }
+                MediaTimer::Dtls => {
+                    endpoint.dtls_due(now, Component::Rtp.port(pair), &mut self.handshakes, tx);
+                }
+                MediaTimer::Control => {
+                    endpoint.dtls_due(now, Component::Rtcp.port(pair), &mut self.handshakes, tx);
+                }
+            }
+            if let Some(failure) = self.handshakes.take_failure() {
+                self.notices.add(endpoint.owner, Notice::HandshakeFailed(failure));
             }
             self.settle(pair);
             self.tell_fast(pair);
@@ -205,24 +235,56 @@ impl MediaTable {
 }
 
 impl Endpoint {
-    fn ice_due(&mut self, now: Instant) {
-        let Some(ice) = &mut self.ice else { return };
+    /// True if the consent of the party has ended.
+    fn ice_due(&mut self, now: Instant) -> bool {
+        let Some(ice) = &mut self.ice else { return false };
         ice.armed = None;
-        if ice.expire(now) {
+        let ended = ice.expire(now);
+        if ended {
             let announced = self.announced();
             self.gate.signalled(now, &announced);
         }
+        ended
     }
 
-    fn dtls_due(&mut self, now: Instant, pair: u32, handshakes: &mut Handshakes, tx: &mut TxQueue) {
-        let party = self.party();
-        let Some(dtls) = &mut self.dtls else { return };
+    fn dtls_due(
+        &mut self,
+        now: Instant,
+        port: MediaPortId,
+        handshakes: &mut Handshakes,
+        tx: &mut TxQueue,
+    ) {
+        let component = Component::of(port);
+        let party = self.gate.source(component);
+        let dtls = match component {
+            Component::Rtp => self.dtls.as_deref_mut(),
+            Component::Rtcp => self.control.as_mut().map(|control| &mut control.dtls),
+        };
+        let Some(dtls) = dtls else { return };
         dtls.armed = None;
         dtls.expire(now, party, handshakes, &mut |datagram| {
             if let Some(to) = party {
-                let egress = Egress::Media { port: Component::Rtp.port(pair), to };
-                tx.push(egress, Token::default(), datagram);
+                tx.push(Egress::Media { port, to }, Token::default(), datagram);
             }
         });
+    }
+
+    /// RTCP that has a port of its own has an association of its own, on the same terms, and goes
+    /// over to another one when RTP does.
+    fn control_apart(&mut self, identity: Option<&Arc<Identity>>) {
+        let apart = !self.remote.rtcp_mux && self.remote.rtcp.is_some();
+        let dtls = self.dtls.as_ref().filter(|_| apart);
+        let (Some(dtls), Some(identity)) = (dtls, identity) else {
+            self.control = None;
+            return;
+        };
+        let moved =
+            |control: &Control| self.ice.is_none() && control.dtls.has_moved(self.remote.rtcp);
+        let goes_on =
+            |control: &&Box<Control>| control.dtls.terms() == dtls.terms() && !moved(control);
+        if self.control.as_ref().filter(goes_on).is_none() {
+            let dtls = Dtls::new(dtls.terms().clone(), identity);
+            self.control = Some(Box::new(Control { dtls, shield: Shield::awaiting() }));
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::{
     dtls::Handshakes,
     endpoint::{Component, Endpoint, NO_PAIR, Packet},
     gate::{Admission, Heard, Learnt},
+    notice::{Notice, Notices, Totals},
 };
 use crate::{
     counters::Counters,
@@ -83,10 +84,19 @@ impl MediaTable {
         }
         let packet = match demux::first_byte(arrival.bytes) {
             Kind::Rtp if arrival.component == Component::Rtp => Packet::Rtp,
+            // Without rtcp-mux every payload type may stand on the RTP port, marked or not (RFC 5761
+            // 4); what RFC 3550 itself calls RTCP is taken for that all the same.
+            Kind::Rtcp
+                if arrival.component == Component::Rtp
+                    && !endpoint.remote.rtcp_mux
+                    && !is_plainly_rtcp(arrival.bytes) =>
+            {
+                Packet::Rtp
+            }
             Kind::Rtcp => Packet::Rtcp,
             Kind::Stun => {
                 let before = endpoint.gate.source(arrival.component);
-                let taken = endpoint.stun(arrival, tx);
+                let taken = endpoint.stun(arrival, tx, &mut self.notices.totals);
                 let moved = endpoint.gate.source(arrival.component) != before;
                 self.settle(pair);
                 self.tell_fast(pair);
@@ -95,11 +105,18 @@ impl MediaTable {
                 }
                 return taken.map(|()| None);
             }
+            // The parties agree on keys between themselves.
+            Kind::Dtls if endpoint.remote.encrypted => {
+                return self.take_handshake(arrival, other, tx).map(|()| None);
+            }
             Kind::Dtls => {
                 let state = |end: &Endpoint| end.dtls.as_ref().map(|dtls| dtls.state());
                 let before = state(endpoint);
                 let taken = endpoint.dtls(arrival, &mut self.handshakes, tx);
                 let moved = state(endpoint) != before;
+                if let Some(failure) = self.handshakes.take_failure() {
+                    self.notices.add(endpoint.owner, Notice::HandshakeFailed(failure));
+                }
                 self.settle(pair);
                 self.tell_fast(pair);
                 if moved {
@@ -125,7 +142,8 @@ impl MediaTable {
             .inspect_err(|reason| endpoint.quality.turned_away(*reason))?;
         let both = self.endpoints.get_disjoint_mut([pair as usize, other as usize]);
         let Ok([from, to]) = both else { return Err(DropReason::MediaPortIdle) };
-        let around = Around { sprayers: &self.sprayers, tx, counters };
+        let notices = &mut self.notices;
+        let around = Around { sprayers: &self.sprayers, tx, counters, notices };
         let mut learnt = Learnt::Nothing;
         let passed = pass([from, to], packet, admission, arrival, &mut learnt, around);
         match passed {
@@ -181,11 +199,41 @@ impl MediaTable {
     }
 }
 
+impl MediaTable {
+    /// DTLS of parties whose SRTP passes from end to end: from the one's address to the other's, on
+    /// hold too. Nothing is learnt from it.
+    fn take_handshake(
+        &mut self,
+        arrival: Arrival<'_>,
+        other: u32,
+        tx: &mut TxQueue,
+    ) -> Result<(), DropReason> {
+        let Arrival { now, port, component, source, bytes } = arrival;
+        let both = self.endpoints.get_disjoint_mut([port.0 as usize / 2, other as usize]);
+        let Ok([from, to]) = both else { return Err(DropReason::MediaPortIdle) };
+        let admission = from.gate.check(now, component, source, false);
+        let admission = admission.inspect_err(|reason| from.quality.turned_away(*reason))?;
+        if admission == Admission::Candidate {
+            from.quality.turned_away(DropReason::MediaSource);
+            return Err(DropReason::MediaSource);
+        }
+        let way = to.gate.source(component).filter(|_| to.remote.encrypted);
+        let Some(address) = way else {
+            from.quality.not_forwarded(DropReason::MediaNoPeer);
+            return Err(DropReason::MediaNoPeer);
+        };
+        let egress = Egress::Media { port: component.port(other), to: address };
+        tx.push(egress, Token::default(), bytes);
+        Ok(())
+    }
+}
+
 /// What a packet passes besides its stream.
 struct Around<'a> {
     sprayers: &'a Sprayers,
     tx: &'a mut TxQueue,
     counters: &'a mut Counters,
+    notices: &'a mut Notices,
 }
 
 /// From one party, whose packet it may be, to the other.
@@ -197,23 +245,27 @@ fn pass(
     learnt: &mut Learnt,
     around: Around<'_>,
 ) -> Result<(), DropReason> {
-    let Arrival { now, port, source, bytes, .. } = arrival;
+    let Arrival { now, port, component, source, bytes } = arrival;
+    let sealed = from.shield.is_some();
     let mut draft = around.tx.draft(bytes);
     let clear = !from.remote.encrypted;
-    if let Some(shield) = &mut from.shield {
+    if sealed && let Some(shield) = from.shield_of(component) {
         // What a cipher costs is not spent on what cannot be a packet.
         match packet {
             Packet::Rtp => drop(rtp_header(bytes, false)?),
             Packet::Rtcp => drop(rtcp_compound(bytes, false)?),
         }
         let (arena, start) = draft.tail();
-        shield.open(packet, arena, start)?;
+        let opened = shield.open(packet, arena, start);
+        if let Some(notice) = shield.take_notice() {
+            around.notices.add(from.owner, notice);
+        }
+        opened?;
     }
     match packet {
         Packet::Rtp => {
             let header = rtp_header(draft.bytes(), clear)?;
-            let authentic = from.shield.is_some();
-            let heard = Heard::new(now, port.0 / 2, source, &header, authentic);
+            let heard = Heard::new(now, port.0 / 2, source, &header, sealed);
             *learnt = from.gate.learn(admission, &heard, around.sprayers)?;
             if *learnt == Learnt::Latched {
                 around.counters.media_latched += 1;
@@ -231,9 +283,15 @@ fn pass(
     if let Some(map) = from.payload.as_ref().filter(|_| packet == Packet::Rtp) {
         map.apply(draft.bytes_mut());
     }
-    if let Some(shield) = &mut to.shield {
+    if to.shield.is_some()
+        && let Some(shield) = to.shield_of(component)
+    {
         let (arena, start) = draft.tail();
-        shield.seal(packet, arena, start)?;
+        let sealed = shield.seal(packet, arena, start);
+        if let Some(notice) = shield.take_notice() {
+            around.notices.add(to.owner, notice);
+        }
+        sealed?;
     }
     let port = component.port(from.other);
     draft.send(Egress::Media { port, to: address }, Token::default());
@@ -245,6 +303,11 @@ fn rtp_header(bytes: &[u8], clear: bool) -> Result<rtp::Header<'_>, DropReason> 
     let header =
         if clear { rtp::Header::parse(bytes) } else { rtp::Header::parse_encrypted(bytes) };
     header.ok_or(DropReason::MediaMalformed)
+}
+
+/// Whether the second octet is one of the packet types from SR to XR.
+fn is_plainly_rtcp(bytes: &[u8]) -> bool {
+    bytes.get(1).is_some_and(|kind| (200..=207).contains(kind))
 }
 
 /// A sound RTCP packet; `None` if only its length can be judged.
@@ -260,7 +323,12 @@ fn rtcp_compound(bytes: &[u8], clear: bool) -> Result<Option<rtcp::Compound<'_>>
 
 impl Endpoint {
     /// A STUN message. Its own integrity says whose it is, so it may come from anywhere.
-    fn stun(&mut self, arrival: Arrival<'_>, tx: &mut TxQueue) -> Result<(), DropReason> {
+    fn stun(
+        &mut self,
+        arrival: Arrival<'_>,
+        tx: &mut TxQueue,
+        totals: &mut Totals,
+    ) -> Result<(), DropReason> {
         let ice = self.ice.as_mut().ok_or(DropReason::MediaUnsupported)?;
         let Arrival { now, port, component, source, bytes } = arrival;
         let mut reply = tx.draft(&[]);
@@ -270,6 +338,7 @@ impl Endpoint {
         }
         if checked? && let Some(nominated) = ice.selected(component) {
             self.gate.nominated(component, nominated);
+            totals.ice_nominated += 1;
         }
         Ok(())
     }
@@ -282,15 +351,22 @@ impl Endpoint {
         handshakes: &mut Handshakes,
         tx: &mut TxQueue,
     ) -> Result<(), DropReason> {
-        let dtls = self.dtls.as_mut().filter(|_| arrival.component == Component::Rtp);
-        let dtls = dtls.ok_or(DropReason::MediaUnsupported)?;
         let Arrival { now, port, component, source, bytes } = arrival;
+        let dtls = match (component, &mut self.control) {
+            (Component::Rtp, _) => self.dtls.as_deref_mut(),
+            (Component::Rtcp, control) => control.as_mut().map(|control| &mut control.dtls),
+        };
+        let dtls = dtls.ok_or(DropReason::MediaUnsupported)?;
         self.gate.check(now, component, source, false)?;
         let mut send = |datagram: &[u8]| {
             tx.push(Egress::Media { port, to: source }, Token::default(), datagram);
         };
         if let Some(shield) = dtls.receive(now, source, bytes, handshakes, &mut send)? {
-            self.shield = Some(shield);
+            match (component, &mut self.control) {
+                (Component::Rtp, _) => self.shield = Some(shield),
+                (Component::Rtcp, Some(control)) => control.shield = *shield,
+                (Component::Rtcp, None) => {}
+            }
         }
         Ok(())
     }

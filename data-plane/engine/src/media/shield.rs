@@ -9,7 +9,10 @@
 
 use ravelin_srtp::{Keying, Keys, Opener, Refusal, Sealer};
 
-use super::endpoint::Packet;
+use super::{
+    endpoint::Packet,
+    notice::{KEY_WARNING_PART, Notice},
+};
 use crate::drops::DropReason;
 
 /// How a stream is protected between one party and us.
@@ -49,6 +52,8 @@ pub(super) struct Shield {
     /// `None`: DTLS has yet to give the keys.
     keyed: Option<Keyed>,
     by_dtls: bool,
+    /// What is to be told of keys; taken at once.
+    notice: Option<Notice>,
 }
 
 #[derive(Debug)]
@@ -58,18 +63,36 @@ struct Keyed {
     /// Under the party's keys before these, until its first packet under these.
     before: Option<Box<Opener>>,
     sealer: Sealer,
+    /// Packets that are left when the end of the keys is announced; `u64::MAX`: it was.
+    warn: Warn,
+}
+
+/// When each direction's keys are told of.
+#[derive(Debug)]
+struct Warn {
+    opener: u64,
+    sealer: u64,
+    /// That they are spent was told.
+    spent: [bool; 2],
+}
+
+impl Warn {
+    fn of(opener: &Opener, sealer: &Sealer) -> Self {
+        Self {
+            opener: opener.rtp_left() / KEY_WARNING_PART,
+            sealer: sealer.rtp_left() / KEY_WARNING_PART,
+            spent: [false; 2],
+        }
+    }
 }
 
 impl Shield {
     /// With the keys of an offer and its answer.
     pub(super) fn of(keying: Keying) -> Self {
-        let keyed = Keyed {
-            opener: Opener::new(&keying.theirs),
-            sealer: Sealer::new(&keying.ours),
-            before: None,
-            keying,
-        };
-        Self { keyed: Some(keyed), by_dtls: false }
+        let (opener, sealer) = (Opener::new(&keying.theirs), Sealer::new(&keying.ours));
+        let warn = Warn::of(&opener, &sealer);
+        let keyed = Keyed { opener, sealer, before: None, keying, warn };
+        Self { keyed: Some(keyed), by_dtls: false, notice: None }
     }
 
     /// With the keys of a DTLS association.
@@ -79,7 +102,7 @@ impl Shield {
 
     /// Without keys: nothing passes.
     pub(super) const fn awaiting() -> Self {
-        Self { keyed: None, by_dtls: true }
+        Self { keyed: None, by_dtls: true, notice: None }
     }
 
     /// Goes over to what was agreed anew, each direction apart.
@@ -91,9 +114,13 @@ impl Shield {
         };
         if keyed.keying.ours != keying.ours {
             keyed.sealer = Sealer::new(&keying.ours);
+            keyed.warn.sealer = keyed.sealer.rtp_left() / KEY_WARNING_PART;
+            keyed.warn.spent[1] = false;
         }
         if keyed.keying.theirs != keying.theirs {
             let opener = Opener::following(&keyed.opener, &keying.theirs);
+            keyed.warn.opener = opener.rtp_left() / KEY_WARNING_PART;
+            keyed.warn.spent[0] = false;
             keyed.before = Some(Box::new(std::mem::replace(&mut keyed.opener, opener)));
         }
         keyed.keying = keying;
@@ -162,8 +189,17 @@ impl Shield {
         let protected = protected.get(start..).unwrap_or_default();
         let opened = keyed.open(packet, protected, room).map_err(|refusal| match refusal {
             Refusal::Replay => DropReason::SrtpReplay,
+            Refusal::Spent => {
+                let told = std::mem::replace(&mut keyed.warn.spent[0], true);
+                self.notice = (!told).then_some(Notice::KeySpent { ours: false });
+                reason(refusal)
+            }
             other => reason(other),
         })?;
+        if packet == Packet::Rtp && keyed.opener.rtp_left() == keyed.warn.opener {
+            keyed.warn.opener = u64::MAX;
+            self.notice = Some(Notice::KeyEnding { ours: false });
+        }
         arena.copy_within(end..end.saturating_add(opened), start);
         arena.truncate(start.saturating_add(opened));
         Ok(())
@@ -193,10 +229,25 @@ impl Shield {
             Packet::Rtp => sealer.seal_rtp(room, length),
             Packet::Rtcp => sealer.seal_rtcp(room, length),
         };
-        sealed.map(|_| ()).map_err(|refusal| match refusal {
+        sealed.map_err(|refusal| match refusal {
             Refusal::Replay => DropReason::SrtpRepeat,
+            Refusal::Spent => {
+                let told = std::mem::replace(&mut keyed.warn.spent[1], true);
+                self.notice = (!told).then_some(Notice::KeySpent { ours: true });
+                reason(refusal)
+            }
             other => reason(other),
-        })
+        })?;
+        if packet == Packet::Rtp && sealer.rtp_left() == keyed.warn.sealer {
+            keyed.warn.sealer = u64::MAX;
+            self.notice = Some(Notice::KeyEnding { ours: true });
+        }
+        Ok(())
+    }
+
+    /// What is to be told of the keys since the last look.
+    pub(super) fn take_notice(&mut self) -> Option<Notice> {
+        self.notice.take()
     }
 }
 

@@ -50,6 +50,8 @@ pub enum MediaTimer {
     Ice,
     /// A DTLS flight is to be sent, again or at all (RFC 6347 4.2.4).
     Dtls,
+    /// The same of RTCP that has an association of its own.
+    Control,
 }
 
 /// Timers of a call.

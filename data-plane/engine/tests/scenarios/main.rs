@@ -5,6 +5,7 @@
 mod call;
 mod cancel;
 mod common;
+mod conformity;
 mod crash;
 mod crash_keys;
 mod early;

@@ -197,6 +197,11 @@ impl<'a> Description<'a> {
         self.medias.get(..self.count).unwrap_or_default()
     }
 
+    /// Leaves out all media descriptions but the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.count = self.count.min(count);
+    }
+
     /// Value of the first session-level line of type `kind` (`b's'`, `b't'` ...).
     #[must_use]
     pub fn line(&self, kind: u8) -> Option<&'a [u8]> {

@@ -12,7 +12,7 @@ use super::{
     Crossing,
     formats::{self, Formats, Renumbering},
     leg::{Description, LegMedia, Offer},
-    peering::{self, TheirDtls, TheirIce},
+    peering::{self, Described, TheirDtls, TheirIce},
     profile::{self, Protection, Transport},
 };
 use crate::{
@@ -30,6 +30,8 @@ pub(super) struct Told {
     payloads: Option<Box<[u8; 128]>>,
     mid: Option<SmallVec<[u8; 16]>>,
     lines: Vec<u8>,
+    /// Our ICE credentials are among the lines.
+    ice: bool,
 }
 
 impl Told {
@@ -176,7 +178,7 @@ impl Exchange<'_> {
                     Protection::Dtls if self.media.dtls_fingerprint().is_none() => {
                         Err(Cause::NoCommonEncryption)
                     }
-                    Protection::Dtls => TheirDtls::of(parsed, media)
+                    Protection::Dtls => TheirDtls::of(parsed, media, Described::Offer)
                         .map(|_| (Some(protection), None))
                         .ok_or(Cause::NoCommonEncryption),
                 }
@@ -197,7 +199,8 @@ impl Exchange<'_> {
         let mode = self.receiver_media.srtp();
         let suites = self.receiver_media.suites();
         let given_up = self.receiver.plain;
-        let local = self.media.local(self.anchor, self.from.other(), index);
+        let to = self.from.other();
+        let local = self.media.local(self.anchor, to, index);
         let Some(stream) = self.receiver.stream(index) else { return told };
         let mut ours = Offer::of(media, media.proto);
         ours.usable = theirs.usable && local.is_some();
@@ -216,7 +219,11 @@ impl Exchange<'_> {
             }
             if protection == Protection::Dtls && ours.usable {
                 match self.media.dtls_fingerprint() {
-                    Some(own) => peering::push_dtls(own, Setup::ActPass, &mut told.lines),
+                    Some(own) => {
+                        let in_force = self.media.dtls_terms(self.anchor, to, index);
+                        let id = stream.offer_tls_id(in_force, self.random);
+                        peering::push_dtls(own, Setup::ActPass, id, &mut told.lines);
+                    }
                     None => ours.usable = false,
                 }
                 ours.rtcp_mux = true;
@@ -224,9 +231,9 @@ impl Exchange<'_> {
         }
         if self.receiver_media.ice() && ours.usable && transport.is_rtp() {
             ours.rtcp_mux = true;
-            let to = self.from.other();
             let credentials = self.media.ice_local(self.anchor, to, index, None);
             if let Some((credentials, at)) = credentials.zip(local) {
+                told.ice = true;
                 // RTCP has its own port if the peer does not multiplex.
                 peering::push_ice(&credentials, at, false, &mut told.lines);
             }
@@ -352,7 +359,8 @@ impl Exchange<'_> {
                 Ok(Some(Box::new(keying)))
             }
             (Some(Protection::Dtls), Protection::Dtls) => {
-                TheirDtls::of(parsed, media).map(|_| None).ok_or(Cause::NoCommonEncryption)
+                let theirs = TheirDtls::of(parsed, media, Described::Answer);
+                theirs.map(|_| None).ok_or(Cause::NoCommonEncryption)
             }
             // Against RFC 3264 6, but a call for help goes on.
             (Some(_), Protection::Plain) if emergency => {
@@ -381,7 +389,8 @@ impl Exchange<'_> {
                 stream.offer.chosen = Some(chosen);
             }
             if let Some((own, setup)) = self.media.dtls_fingerprint().zip(stream.offer.setup) {
-                peering::push_dtls(own, setup, &mut told.lines);
+                let id = stream.offer.peering.dtls.as_ref().and_then(|terms| terms.own_tls_id);
+                peering::push_dtls(own, setup, id, &mut told.lines);
             }
         }
         let mux = stream.offer.rtcp_mux;
@@ -391,6 +400,7 @@ impl Exchange<'_> {
                 let own = self.media.ice_local(self.anchor, to, index, theirs.remote());
                 let at = self.media.local(self.anchor, to, index);
                 if let Some((own, at)) = own.zip(at).filter(|_| theirs.remote().is_some()) {
+                    told.ice = true;
                     peering::push_ice(&own, at, mux, &mut told.lines);
                 }
             }
@@ -451,14 +461,14 @@ impl Exchange<'_> {
         }
         if theirs.protection == Some(Protection::Dtls)
             && !self.end_to_end()
-            && let Some(dtls) = TheirDtls::of(parsed, media)
-            && let Some(stream) = self.sender.stream(index)
+            && let Some(dtls) = TheirDtls::of(parsed, media, Described::Offer)
         {
-            let ours = dtls.answer(stream.dtls.as_ref());
+            // What is in force, not what an offer since then has asked for: it may have been refused.
+            let in_force = self.media.dtls_terms(self.anchor, self.from, index);
+            let (ours, own) = dtls.answer(in_force, self.random);
             let role = ours.role(dtls.setup);
             theirs.setup = Some(ours);
-            theirs.peering.dtls = dtls.terms(role);
-            stream.dtls.clone_from(&theirs.peering.dtls);
+            theirs.peering.dtls = dtls.terms(role, own);
         }
     }
 
@@ -479,20 +489,20 @@ impl Exchange<'_> {
             agreed.ice = local.map(|local| IceTerms { local, remote: Some(remote) });
         }
         if protection == Protection::Dtls && !self.end_to_end() {
-            let dtls = TheirDtls::of(parsed, media).ok_or(Cause::NoCommonEncryption)?;
+            let dtls = TheirDtls::of(parsed, media, Described::Answer);
+            let dtls = dtls.ok_or(Cause::NoCommonEncryption)?;
             let role = Setup::ActPass.role(dtls.setup);
-            let terms = dtls.terms(role).ok_or(Cause::NoCommonEncryption)?;
+            let own = self.sender.streams.get(index).and_then(|stream| stream.tls_id);
+            let terms = dtls.terms(role, own).ok_or(Cause::NoCommonEncryption)?;
             agreed.dtls = Some(terms);
-            if let Some(stream) = self.sender.stream(index) {
-                stream.dtls.clone_from(&agreed.dtls);
-            }
         }
         Ok(agreed)
     }
 
-    /// Lines of ours at session level.
-    pub(super) fn session_lines(&self) -> &'static [u8] {
-        if self.receiver_media.ice() { peering::LITE } else { b"" }
+    /// Lines of ours at session level. An answer speaks of ICE only where the offer does (RFC 8839
+    /// 4.2.2).
+    pub(super) fn session_lines(&self, told: &[Told]) -> &'static [u8] {
+        if told.iter().any(|told| told.ice) { peering::LITE } else { b"" }
     }
 
     /// Where the sender wants its media, and what it does itself.
@@ -515,7 +525,8 @@ impl Exchange<'_> {
             .and_then(|rtcp| rtcp.connection)
             .map_or(address, |connection| connection.address);
         let rtcp_port = match media.rtcp() {
-            Some(rtcp) => Some(rtcp.port),
+            // No datagram goes to port zero.
+            Some(rtcp) => Some(rtcp.port).filter(|port| *port != 0),
             None => media.port.checked_add(1),
         };
         Remote {

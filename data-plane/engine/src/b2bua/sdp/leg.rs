@@ -15,7 +15,11 @@ use smallvec::SmallVec;
 use super::{formats::Formats, peering::TheirIce, profile::Protection};
 use crate::{
     limits::STREAMS_PER_CALL_MAX,
-    media::{Nat, Remote, dtls::DtlsTerms, peering::Peering},
+    media::{
+        Nat, Remote,
+        dtls::{DtlsTerms, TlsId},
+        peering::Peering,
+    },
 };
 
 /// Media settings of the trunk that a leg is with; a peer that is none has the defaults.
@@ -74,8 +78,8 @@ pub(super) struct Stream {
     /// Our keys, one for each suite: the same in every offer and answer of this leg, so that a
     /// re-offer changes no key (RFC 4568 7.1.4).
     keys: SmallVec<[Keys; 1]>,
-    /// The DTLS association that was agreed on last.
-    pub dtls: Option<DtlsTerms>,
+    /// `a=tls-id` of the association that our offer speaks of (RFC 8842 5.2); `None`: it had none.
+    pub tls_id: Option<TlsId>,
     /// The peer of an emergency call did without the encryption that this leg should have.
     pub plain: bool,
     /// The suite in force when the process before ended, until something is negotiated.
@@ -166,6 +170,22 @@ impl Stream {
             if active == Some(*suite) { lines.insert(0, line) } else { lines.push(line) }
         }
         lines
+    }
+
+    /// What our offer says of the association: that of the one in force, so that it goes on, and a
+    /// new one if there is none (RFC 8842 5.2, 5.5). A peer that gave none to the one in force gets
+    /// none.
+    pub(super) fn offer_tls_id(
+        &mut self,
+        in_force: Option<&DtlsTerms>,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> Option<TlsId> {
+        self.tls_id = match (in_force, self.tls_id) {
+            (Some(terms), _) => terms.own_tls_id,
+            (None, Some(offered)) => Some(offered),
+            (None, None) => Some(TlsId::draw(random)),
+        };
+        self.tls_id
     }
 
     /// Our line in answer to one of the peer.

@@ -106,7 +106,11 @@ pub(crate) fn carry(
     let after = body.get(part.offset.saturating_add(part.body.len())..).unwrap_or_default();
     out.extend_from_slice(before);
     let start = out.len();
-    let carried = rewrite(core, message, &part, &mut crossing, out)?;
+    let carried = rewrite(core, message, &part, &mut crossing, out).inspect_err(|_| {
+        if let Some(anchor) = crossing.anchor.as_mut() {
+            anchor.unstage(crossing.from);
+        }
+    })?;
     let length = out.len().saturating_sub(start);
     out.extend_from_slice(after);
     correct_part_length(body, &part, length, start.saturating_sub(before.len()), out);
@@ -143,7 +147,11 @@ fn rewrite(
     out: &mut Vec<u8>,
 ) -> Result<Carried, Cause> {
     let role = crossing.role.ok_or(Cause::MediaType)?;
-    let parsed = sdp::Description::parse(part.body).map_err(|_| Cause::NotAcceptable)?;
+    let mut parsed = sdp::Description::parse(part.body).map_err(|_| Cause::NotAcceptable)?;
+    // An answer has as many m-lines as its offer (RFC 3264 6): what it has beyond answers nothing.
+    if role == Role::Answer {
+        parsed.truncate(crossing.receiver.offered);
+    }
     let medias = parsed.medias();
     if medias.len() > STREAMS_PER_CALL_MAX {
         return Err(Cause::CallTooLarge);
@@ -171,7 +179,7 @@ fn rewrite(
     let streams: SmallVec<[StreamRewrite<'_>; 2]> =
         outcome.told.iter().map(Told::rewrite).collect();
     let to = exchange.from.other();
-    let lines = exchange.session_lines();
+    let lines = exchange.session_lines(&outcome.told);
     let placeholder = medias.iter().any(|media| peering::is_placeholder(&parsed, media));
     let address = exchange.media.local(exchange.anchor, to, 0).ok_or(Cause::MediaPortsFull)?.ip();
     let receiver = exchange.receiver;

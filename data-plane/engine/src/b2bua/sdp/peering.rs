@@ -7,7 +7,7 @@ use ravelin_srtp::dtls::{Fingerprint, Fingerprints, Role, Setup};
 use ravelin_wire::sdp::{self, Attribute, Media};
 
 use crate::media::{
-    dtls::DtlsTerms,
+    dtls::{DtlsTerms, TlsId},
     ice::{IceLocal, IceRemote, candidate_priority},
 };
 
@@ -108,6 +108,13 @@ pub(super) const MISMATCH: &[u8] = b"a=ice-mismatch\r\n";
 /// At session level (RFC 8839 5.3).
 pub(super) const LITE: &[u8] = b"a=ice-lite\r\n";
 
+/// Whose turn a description is: some words mean another thing in an answer when they are not said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Described {
+    Offer,
+    Answer,
+}
+
 /// What a party says about DTLS; `None`: no certificate that could be checked, or no part in the
 /// handshake (`holdconn`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,10 +125,18 @@ pub(super) struct TheirDtls {
 }
 
 impl TheirDtls {
-    pub(super) fn of(parsed: &sdp::Description<'_>, media: &Media<'_>) -> Option<Self> {
+    pub(super) fn of(
+        parsed: &sdp::Description<'_>,
+        media: &Media<'_>,
+        described: Described,
+    ) -> Option<Self> {
         let value = |name: &[u8]| find(parsed, media, name).and_then(|attribute| attribute.value);
-        // RFC 4145 4: who says nothing is active.
-        let setup = value(b"setup").map_or(Some(Setup::Active), Setup::parse)?;
+        // RFC 4145 4: who says nothing is active in an offer, passive in an answer.
+        let unsaid = match described {
+            Described::Offer => Setup::Active,
+            Described::Answer => Setup::Passive,
+        };
+        let setup = value(b"setup").map_or(Some(unsaid), Setup::parse)?;
         let mut fingerprints = Fingerprints::default();
         let of_media = media.attribute(b"fingerprint").is_some();
         let of_session = parsed.attributes().filter(|_| !of_media);
@@ -141,28 +156,52 @@ impl TheirDtls {
     }
 
     /// With our part in the handshake. `None`: the parts do not fit.
-    pub(super) fn terms(self, role: Option<Role>) -> Option<DtlsTerms> {
+    pub(super) fn terms(self, role: Option<Role>, own: Option<TlsId>) -> Option<DtlsTerms> {
         let Self { fingerprints, tls_id, .. } = self;
-        Some(DtlsTerms { role: role?, fingerprints, tls_id })
+        let own_tls_id = own.filter(|_| tls_id.is_some());
+        Some(DtlsTerms { role: role?, fingerprints, tls_id, own_tls_id })
+    }
+
+    /// The association in force, if what this party says lets it go on.
+    fn goes_on<'t>(&self, in_force: Option<&'t DtlsTerms>) -> Option<&'t DtlsTerms> {
+        in_force
+            .filter(|terms| terms.fingerprints == self.fingerprints && terms.tls_id == self.tls_id)
     }
 
     /// What we answer to it: as long as the association can go on, each keeps its part in it (RFC
-    /// 8842 5.3).
-    pub(super) fn answer(&self, before: Option<&DtlsTerms>) -> Setup {
-        let goes_on = before.filter(|before| {
-            before.fingerprints == self.fingerprints && before.tls_id == self.tls_id
-        });
-        match (self.setup, goes_on.map(|before| before.role)) {
+    /// 8842 5.3), and it its `tls-id`. A new one gets a new one, if the offer has one.
+    pub(super) fn answer(
+        &self,
+        in_force: Option<&DtlsTerms>,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> (Setup, Option<TlsId>) {
+        let goes_on = self.goes_on(in_force);
+        let setup = match (self.setup, goes_on.map(|terms| terms.role)) {
             (Setup::ActPass, Some(Role::Client)) => Setup::Active,
             (theirs, _) => theirs.answer(),
-        }
+        };
+        let own = match goes_on {
+            Some(terms) => terms.own_tls_id,
+            None => self.tls_id.as_ref().map(|_| TlsId::draw(random)),
+        };
+        (setup, own)
     }
 }
 
-/// Our certificate and our part.
-pub(super) fn push_dtls(fingerprint: &Fingerprint, setup: Setup, out: &mut Vec<u8>) {
+/// Our certificate, our part, and which association we speak of.
+pub(super) fn push_dtls(
+    fingerprint: &Fingerprint,
+    setup: Setup,
+    tls_id: Option<TlsId>,
+    out: &mut Vec<u8>,
+) {
     let lines = format!("a=fingerprint:{fingerprint}\r\na=setup:{}\r\n", setup.as_str());
     out.extend_from_slice(lines.as_bytes());
+    if let Some(id) = tls_id {
+        out.extend_from_slice(b"a=tls-id:");
+        out.extend_from_slice(id.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 #[cfg(test)]
@@ -211,16 +250,27 @@ mod tests {
     #[test]
     fn our_part_stays_as_long_as_the_association() {
         let digest = vec!["AB"; 32].join(":");
-        let of =
-            |lines: &str| read(&format!("m=audio 9 UDP/TLS/RTP/SAVP 0\n{lines}"), TheirDtls::of);
+        let said = |lines: &str, described| {
+            let of = |parsed: &sdp::Description<'_>, media: &Media<'_>| {
+                TheirDtls::of(parsed, media, described)
+            };
+            read(&format!("m=audio 9 UDP/TLS/RTP/SAVP 0\n{lines}"), of)
+        };
+        let of = |lines: &str| said(lines, Described::Offer);
+        let random = &mut |octets: &mut [u8]| octets.fill(7);
         let line = format!("a=fingerprint:sha-256 {digest}\n");
         let theirs = of(&format!("{line}a=setup:actpass")).unwrap();
-        assert_eq!(theirs.answer(None), Setup::Passive);
-        let client = theirs.clone().terms(Some(Role::Client)).unwrap();
-        assert_eq!(theirs.answer(Some(&client)), Setup::Active);
+        assert_eq!(theirs.answer(None, random), (Setup::Passive, None), "no tls-id for no tls-id");
+        let client = theirs.clone().terms(Some(Role::Client), None).unwrap();
+        assert_eq!(theirs.answer(Some(&client), random), (Setup::Active, None));
         let other = of(&format!("{line}a=setup:actpass\na=tls-id:x")).unwrap();
-        assert_eq!(other.answer(Some(&client)), Setup::Passive, "a new association");
+        let (setup, own) = other.answer(Some(&client), random);
+        assert_eq!((setup, own.is_some()), (Setup::Passive, true), "a new association");
+        let terms = other.clone().terms(Some(Role::Server), own).unwrap();
+        let (_, again) = other.answer(Some(&terms), &mut |octets| octets.fill(8));
+        assert_eq!(again, own, "the same association");
         assert_eq!(of(&line).unwrap().setup, Setup::Active, "RFC 4145 4");
+        assert_eq!(said(&line, Described::Answer).unwrap().setup, Setup::Passive, "RFC 4145 4");
         assert_eq!(of("a=setup:actpass"), None);
         assert_eq!(of(&format!("{line}a=setup:holdconn")), None);
         assert_eq!(of("a=fingerprint:md4 AB\na=setup:active"), None);

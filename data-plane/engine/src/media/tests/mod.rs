@@ -1,3 +1,4 @@
+mod conformity;
 mod fast;
 mod nat;
 mod peering;

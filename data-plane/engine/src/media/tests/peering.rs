@@ -9,6 +9,7 @@ use ravelin_wire::stun::{Class, Message, Writer, attribute};
 
 use super::*;
 use crate::media::{
+    Totals,
     dtls::DtlsTerms,
     ice::{IceLocal, IceRemote, IceTerms, candidate_priority},
     peering::Peering,
@@ -86,6 +87,8 @@ pub(super) struct Call {
     port: MediaPortId,
     /// Towards the callee.
     far: MediaPortId,
+    /// The caller's RTCP shares the port of its RTP.
+    mux: bool,
 }
 
 impl Call {
@@ -103,13 +106,14 @@ impl Call {
         let anchor = rig.allocate(rig.now).unwrap();
         let (port, far) = (rig.port(&anchor, Side::Caller, 0), rig.port(&anchor, Side::Callee, 0));
         let local = IceLocal { ufrag: [b'a'; 8], pwd: [b'b'; 24] };
-        let mut call = Self { rig, anchor, local, port, far };
+        let mut call = Self { rig, anchor, local, port, far, mux: false };
         call.signal();
         call
     }
 
     fn signal(&mut self) {
-        self.anchor.stage(Side::Caller, 0, remote(addr(SIGNALLED)));
+        let caller = Remote { rtcp_mux: self.mux, ..remote(addr(SIGNALLED)) };
+        self.anchor.stage(Side::Caller, 0, caller);
         self.anchor.stage(Side::Callee, 0, remote(addr(FAR)));
         self.rig.table.commit(self.rig.now, &mut self.anchor);
     }
@@ -433,6 +437,7 @@ impl Secure {
     pub(super) fn new(our_role: Role) -> Self {
         let origin = std::time::Instant::now();
         let mut call = Call::plain();
+        call.mux = true;
         let ours = std::sync::Arc::new(Identity::generate(origin).unwrap());
         call.rig.table.set_dtls_identity(ours.clone());
         let identity = std::sync::Arc::new(Identity::generate(origin).unwrap());
@@ -456,7 +461,7 @@ impl Secure {
     }
 
     fn agree(&mut self, role: Role, fingerprints: Fingerprints) {
-        let dtls = Some(DtlsTerms { role, fingerprints, tls_id: None });
+        let dtls = Some(DtlsTerms { role, fingerprints, tls_id: None, own_tls_id: None });
         let call = &mut self.call;
         call.anchor.stage_peering(Side::Caller, 0, Peering { ice: None, dtls });
         call.anchor.stage_security(Side::Caller, 0, Security::Awaiting);
@@ -635,4 +640,109 @@ fn dtls_is_for_streams_that_use_it() {
     let mut call = Call::plain();
     let hello = [22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
     assert_eq!(call.take(SIGNALLED, &hello), (vec![], Err(DropReason::MediaUnsupported)));
+}
+
+/// RFC 5764 4.1.1: without rtcp-mux RTCP has an association of its own on its own port, and keys of
+/// its own.
+#[test]
+fn rtcp_with_a_port_of_its_own_has_its_own_association() {
+    for our_role in [Role::Server, Role::Client] {
+        let mut secure = Secure::new(our_role);
+        secure.call.mux = false;
+        let expected = named(&secure.identity);
+        secure.agree(our_role, expected.clone());
+        let mut parties = [
+            Secure::association(our_role, &secure.identity, &secure.ours),
+            Secure::association(our_role, &secure.identity, &secure.ours),
+        ];
+        let places = ["192.0.2.1:4000", "192.0.2.1:4001"].map(addr);
+        let call = &mut secure.call;
+        let ports = [call.port, MediaPortId(call.port.0 + 1)];
+        let mut keys: [Option<Exported>; 2] = [None, None];
+        let mut to_us = VecDeque::new();
+        for (at, party) in parties.iter_mut().enumerate() {
+            party.start(call.rig.now.0, &mut |bytes| to_us.push_back((at, bytes.to_vec())));
+        }
+        for _ in 0..100 {
+            call.rig.now = call.rig.now + Duration::from_millis(5);
+            let Rig { table, tx, counters, now } = &mut call.rig;
+            tx.clear();
+            table.expire(*now, tx);
+            if let Some((at, bytes)) = to_us.pop_front() {
+                let taken = table.relay(*now, ports[at], places[at], &bytes, tx, counters);
+                assert_eq!(taken, Ok(()));
+            }
+            for sent in tx.iter() {
+                let Egress::Media { port, to } = sent.egress else { panic!("{sent:?}") };
+                let at = ports.iter().position(|ours| *ours == port).unwrap();
+                assert_eq!(to, places[at]);
+                let mut send = |bytes: &[u8]| to_us.push_back((at, bytes.to_vec()));
+                if let Ok(Some(found)) = parties[at].receive(now.0, sent.bytes, &mut send) {
+                    keys[at] = Some(found);
+                }
+            }
+        }
+        let [rtp, rtcp] = keys.map(|keys| keys.expect("keys"));
+        assert_ne!(rtp, rtcp);
+        assert_eq!(call.rig.table.dtls_outcomes().done, 2);
+        // RTCP of the party, under the keys of its port alone.
+        let far_control = MediaPortId(call.far.0 + 1);
+        let far = addr("192.0.2.99:7001");
+        let mut received = Vec::new();
+        for keys in [&rtp, &rtcp] {
+            let mut room = RTCP_PACKET.to_vec();
+            room.resize(64, 0);
+            let mut sealer = Sealer::new(&Keys::single(keys.local.clone()));
+            let length = sealer.seal_rtcp(&mut room, RTCP_PACKET.len()).unwrap();
+            let Rig { table, tx, counters, now } = &mut call.rig;
+            tx.clear();
+            let taken = table.relay(*now, ports[1], places[1], &room[..length], tx, counters);
+            if taken.is_ok() {
+                let sent = tx.get(0).unwrap();
+                assert_eq!(sent.egress, Egress::Media { port: far_control, to: far });
+                assert_eq!(sent.bytes, RTCP_PACKET);
+            }
+            received.push(taken);
+        }
+        assert_eq!(received, [Err(DropReason::SrtpAuthentication), Ok(())]);
+        // And to it.
+        let Rig { table, tx, counters, now } = &mut call.rig;
+        tx.clear();
+        table.relay(*now, far_control, far, &RTCP_PACKET, tx, counters).unwrap();
+        let sent = tx.get(0).unwrap();
+        assert_eq!(sent.egress, Egress::Media { port: ports[1], to: places[1] });
+        let mut opened = vec![0; sent.bytes.len()];
+        let length =
+            Opener::new(&Keys::single(rtcp.remote)).open_rtcp(sent.bytes, &mut opened).unwrap();
+        assert_eq!(opened[..length], RTCP_PACKET);
+        // Once the party multiplexes, the second association is over.
+        secure.call.mux = true;
+        secure.agree(our_role, expected);
+        assert_eq!(secure.state(), State::Done);
+        let hello = [22, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
+        let call = &mut secure.call;
+        let Rig { table, tx, counters, now } = &mut call.rig;
+        assert!(table.relay(*now, ports[1], places[1], &hello, tx, counters).is_err());
+    }
+}
+
+/// What became of ICE is counted: a pair, the end of a consent, and a stream that never had one.
+#[test]
+fn the_fate_of_ice_is_counted() {
+    let mut call = Call::with_ice();
+    call.nominate(ELSEWHERE);
+    for _ in 0..5 {
+        call.wait(Duration::from_secs(2));
+        call.nominate(ELSEWHERE);
+    }
+    assert_eq!(call.rig.table.totals(), Totals { ice_nominated: 1, ..Totals::default() });
+    call.wait(Duration::from_secs(60));
+    let lost = Totals { ice_nominated: 1, ice_consent_lost: 1, ..Totals::default() };
+    assert_eq!(call.rig.table.totals(), lost);
+    let Call { mut rig, anchor, .. } = call;
+    rig.table.release(rig.now, anchor);
+    assert_eq!(rig.table.totals(), lost, "it had a pair");
+    let Call { mut rig, anchor, .. } = Call::with_ice();
+    rig.table.release(rig.now, anchor);
+    assert_eq!(rig.table.totals(), Totals { ice_failed: 1, ..Totals::default() });
 }
