@@ -68,6 +68,29 @@ fn relay(c: &mut Criterion) {
             });
         });
     }
+    // As calls send: each packet has the next number and time of its stream, 20 ms apart.
+    let mut numbers = vec![0_u16; ports.len()];
+    let mut now = rig.now();
+    for streams in [1, 500] {
+        group.bench_function(format!("{streams}_streams_in_sequence"), |b| {
+            let apart = 20_000_000 / streams as u64;
+            let mut next = 0;
+            b.iter(|| {
+                let (port, source) = ports[next];
+                let number = numbers[next].wrapping_add(1);
+                numbers[next] = number;
+                packet[2..4].copy_from_slice(&number.to_be_bytes());
+                packet[4..8].copy_from_slice(&(u32::from(number) * 160).to_be_bytes());
+                now.mono.0 += apart;
+                next = (next + 1) % streams;
+                if rig.tx.len() == 64 {
+                    rig.tx.clear();
+                }
+                let meta = Meta { source, local: Local::Media { port } };
+                rig.engine.receive(now, meta, black_box(&packet), &mut rig.tx)
+            });
+        });
+    }
     group.finish();
     assert!(rig.engine.counters().rtp_packets > 0);
 }
