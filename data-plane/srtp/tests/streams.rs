@@ -178,7 +178,7 @@ fn a_source_that_begins_anew_is_numbered_on() {
             for count in 0..300_u16 {
                 let packet = rtp(1, first + count % 35, &[run as u8; 20]);
                 let mut packet = packet;
-                let number = (first as u16).wrapping_add(count);
+                let number = first.wrapping_add(count);
                 packet[2..4].copy_from_slice(&number.to_be_bytes());
                 let Ok(sealed) = seal_rtp(&mut sealer, &packet) else {
                     lost += 1;

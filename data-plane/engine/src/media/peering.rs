@@ -278,11 +278,11 @@ impl Endpoint {
             self.control = None;
             return;
         };
-        let moved =
-            |control: &Control| self.ice.is_none() && control.dtls.has_moved(self.remote.rtcp);
-        let goes_on =
-            |control: &&Box<Control>| control.dtls.terms() == dtls.terms() && !moved(control);
-        if self.control.as_ref().filter(goes_on).is_none() {
+        let goes_on = self.control.as_ref().is_some_and(|control| {
+            let moved = self.ice.is_none() && control.dtls.has_moved(self.remote.rtcp);
+            control.dtls.terms() == dtls.terms() && !moved
+        });
+        if !goes_on {
             let dtls = Dtls::new(dtls.terms().clone(), identity);
             self.control = Some(Box::new(Control { dtls, shield: Shield::awaiting() }));
         }
