@@ -4,7 +4,7 @@
 use smallvec::SmallVec;
 
 use crate::{
-    limits::{REPLAY_WINDOW, RTP_LEAD, SOURCES_MAX},
+    limits::{REPLAY_WINDOW, SOURCES_MAX},
     refusal::Refusal,
 };
 
@@ -135,9 +135,6 @@ pub(crate) struct Renumber {
     pub(crate) offset: u16,
     /// The number that would tell that it began anew.
     confirms: Option<u16>,
-    /// Numbers far back that are those of a sender which goes on where a call record left it: as
-    /// many as the record claims beyond what was used.
-    claimed: u64,
 }
 
 impl Renumber {
@@ -147,10 +144,6 @@ impl Renumber {
     /// # Errors
     /// [`Refusal::Replay`]: the first.
     pub(crate) fn stray(&mut self, number: u16, highest: u64) -> Result<u64, Refusal> {
-        if self.claimed > 0 {
-            self.claimed -= 1;
-            return Err(Refusal::Replay);
-        }
         if self.confirms.take() != Some(number) {
             self.confirms = Some(number.wrapping_add(1));
             return Err(Refusal::Replay);
@@ -218,7 +211,7 @@ impl Sources {
 
     /// A source of a call record.
     pub(crate) fn insert(&mut self, ssrc: u32, window: Window) {
-        let renumber = Renumber { claimed: RTP_LEAD, ..Renumber::default() };
+        let renumber = Renumber::default();
         self.known.push(Source { ssrc, window, kept: 0, renumber });
     }
 

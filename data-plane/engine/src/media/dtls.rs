@@ -165,7 +165,7 @@ impl Dtls {
 
     /// For a call record: the terms. The association ends with the process; its keys do not.
     pub(super) fn save(&self, out: &mut Vec<u8>) {
-        let DtlsTerms { role, fingerprints, tls_id } = &self.terms;
+        let DtlsTerms { role, fingerprints, tls_id, own_tls_id: _ } = &self.terms;
         let client = u8::from(*role == Role::Client);
         let count = u8::try_from(fingerprints.iter().count()).unwrap_or(u8::MAX);
         out.extend([client, u8::from(tls_id.is_some()), count]);
@@ -206,7 +206,7 @@ impl Dtls {
             return None;
         }
         let role = if client != 0 { Role::Client } else { Role::Server };
-        let terms = DtlsTerms { role, fingerprints, tls_id };
+        let terms = DtlsTerms { role, fingerprints, tls_id, own_tls_id: None };
         Some(Self { inherited: true, ..Self::new(terms, identity) })
     }
 

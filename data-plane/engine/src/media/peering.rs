@@ -90,11 +90,13 @@ impl MediaTable {
         Some(self.endpoints.get(pair as usize)?.dtls.as_ref()?.state())
     }
 
-    /// What DTLS with `side` goes by on stream `index`: what was agreed and took effect last.
+    /// What DTLS with `side` goes by on stream `index`: what was agreed and took effect last, in this
+    /// process.
     #[must_use]
     pub fn dtls_terms(&self, anchor: &Anchor, side: Side, index: usize) -> Option<&DtlsTerms> {
         let pair = anchor.pair(side, index)?;
-        Some(self.endpoints.get(pair as usize)?.dtls.as_ref()?.terms())
+        let dtls = self.endpoints.get(pair as usize)?.dtls.as_ref()?;
+        (!dtls.is_inherited()).then(|| dtls.terms())
     }
 
     /// The credentials for the SDP that `side` gets about stream `index`. `theirs`: what `side` has

@@ -140,7 +140,7 @@ impl Shield {
 
     /// What [`Self::save`] wrote. `None`: it is something else.
     pub(super) fn load(mut from: &[u8]) -> Option<Self> {
-        let (&[by_dtls, keyed], rest) = from.split_first_chunk::<2>()?;
+        let (&[flag, keyed], rest) = from.split_first_chunk::<2>()?;
         from = rest;
         let keyed = match keyed {
             0 => None,
@@ -150,11 +150,13 @@ impl Shield {
                 let sealer = Sealer::load(&ours, &mut from)?;
                 let opener = Opener::load(&theirs, &mut from)?;
                 let keying = Keying { ours, theirs };
-                Some(Keyed { keying, opener, before: None, sealer })
+                let warn = Warn::of(&opener, &sealer);
+                Some(Keyed { keying, opener, before: None, sealer, warn })
             }
             _ => return None,
         };
-        (by_dtls < 2 && from.is_empty()).then_some(Self { keyed, by_dtls: by_dtls == 1 })
+        let by_dtls = flag == 1;
+        (flag < 2 && from.is_empty()).then_some(Self { keyed, by_dtls, notice: None })
     }
 
     /// Whether a record of the call is kept; it has just been written.
