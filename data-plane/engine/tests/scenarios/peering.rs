@@ -88,7 +88,7 @@ fn a_browser_offers_and_a_plain_carrier_answers() {
     let offer = browser("actpass", ICE);
     let (mut caller, invite, ok) = talk(&mut world, "0.0.0.0", &offer, PLAIN_ANSWER);
     let body = invite.body();
-    assert!(body.contains(" RTP/AVPF 0\r\n") && body.contains("c=IN IP4 127.0.0.20\r\n"), "{body}");
+    assert!(body.contains(" RTP/AVP 0\r\n") && body.contains("c=IN IP4 127.0.0.20\r\n"), "{body}");
     for hidden in ["fingerprint", "setup", "ice-", "candidate", "0.0.0.0", "sendonly"] {
         assert!(!body.contains(hidden), "{hidden}: {body}");
     }

@@ -211,6 +211,7 @@ impl Exchange<'_> {
             let protection = if plain { Protection::Plain } else { profile::offers(mode) };
             ours.protection = Some(protection);
             ours.encrypts = ours.usable && protection != Protection::Plain;
+            let feedback = feedback && profile::keeps_feedback(mode, protection, theirs.protection);
             ours.proto = SmallVec::from_slice(profile::profile(protection, feedback));
             told.proto = Some(ours.proto.clone());
             if protection == Protection::Sdes && ours.usable {
