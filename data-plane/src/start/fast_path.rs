@@ -15,12 +15,10 @@ pub(super) struct Outcome {
     pub(super) line: String,
 }
 
-/// Starts the fast path if a media range asks for it; ranges that leave it open are served too.
+/// Starts the fast path where a media range asks for it, native or generic; where ranges leave it open,
+/// only if an interface's driver runs it (design 6).
 pub(super) fn start(snapshot: &Snapshot, shards: u8) -> Outcome {
-    if !snapshot.media.iter().any(|range| range.driver == MediaDriver::Xdp) {
-        // `auto` stays with the sockets while calls on the fast path are tested by hand only.
-        return without(&snapshot.node);
-    }
+    let asked = snapshot.media.iter().any(|range| range.driver == MediaDriver::Xdp);
     // Sockets of one shard wait in one place, and so do its streams.
     let forbidden = |range: &&ravelin_policy::MediaRange| {
         matches!(range.driver, MediaDriver::Uring | MediaDriver::Mmsg)
@@ -35,7 +33,8 @@ pub(super) fn start(snapshot: &Snapshot, shards: u8) -> Outcome {
     let ports = ranges
         .map(|range| u32::from(range.last_port).saturating_sub(range.first_port.into()) + 1)
         .fold(0, u32::saturating_add);
-    let options = Options { node: snapshot.node.clone(), addresses, ports, shards };
+    let node = snapshot.node.clone();
+    let options = Options { node, addresses, ports, shards, native_only: !asked };
     match FastPath::start(&options) {
         Ok(fast) => {
             for reason in fast.reasons() {
@@ -69,8 +68,11 @@ pub(super) fn start(snapshot: &Snapshot, shards: u8) -> Outcome {
         }
         Err(reasons) => {
             for reason in &reasons {
-                let text = format!("edge.media asks for xdp, and it goes to the sockets: {reason}");
-                log("warning", "xdp", &text);
+                let (level, text) = match asked {
+                    true => ("warning", "edge.media asks for xdp, and it goes to the sockets"),
+                    false => ("info", "edge.media leaves xdp open, and it goes to the sockets"),
+                };
+                log(level, "xdp", &format!("{text}: {reason}"));
             }
             without(&snapshot.node);
             let line = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");

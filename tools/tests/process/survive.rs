@@ -159,6 +159,8 @@ fn an_orderly_stop_leaves_no_calls_to_take_over() {
     process.stop();
     let process = start(&file, &scratch.data());
     assert!(!process.log().contains("calls go on"), "{}", process.log());
+    // The example says `driver: auto`, and is on loopback.
+    assert!(process.log().contains("leaves xdp open, and it goes to the sockets"));
     process.stop();
     assert!(!kinds(&chain(&scratch.data())).contains(&"edge.calls_adopted".to_owned()));
 }

@@ -77,8 +77,8 @@ pub struct Media {
     pub address: String,
     /// `FIRST-LAST`, both included: FIRST even (RTP), LAST odd (its RTCP), 1024-65535.
     pub ports: String,
-    /// How packets are moved. `auto` takes io_uring, else recvmmsg/sendmmsg; `xdp` adds the fast
-    /// path below the sockets where the machine allows it.
+    /// How packets are moved. `auto` takes io_uring, else recvmmsg/sendmmsg, and adds the fast path
+    /// below the sockets where the driver of the interface runs it; `xdp` also in generic mode.
     #[serde(default)]
     pub driver: MediaDriver,
     /// Address written into SDP in place of `address`, for a static NAT.

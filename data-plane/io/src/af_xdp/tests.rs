@@ -83,6 +83,7 @@ fn start(world: &World, streams: &[Stream], shards: u8) -> Arc<FastPath> {
         addresses: streams.iter().map(|stream| stream.local.ip()).collect(),
         ports: 64,
         shards,
+        native_only: false,
     };
     Arc::new(FastPath::start(&options).map_err(|reasons| format!("{reasons:?}")).unwrap())
 }

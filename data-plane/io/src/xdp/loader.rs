@@ -358,7 +358,12 @@ fn finish(
 
 impl Loaded {
     /// Attaches to one interface: in its driver, else in generic mode, else not.
-    pub(super) fn attach(&self, netlink: &mut Netlink, link: &Link) -> Attachment {
+    pub(super) fn attach(
+        &self,
+        netlink: &mut Netlink,
+        link: &Link,
+        native_only: bool,
+    ) -> Attachment {
         let mut reasons = Vec::new();
         let interface = || link.name.clone();
         if let Some((_, id)) = link.xdp
@@ -398,6 +403,9 @@ impl Loaded {
                 let error = error.to_string();
                 reasons.push(Reason::NoNative { interface: interface(), error });
             }
+        }
+        if native_only {
+            return Attachment { attached: None, reasons };
         }
         match netlink.set_xdp(link.index, Some(self.relay.as_fd()), true) {
             Ok(()) => Attachment { attached: attached(Mode::Generic), reasons },

@@ -75,6 +75,9 @@ pub struct Options {
     pub ports: u32,
     /// Shards, each of which has AF_XDP sockets; 0: none has.
     pub shards: u8,
+    /// Only where an interface's driver runs the program: generic mode costs each packet of the
+    /// interface, and is for who asks for it.
+    pub native_only: bool,
 }
 
 /// One interface that has the program.
@@ -150,7 +153,7 @@ impl FastPath {
         };
         loaded.leave(&mut netlink, &links.keys().copied().collect::<Vec<_>>());
         for link in links.values() {
-            let attachment = loaded.attach(&mut netlink, link);
+            let attachment = loaded.attach(&mut netlink, link, options.native_only);
             reasons.extend(attachment.reasons);
             let Some(attached) = attachment.attached else { continue };
             let index = link.index.to_ne_bytes();

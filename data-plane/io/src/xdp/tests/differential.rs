@@ -137,6 +137,7 @@ pub(crate) fn start(world: &World, streams: &[Stream]) -> Arc<FastPath> {
         addresses: streams.iter().flat_map(|stream| [stream.local.ip(), stream.out.ip()]).collect(),
         ports: 64,
         shards: 1,
+        native_only: false,
     };
     Arc::new(FastPath::start(&options).map_err(|reasons| format!("{reasons:?}")).unwrap())
 }

@@ -227,8 +227,13 @@ fn a_permanent_neighbour_stays_permanent() {
 #[test]
 fn process_that_is_killed() {
     let Ok(node) = std::env::var(CHILD) else { return };
-    let options =
-        crate::xdp::Options { node, addresses: vec![parse(LOCAL).ip()], ports: 8, shards: 1 };
+    let options = crate::xdp::Options {
+        node,
+        addresses: vec![parse(LOCAL).ip()],
+        ports: 8,
+        shards: 1,
+        native_only: false,
+    };
     let fast = Arc::new(FastPath::start(&options).map_err(|why| format!("{why:?}")).unwrap());
     let adopted = fast.adopted();
     let driver = take_over(&fast);
