@@ -30,8 +30,8 @@ impl Impairment {
     /// Of a codec by its name in SDP.
     pub(super) fn of(codec: &str) -> Option<Self> {
         const TABLE: &[(&str, Impairment)] = &[
-            // Appendix I, tables of Ie and of Ie with Bpl. The figures of G.711, G.729A and GSM-EFR
-            // are those that other E-models carry too; the rest stands on the Recommendation alone.
+            // Appendix I, tables of Ie and of Ie with Bpl. The figures of G.711 and G.729A are
+            // those that other E-models carry too; the rest stands on the Recommendation alone.
             // With packet loss concealment (G.711 Appendix I), which every common receiver has.
             ("PCMU", Impairment::narrow(0.0, Some(25.1))),
             ("PCMA", Impairment::narrow(0.0, Some(25.1))),
