@@ -1,5 +1,5 @@
 //! Between the engine and a fast path below the sockets: what the engine decided goes down at the end
-//! of each turn, what was counted comes up each second. With a driver that has no fast path there is
+//! of each turn, what was counted comes up each second, and at the end of what was counted. With a driver that has no fast path there is
 //! never anything to carry.
 
 use std::time::Duration;
@@ -27,11 +27,17 @@ impl Takeover {
         engine.take_fast_changes(&mut self.changes);
         if !self.changes.is_empty() {
             driver.program(&self.changes);
+            if self.changes.iter().any(|change| matches!(change, FastChange::Clear { .. })) {
+                // The records of this turn tell of them.
+                driver.last_fast_counts(&mut self.counts);
+            }
             self.changes.clear();
         }
         if now >= self.due {
             self.due = now + COUNT_INTERVAL;
             driver.fast_counts(&mut self.counts);
+        }
+        if !self.counts.is_empty() {
             engine.fast_counts(&self.counts);
             self.counts.clear();
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    b2bua::compose::ListenerText,
+    b2bua::{cdr::Uncounted, compose::ListenerText},
     counters::Counters,
     emergency::{Starved, sources::Sources},
     engine::EngineConfig,
@@ -57,6 +57,8 @@ pub(crate) struct Core {
     pub retired: Vec<Arc<Loadout>>,
     pub listeners: Vec<ListenerText>,
     pub records: Records,
+    /// Calls whose records wait for the last counts of the fast path.
+    pub uncounted: Vec<Uncounted>,
     pub jobs: Jobs,
     pub pool: Pool,
     /// Where keys of SRTP come from.
@@ -93,6 +95,7 @@ impl Core {
             retired: Vec::new(),
             listeners,
             records: Records::default(),
+            uncounted: Vec::new(),
             jobs: Jobs::default(),
             pool: Pool::default(),
             keys: ravelin_srtp::random::Source::new(

@@ -156,7 +156,8 @@ impl Engine {
         self.core.media.take_fast_changes(into);
     }
 
-    /// Takes what the fast path has counted: about once a second, and after changes that ended flows.
+    /// Takes what the fast path has counted: about once a second, and in each turn whose changes
+    /// ended flows, before [`Engine::take_records`].
     pub fn fast_counts(&mut self, counts: &[FastCount]) {
         let Core { media, counters, .. } = &mut self.core;
         let (packets, bytes) = media.fast_counts(counts);

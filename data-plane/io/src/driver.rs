@@ -145,6 +145,12 @@ pub trait Driver {
         let _ = into;
     }
 
+    /// As [`Driver::fast_counts`], of those cleared or replaced since the last call of either alone:
+    /// costs nothing for flows that go on.
+    fn last_fast_counts(&mut self, into: &mut Vec<FastCount>) {
+        let _ = into;
+    }
+
     /// So many datagrams came past this driver in this turn, which its judgement of the load is to
     /// include.
     fn also_received(&mut self, datagrams: usize) {

@@ -14,25 +14,42 @@ use crate::{
     cause::Cause,
     checkpoint,
     core::{Core, Turn},
-    media::Side,
+    identity::CallKey,
+    media::{Anchor, Side},
     port::Meta,
     records::text,
     time::Instant,
 };
 
-/// Writes the records of a call that has just ended. Called while the media counters exist.
-pub(crate) fn write(core: &mut Core, call: &Call) {
+/// A call that has ended, and whose last packets went by on the fast path: its records wait for
+/// their counts, which come before the turn is over.
+#[derive(Debug)]
+pub(crate) struct Uncounted {
+    pub call: CallKey,
+    /// Its ports rest already; what was counted of them stays readable.
+    pub anchor: Anchor,
+}
+
+/// Writes the records of a call that waited for the counts of the fast path, if it is one.
+pub(crate) fn write_late(core: &mut Core, call: &Call) {
+    let Some(at) = core.uncounted.iter().position(|one| one.call == call.key) else { return };
+    let Uncounted { anchor, .. } = core.uncounted.swap_remove(at);
+    write(core, call, Some(&anchor));
+}
+
+/// Writes the records of a call that has just ended. Called while the counters of its media exist.
+pub(crate) fn write(core: &mut Core, call: &Call, anchor: Option<&Anchor>) {
     let Some(end) = call.end else { return };
-    score(core, call);
+    score(core, call, anchor);
     let count = |side| {
         let before = call.survival.before.is_some().then(|| call.survival.count(side));
-        let now = call.anchor.as_ref().map(|anchor| core.media.count(anchor, side));
+        let now = anchor.map(|anchor| core.media.count(anchor, side));
         match (before, now) {
             (Some(before), Some(now)) => Some(checkpoint::sum(before, now)),
             (before, now) => now.or(before),
         }
     };
-    let streams = call.anchor.as_ref().map(|anchor| core.media.qualities(anchor));
+    let streams = anchor.map(|anchor| core.media.qualities(anchor));
     let media = Media {
         caller: count(Side::Caller),
         callee: count(Side::Callee),
@@ -47,8 +64,8 @@ pub(crate) fn write(core: &mut Core, call: &Call) {
 }
 
 /// Adds the streams to what is known of the trunks of their senders, and to the sums of the shard.
-fn score(core: &mut Core, call: &Call) {
-    let Some(anchor) = &call.anchor else { return };
+fn score(core: &mut Core, call: &Call, anchor: Option<&Anchor>) {
+    let Some(anchor) = anchor else { return };
     let snapshot = &call.loadout.snapshot;
     let callee = call.callee().and_then(|at| call.attempts.get(at)).map(|attempt| attempt.trunk);
     for (side, trunk) in [(Side::Caller, call.inbound), (Side::Callee, callee)] {

@@ -6,7 +6,7 @@ use ravelin_wire::sip::{HeaderName, Message, Method};
 use super::{
     attempt::{abandon, arm},
     call::{Call, End, Permits, Phase},
-    cdr,
+    cdr::{self, Uncounted},
     compose::write_no_body,
     dialog::Dialog,
     headers::{push_number, write_line, write_passed},
@@ -154,12 +154,20 @@ pub(crate) fn release(
     }
     finish_relays(core, call, turn);
     call.phase = Phase::Ending;
-    cdr::write(core, call);
+    match call.anchor.take() {
+        Some(anchor) if core.media.is_forwarded(&anchor) => {
+            core.media.rest(now, &anchor);
+            core.uncounted.push(Uncounted { call: call.key, anchor });
+        }
+        anchor => {
+            cdr::write(core, call, anchor.as_ref());
+            if let Some(anchor) = anchor {
+                core.media.release(now, anchor);
+            }
+        }
+    }
     if call.is_emergency() {
         emergency::ended(core, call, turn);
-    }
-    if let Some(anchor) = call.anchor.take() {
-        core.media.release(now, anchor);
     }
     call.permits = Permits::default();
     for attempt in &mut call.attempts {
@@ -195,6 +203,7 @@ pub(crate) fn forget(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     if call.end.is_none() {
         release(core, call, turn, Party::Ravelin, Cause::Internal, 0);
     }
+    cdr::write_late(core, call);
     for timer in [
         call.timers.ring,
         call.timers.max_duration,

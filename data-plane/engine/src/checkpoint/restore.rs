@@ -484,7 +484,7 @@ fn give_up(
         status: 200,
     });
     call.phase = Phase::Ending;
-    cdr::write(core, call);
+    cdr::write(core, call, call.anchor.as_ref());
     if call.is_emergency() {
         emergency::cut_off(core, call, turn);
         emergency::ended(core, call, turn);

@@ -10,6 +10,7 @@ use super::Engine;
 use crate::{
     b2bua::{
         call::{CALL_ID_LEN, Call, Phase},
+        cdr,
         ladder::elapsed_ms,
         leg::Side,
     },
@@ -89,8 +90,17 @@ impl Engine {
         tables
     }
 
-    /// Moves the records that wait, oldest first, behind `into`.
+    /// Moves the records that wait, oldest first, behind `into`. The counts that the fast path had of
+    /// flows that ended in this turn were to come before ([`Engine::fast_counts`]).
     pub fn take_records(&mut self, now: Now, into: &mut Vec<Entry>) {
+        while let Some(key) = self.core.uncounted.last().map(|one| one.call) {
+            let slot = usize::try_from(key.slot).ok();
+            match slot.and_then(|slot| self.calls.get(slot)).filter(|call| call.key == key) {
+                Some(call) => cdr::write_late(&mut self.core, call),
+                // Its records were written when it went.
+                None => drop(self.core.uncounted.pop()),
+            }
+        }
         self.core.records.take(now.unix_ms, into);
     }
 

@@ -432,7 +432,13 @@ impl MediaTable {
 
     /// Takes the ports back; they rest before they are drawn again.
     pub fn release(&mut self, now: Instant, anchor: Anchor) {
-        for stream in anchor.streams {
+        self.rest(now, &anchor);
+        drop(anchor);
+    }
+
+    /// As [`Self::release`]; what was counted may still be asked for, until the ports are drawn again.
+    pub(crate) fn rest(&mut self, now: Instant, anchor: &Anchor) {
+        for stream in &anchor.streams {
             self.put_to_rest(now, stream.caller);
             self.put_to_rest(now, stream.callee);
             self.streams = self.streams.saturating_sub(1);

@@ -98,6 +98,18 @@ impl MediaTable {
         })
     }
 
+    /// Packets of the call go out without being seen here.
+    pub(crate) fn is_forwarded(&self, anchor: &Anchor) -> bool {
+        let mut halves = anchor
+            .streams
+            .iter()
+            .flat_map(|stream| [Side::Caller, Side::Callee].map(|side| stream.half(side)));
+        halves.any(|half| {
+            let told = self.end(*half).and_then(|end| end.told.as_ref());
+            told.is_some_and(|told| told.forwards())
+        })
+    }
+
     /// How much later than a packet comes it may be known here that it came: the fast path tells of
     /// those that it forwards about once a second.
     pub(crate) fn heard_late_by(&self, anchor: &Anchor, side: Side) -> Duration {

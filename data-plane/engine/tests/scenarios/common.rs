@@ -129,6 +129,8 @@ pub struct World {
     /// Records of calls, by slot: what outlives a crash.
     pub kept: BTreeMap<u32, Vec<u8>>,
     crashes: u8,
+    /// The fast path of the shard's driver, if it has one.
+    pub fast: Option<crate::fast::Kernel>,
 }
 
 pub fn addr(text: &str) -> SocketAddr {
@@ -175,6 +177,7 @@ impl World {
             branch: 0,
             kept: BTreeMap::new(),
             crashes: 0,
+            fast: None,
         }
     }
 
@@ -273,6 +276,9 @@ impl World {
             if self.out.is_empty() {
                 break;
             }
+        }
+        if let Some(fast) = &mut self.fast {
+            fast.turn(&mut self.engine);
         }
         self.engine.take_records(self.now, &mut self.records);
     }

@@ -11,6 +11,7 @@ mod crash_keys;
 mod early;
 mod emergency;
 mod failover;
+mod fast;
 mod forks;
 mod hiding;
 mod identity;

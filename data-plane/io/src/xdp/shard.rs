@@ -32,7 +32,6 @@ struct Active {
     slot: u32,
     generation: u32,
     epoch: u32,
-    cleared: bool,
 }
 
 pub(super) struct Shard {
@@ -50,6 +49,8 @@ pub(super) struct Shard {
     active: BTreeMap<u32, Active>,
     /// Last counts of flows that others have replaced.
     finished: Vec<FastCount>,
+    /// Flows that were cleared and not counted for the last time.
+    ended: Vec<(u32, Active)>,
     /// Room for one port's counts of all CPUs.
     cpus: Vec<Count>,
 }
@@ -69,6 +70,7 @@ impl Shard {
             events: Vec::new(),
             active: BTreeMap::new(),
             finished: Vec::new(),
+            ended: Vec::new(),
             cpus,
         }
     }
@@ -129,7 +131,7 @@ impl Shard {
                     let tos = self.marks.get(&out.0).map_or(0, |dscp| dscp << 2);
                     self.station.set_route(port, out, from, to, tos);
                 }
-                let active = Active { slot, generation, epoch: flow.epoch, cleared: false };
+                let active = Active { slot, generation, epoch: flow.epoch };
                 self.active.insert(port.0, active);
             }
             Err(refused) => self.fast.refuse(refused),
@@ -138,10 +140,10 @@ impl Shard {
 
     fn clear(&mut self, port: MediaPortId) {
         self.station.clear_route(port);
-        match self.active.get_mut(&port.0) {
+        match self.active.remove(&port.0) {
             Some(active) => {
-                active.cleared = true;
                 self.fast.table().clear(active.slot);
+                self.ended.push((port.0, active));
             }
             None => {
                 if let Some(local) = self.address(port) {
@@ -321,7 +323,7 @@ impl Driver for Shard {
 
     fn fast_counts(&mut self, into: &mut Vec<FastCount>) {
         self.station.revive();
-        into.append(&mut self.finished);
+        self.last_fast_counts(into);
         let mut port = None;
         loop {
             let after = port.map_or(0, |port| port + 1);
@@ -329,12 +331,17 @@ impl Driver for Shard {
             port = Some(next);
             let count = self.count(next, active);
             into.push(count);
-            if active.cleared {
-                self.active.remove(&next);
-            }
             if next == u32::MAX {
                 break;
             }
+        }
+    }
+
+    fn last_fast_counts(&mut self, into: &mut Vec<FastCount>) {
+        into.append(&mut self.finished);
+        while let Some((port, active)) = self.ended.pop() {
+            let count = self.count(port, active);
+            into.push(count);
         }
     }
 
