@@ -1,7 +1,9 @@
 //! A SIP peer over UDP, played by hand: says what a test has it say, and reads what it is sent.
 
 use std::{
+    io::ErrorKind,
     net::{SocketAddr, UdpSocket},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -15,9 +17,24 @@ pub(crate) struct Peer {
     waiting: Vec<String>,
 }
 
+/// A process that another test starts holds every socket of ours from its fork to its exec: one that
+/// was closed may be in use a little longer.
+#[track_caller]
+pub(crate) fn bind(at: SocketAddr) -> UdpSocket {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match UdpSocket::bind(at) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < end => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            bound => return bound.expect("a socket"),
+        }
+    }
+}
+
 impl Peer {
     pub(crate) fn new(at: SocketAddr, listener: SocketAddr) -> Self {
-        let socket = UdpSocket::bind(at).expect("a socket");
+        let socket = bind(at);
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
         Self { socket, listener, waiting: Vec::new() }
     }

@@ -11,7 +11,7 @@ use ravelin_contract::{
 };
 
 use crate::{
-    peer::Peer,
+    peer::{Peer, bind},
     support::{PATIENCE, Process, Scratch, address, chain, config, ravelin},
 };
 
@@ -33,7 +33,7 @@ impl Talker {
             line.and_then(|line| line.split(' ').nth(at)).expect("a description").to_owned()
         };
         let to = format!("{}:{}", field("c=", 2), field("m=audio", 1));
-        let socket = UdpSocket::bind((ip, 40_000)).expect("a media socket");
+        let socket = bind((ip, 40_000).into());
         socket.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
         Self { socket, to: to.parse().expect("an address"), number: 0 }
     }

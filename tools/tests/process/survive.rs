@@ -1,7 +1,6 @@
 //! `kill -9` of the edge: calls that were up go on in the next one (design 8).
 
 use std::{
-    net::UdpSocket,
     path::Path,
     time::{Duration, Instant},
 };
@@ -9,7 +8,7 @@ use std::{
 use ravelin_contract::{cdr::CdrKind, chain::Entry};
 
 use crate::{
-    peer::{Peer, connect, header},
+    peer::{Peer, bind, connect, header},
     support::{Process, Scratch, address, chain, config, kinds, ravelin},
 };
 
@@ -63,8 +62,8 @@ pub(crate) fn audio_port(message: &str) -> u16 {
 
 /// One RTP packet from the caller's address to Ravelin, and whether it reaches the callee.
 fn media_passes(call: &Up, sequence: u16) -> bool {
-    let from = UdpSocket::bind(address(PLACE, 1, 7, 40_000)).expect("a socket");
-    let to = UdpSocket::bind(address(PLACE, 2, 1, 40_000)).expect("a socket");
+    let from = bind(address(PLACE, 1, 7, 40_000));
+    let to = bind(address(PLACE, 2, 1, 40_000));
     to.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
     let mut packet = vec![0x80, 0];
     packet.extend_from_slice(&sequence.to_be_bytes());

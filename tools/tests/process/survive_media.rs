@@ -16,7 +16,7 @@ use ravelin_srtp::{
 };
 
 use crate::{
-    peer::{Peer, header},
+    peer::{Peer, bind, header},
     support::{PATIENCE, Scratch, chain, config, run, text},
     survive::{Up, audio_port, request, start},
 };
@@ -119,7 +119,7 @@ impl Secure {
 }
 
 fn media_socket(at: std::net::SocketAddr) -> UdpSocket {
-    let socket = UdpSocket::bind(at).expect("a socket");
+    let socket = bind(at);
     socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
     socket
 }

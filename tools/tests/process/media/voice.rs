@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Binds without waiting for anything.
 pub(super) fn socket(ip: IpAddr, port: u16) -> UdpSocket {
-    let socket = UdpSocket::bind((ip, port)).unwrap_or_else(|error| panic!("{ip}:{port}: {error}"));
+    let socket = crate::peer::bind((ip, port).into());
     socket.set_nonblocking(true).expect("a socket that does not wait");
     socket
 }
