@@ -175,6 +175,18 @@ impl Shard {
         });
     }
 
+    /// What became ready goes to the station or stays for the shard, whoever asks first.
+    fn sort_ready(&mut self) {
+        self.inner.take_ready(&mut self.events);
+        for ready in self.events.drain(..) {
+            if ready.key.0 >= FAST_WATCH_FIRST {
+                self.station.ready(&ready);
+            } else {
+                self.ready.push(ready);
+            }
+        }
+    }
+
     fn count(&mut self, port: u32, active: Active) -> FastCount {
         self.cpus.clear();
         self.fast.counts.read(active.slot, active.generation, &mut self.cpus);
@@ -267,14 +279,7 @@ impl Driver for Shard {
             timeout = timeout.min(UNSENT_WAIT);
         }
         let events = self.inner.wait(timeout)?;
-        self.inner.take_ready(&mut self.events);
-        for ready in self.events.drain(..) {
-            if ready.key.0 >= FAST_WATCH_FIRST {
-                self.station.ready(&ready);
-            } else {
-                self.ready.push(ready);
-            }
-        }
+        self.sort_ready();
         Ok(events + usize::from(self.station.has_arrived()))
     }
 
@@ -308,8 +313,9 @@ impl Driver for Shard {
     }
 
     fn take_ready(&mut self, into: &mut Vec<Ready>) {
+        // Some became ready while the driver received.
+        self.sort_ready();
         into.append(&mut self.ready);
-        self.inner.take_ready(into);
     }
 
     fn program(&mut self, changes: &[FastChange]) {
