@@ -17,7 +17,7 @@ use ravelin_contract::{
 use crate::support::{PATIENCE, Process, Scratch, config, kinds, ravelin};
 
 /// A control plane's end.
-struct Peer {
+pub(crate) struct Peer {
     listener: UnixListener,
     stream: Option<UnixStream>,
     hello: Option<Up>,
@@ -26,14 +26,14 @@ struct Peer {
 }
 
 impl Peer {
-    fn listen(path: &Path) -> Self {
+    pub(crate) fn listen(path: &Path) -> Self {
         fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
         let listener = UnixListener::bind(path).expect("a socket");
         Self { listener, stream: None, hello: None, early: Vec::new() }
     }
 
     /// Takes the edge's next connection, reads its greeting and answers it.
-    fn welcome(&mut self, stored: Head) {
+    pub(crate) fn welcome(&mut self, stored: Head) {
         self.welcome_as(PROTOCOL_VERSION, stored);
     }
 
@@ -47,7 +47,7 @@ impl Peer {
         self.send(&Down::Welcome { protocol, stored_seq: stored.seq, stored_hash });
     }
 
-    fn send(&mut self, frame: &Down) {
+    pub(crate) fn send(&mut self, frame: &Down) {
         let body = serde_json::to_vec(frame).expect("a frame");
         let stream = self.stream.as_mut().expect("a stream");
         stream.write_all(&u32::try_from(body.len()).expect("small").to_be_bytes()).expect("sent");
@@ -75,7 +75,7 @@ impl Peer {
     }
 
     /// The next frame that `pick` takes.
-    fn until<T>(&mut self, what: &str, mut pick: impl FnMut(Up) -> Option<T>) -> T {
+    pub(crate) fn until<T>(&mut self, what: &str, mut pick: impl FnMut(Up) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             let frame = self.receive().unwrap_or_else(|| panic!("closed before {what}"));

@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::PathBuf,
 };
 
 use ravelin_contract::{
@@ -12,6 +12,7 @@ use ravelin_contract::{
 
 use super::namespaces::Spaces;
 use crate::{
+    link,
     peer::Peer,
     support::{Process, Scratch, chain, ravelin},
 };
@@ -62,17 +63,19 @@ pub(super) struct Setup<'a> {
     pub(super) driver: &'a str,
     /// `media:` of the caller's trunk and of the callee's.
     pub(super) media: [&'a str; 2],
+    /// A control plane's end listens: [`Edge::control`].
+    pub(super) followed: bool,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { pairs: 50, driver: "auto", media: ["{}", "{}"] }
+        Self { pairs: 50, driver: "auto", media: ["{}", "{}"], followed: false }
     }
 }
 
 fn config(net: &Net, setup: &Setup<'_>, node: &str) -> String {
     let Net { access, core, caller, callee, .. } = net;
-    let Setup { pairs, driver, media: [near, far] } = setup;
+    let Setup { pairs, driver, media: [near, far], .. } = setup;
     let ports = format!("{FIRST_PORT}-{}", FIRST_PORT + 2 * pairs - 1);
     format!(
         r#"node: {node}
@@ -109,6 +112,7 @@ pub(super) struct Edge {
     pub(super) net: Net,
     pub(super) caller: Peer,
     pub(super) callee: Peer,
+    pub(super) control: Option<link::Peer>,
     process: Process,
     scratch: Scratch,
 }
@@ -122,13 +126,12 @@ impl Edge {
     pub(super) fn start_in(spaces: Option<&Spaces>, net: Net, setup: &Setup<'_>) -> Self {
         let scratch = Scratch::new();
         let node = spaces.map_or_else(|| "edge-1".to_owned(), |spaces| spaces.node());
-        let file = scratch.write("ravelin.yml", &config(&net, setup, &node));
-        let data = scratch.data();
-        let start = || launch(&file, &data);
-        let process = spaces.map_or_else(start, |spaces| spaces.at_the_edge(start));
+        scratch.write("ravelin.yml", &config(&net, setup, &node));
+        let control = setup.followed.then(|| link::Peer::listen(&socket(&scratch)));
+        let process = launch(spaces, &scratch, setup.followed);
         let caller = Peer::new((net.caller, SIP).into(), (net.access, SIP).into());
         let callee = Peer::new((net.callee, SIP).into(), (net.core, SIP).into());
-        Self { net, caller, callee, process, scratch }
+        Self { net, caller, callee, control, process, scratch }
     }
 
     /// The whole process stands still while `work` is done.
@@ -137,6 +140,14 @@ impl Edge {
         let done = work();
         self.process.signal("CONT");
         done
+    }
+
+    /// `kill -9`, and the same edge again; gives what it has logged until it was ready.
+    pub(super) fn kill_and_start(&mut self, spaces: Option<&Spaces>, followed: bool) -> String {
+        self.process.signal("KILL");
+        self.process.wait();
+        self.process = launch(spaces, &self.scratch, followed);
+        self.process.log()
     }
 
     /// Ends the edge at once and in order; gives its records of calls.
@@ -155,12 +166,24 @@ impl Edge {
     }
 }
 
-fn launch(config: &Path, data: &Path) -> Process {
-    let mut command = ravelin();
-    command.args(["edge", "--drain-within", "24h", "--config"]).arg(config).arg("--data").arg(data);
-    let mut process = Process::start(&mut command);
-    process.wait_for_line("edge: ready", 1);
-    process
+/// Where an edge looks for its control plane.
+fn socket(scratch: &Scratch) -> PathBuf {
+    scratch.data().join("run/link.sock")
+}
+
+fn launch(spaces: Option<&Spaces>, scratch: &Scratch, followed: bool) -> Process {
+    let start = || {
+        let mut command = ravelin();
+        command.args(["edge", "--drain-within", "24h", "--config"]);
+        command.arg(scratch.path().join("ravelin.yml")).arg("--data").arg(scratch.data());
+        if followed {
+            command.arg("--control").arg(format!("unix:{}", socket(scratch).display()));
+        }
+        let mut process = Process::start(&mut command);
+        process.wait_for_line("edge: ready", 1);
+        process
+    };
+    spaces.map_or_else(start, |spaces| spaces.at_the_edge(start))
 }
 
 /// Where a description wants the RTP of its stream number `stream`.

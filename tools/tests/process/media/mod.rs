@@ -1,6 +1,7 @@
 //! The media path from outside: the binary, its sockets, and peers that share no code with it. Each
 //! test has a place of its own in 127.14.0.0/16, or namespaces of its own.
 
+mod af_xdp;
 mod base64;
 mod browser;
 mod call;

@@ -16,11 +16,11 @@ use super::{
 };
 use crate::support::PATIENCE;
 
-const PORT: u16 = 40_000;
+pub(super) const PORT: u16 = 40_000;
 /// Long enough for a packet that is not stopped to arrive; what arrives later fails a later step.
 const SETTLE: Duration = Duration::from_millis(200);
 
-const SUITES: [(&str, ProtectionProfile); 4] = [
+pub(super) const SUITES: [(&str, ProtectionProfile); 4] = [
     ("AES_CM_128_HMAC_SHA1_80", ProtectionProfile::Aes128CmHmacSha1_80),
     ("AES_CM_128_HMAC_SHA1_32", ProtectionProfile::Aes128CmHmacSha1_32),
     ("AEAD_AES_128_GCM", ProtectionProfile::AeadAes128Gcm),
@@ -33,27 +33,31 @@ fn context(profile: ProtectionProfile, key: &[u8]) -> Context {
 }
 
 /// The callee's end of the encrypted leg.
-struct Sealed {
+pub(super) struct Sealed {
     suite: &'static str,
     profile: ProtectionProfile,
-    voice: Voice,
+    pub(super) voice: Voice,
     /// Of what it sends.
     key: Vec<u8>,
     /// Of what it was told to expect.
     told: String,
-    seal: Context,
-    open: Context,
+    pub(super) seal: Context,
+    pub(super) open: Context,
 }
 
 impl Sealed {
-    fn new(edge: &Edge, (suite, profile): (&'static str, ProtectionProfile), octet: u8) -> Self {
+    pub(super) fn new(
+        edge: &Edge,
+        (suite, profile): (&'static str, ProtectionProfile),
+        octet: u8,
+    ) -> Self {
         let key = vec![octet; profile.key_len() + profile.salt_len()];
         let voice = Voice::new(edge.net.callee, PORT, 0x0c0c_0c0c);
         let (seal, open) = (context(profile, &key), context(profile, &key));
         Self { suite, profile, voice, key, told: String::new(), seal, open }
     }
 
-    fn answer(&self, version: u32) -> String {
+    pub(super) fn answer(&self, version: u32) -> String {
         let key = base64::encode(&self.key);
         let line = format!("a=crypto:1 {} inline:{key}\n", self.suite);
         let ip = self.voice.rtp.local_addr().expect("an address").ip();
@@ -62,7 +66,7 @@ impl Sealed {
 
     /// Takes the keys that an offer gives.
     #[track_caller]
-    fn learn(&mut self, offer: &str) {
+    pub(super) fn learn(&mut self, offer: &str) {
         self.voice.to = media_of(offer, 0);
         let start = format!("a=crypto:1 {} inline:", self.suite);
         let line = offer.lines().find_map(|line| line.strip_prefix(&start));
@@ -79,7 +83,7 @@ impl Sealed {
         self.seal = context(self.profile, &self.key);
     }
 
-    fn say(&mut self, packet: &[u8]) {
+    pub(super) fn say(&mut self, packet: &[u8]) {
         let sealed = self.seal.encrypt_rtp(packet).expect("encrypted");
         self.voice.rtp.send_to(&sealed, self.voice.to).expect("sent");
     }
@@ -105,7 +109,7 @@ fn silence(socket: &std::net::UdpSocket) {
     assert_eq!(drained(socket), Vec::<Vec<u8>>::new(), "silence");
 }
 
-fn packet(sequence: u16, ssrc: u32) -> Vec<u8> {
+pub(super) fn packet(sequence: u16, ssrc: u32) -> Vec<u8> {
     rtp(
         0,
         sequence,
@@ -116,7 +120,7 @@ fn packet(sequence: u16, ssrc: u32) -> Vec<u8> {
 
 /// One packet in each direction, and a report; each read at its end.
 #[track_caller]
-fn both_ways(plain: &Voice, sealed: &mut Sealed, sequence: u16, ssrc: u32) {
+pub(super) fn both_ways(plain: &Voice, sealed: &mut Sealed, sequence: u16, ssrc: u32) {
     let said = packet(sequence, ssrc);
     plain.rtp.send_to(&said, plain.to).expect("sent");
     let arrived = heard(&sealed.voice.rtp);
@@ -129,7 +133,7 @@ fn both_ways(plain: &Voice, sealed: &mut Sealed, sequence: u16, ssrc: u32) {
 }
 
 #[track_caller]
-fn reports_both_ways(plain: &Voice, sealed: &mut Sealed) {
+pub(super) fn reports_both_ways(plain: &Voice, sealed: &mut Sealed) {
     let report = sender_report(plain.ssrc, 5);
     plain.rtcp.send_to(&report, plain.rtcp_to()).expect("sent");
     let arrived = heard(&sealed.voice.rtcp);
@@ -140,7 +144,7 @@ fn reports_both_ways(plain: &Voice, sealed: &mut Sealed) {
     assert_eq!(heard(&plain.rtcp), report);
 }
 
-fn plain_offer(ip: IpAddr, version: u32) -> String {
+pub(super) fn plain_offer(ip: IpAddr, version: u32) -> String {
     description(ip, version, &format!("m=audio {PORT} RTP/AVP 0\n"))
 }
 
