@@ -1,5 +1,6 @@
 //! AF_XDP against the sockets, in network namespaces of their own.
 
+use super::binding::RX_RING;
 use crate::driver::{self, Choice, Driver, Options as DriverOptions, Rx};
 use crate::xdp::tests::differential::{PEER, Path, Stream, compare_by, good, plain, stream};
 use crate::xdp::tests::packet::rtp;
@@ -116,7 +117,7 @@ fn counters(driver: &dyn Driver) -> BTreeMap<(&'static str, &'static str), u64> 
 
 /// Turns of a shard until `enough` datagrams came; each waits much longer than it should need to.
 fn turns(driver: &mut dyn Driver, enough: usize) -> Vec<MediaPortId> {
-    let (mut ports, began) = (Vec::new(), Instant::now());
+    let (mut ports, mut ready, began) = (Vec::new(), Vec::new(), Instant::now());
     while ports.len() < enough {
         assert!(began.elapsed() < WITHIN, "{} of {enough}", ports.len());
         driver.wait(WITHIN).unwrap();
@@ -127,6 +128,8 @@ fn turns(driver: &mut dyn Driver, enough: usize) -> Vec<MediaPortId> {
                 ports.push(port);
             }
         });
+        driver.take_ready(&mut ready);
+        assert!(ready.is_empty(), "wake-ups of AF_XDP are no business of the shard's: {ready:?}");
     }
     ports
 }
@@ -197,6 +200,60 @@ fn two_shards_share_a_queue() {
             assert_eq!(after[&("af_xdp_wakes_total", "")], before[&("af_xdp_wakes_total", "")]);
         });
     }
+}
+
+fn delivered(fast: &FastPath) -> u64 {
+    let mut delivered = 0;
+    fast.samples(&mut |sample| {
+        if sample.label == Some(("reason", "delivered")) {
+            delivered = sample.value;
+        }
+    });
+    delivered
+}
+
+/// A shard that does not run has its packets kept, as many as its ring holds; what comes on top is
+/// counted as dropped.
+#[test]
+fn packets_of_a_stalled_shard_wait_and_those_beyond_its_ring_are_counted() {
+    if let Some(why) = missing() {
+        return skip("packets_of_a_stalled_shard_wait_and_those_beyond_its_ring_are_counted", &why);
+    }
+    const BEYOND: u32 = 10;
+    // Fewer than what a veth keeps before the program sees it.
+    const CHUNK: u32 = 128;
+    let world = World::new(1);
+    let streams = plain(&world);
+    world.here(|| {
+        let fast = start(&world, &streams, 2);
+        let mut driver = shard(&fast, &streams[0], 0, Choice::Auto);
+        let arrive = |packets: u32| {
+            let (before, mut sent) = (delivered(&fast), 0);
+            while sent < packets {
+                let chunk = CHUNK.min(packets - sent);
+                send(&world, &streams[0], u16::try_from(chunk).unwrap());
+                sent += chunk;
+                let until = Instant::now() + WITHIN;
+                while delivered(&fast) - before < u64::from(sent) {
+                    assert!(Instant::now() < until, "{sent} are not delivered");
+                    std::thread::yield_now();
+                }
+            }
+        };
+        // Twice, so that every frame has been given back once.
+        for round in 1..=2_u64 {
+            arrive(RX_RING);
+            assert_eq!(turns(&mut *driver, RX_RING as usize).len(), RX_RING as usize);
+            let counters = counters(&*driver);
+            assert_eq!(counters[&("af_xdp_rx_packets_total", "")], round * u64::from(RX_RING));
+            assert_eq!(counters[&("af_xdp_rx_drops_total", "ring_full")], 0);
+            assert_eq!(counters[&("af_xdp_rx_drops_total", "no_frame")], 0);
+        }
+        arrive(RX_RING + BEYOND);
+        assert_eq!(turns(&mut *driver, RX_RING as usize).len(), RX_RING as usize);
+        let counters = counters(&*driver);
+        assert_eq!(counters[&("af_xdp_rx_drops_total", "ring_full")], u64::from(BEYOND));
+    });
 }
 
 /// More in one turn than there is memory for, and longer than the way allows: what finds no room
