@@ -331,6 +331,10 @@ class Ravelin(Device):
                 time.sleep(0.1)
         raise SystemExit(f"{self.name} does not answer: {self.tail()}")
 
+    def described(self, offer, number):
+        """The called party's answer to an offer."""
+        return sdp(SERVER_RTP, self.server_port(number))
+
     def answer(self, message, source):
         """What the called party says to each request."""
         head = [line for line in message.split("\r\n\r\n", 1)[0].split("\r\n")[1:]]
@@ -342,7 +346,7 @@ class Ravelin(Device):
         if message.startswith("INVITE "):
             number = int(re.match(r"INVITE sip:(\d+)@", message).group(1)) - 2000
             self.far[number] = media_of(message)
-            body = sdp(SERVER_RTP, self.server_port(number))
+            body = self.described(message, number)
             to += f";tag=t{number}"
         lines = ["SIP/2.0 200 OK", *kept, f"To: {to}", f"Contact: <sip:{SERVER_SIP}:{SIP_PORT}>"]
         if body:
