@@ -5,6 +5,7 @@ use super::Station;
 use crate::sys::bpf::Map;
 use crate::sys::xsk::{self, Mode, Sizes, Socket};
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
 
 /// Queues of an interface that have sockets, as in `bpf/relay.c`.
 pub(crate) const QUEUES_MAX: u32 = 64;
@@ -18,6 +19,10 @@ const TX_FRAMES: u32 = 512;
 const RX_FRAMES_MAX: u32 = 16_384;
 /// Memory of all queues: what is beyond passes to the sockets.
 const MEMORY_MAX_BYTES: usize = 512 << 20;
+/// How long a start waits, in all, for queues that somebody has: sockets of a killed process last until
+/// the kernel has wound up its io_uring, a moment after the process is gone.
+const BUSY_WITHIN: Duration = Duration::from_secs(3);
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Longest IP packet that fits a frame of 2,048 octets with what the kernel puts before it.
 const SHORT_MTU: u32 = 1_500;
 
@@ -49,10 +54,10 @@ pub(crate) struct Bound {
 /// Binds all sockets and enters them into the program's map. A station for each shard.
 pub(crate) fn bind(wanted: &[Wanted], shards: u8, map: &Map) -> (Vec<Station>, Vec<Bound>) {
     let mut stations: Vec<_> = (0..shards).map(|_| Station::default()).collect();
-    let mut memory = 0;
+    let (mut memory, until) = (0, Instant::now() + BUSY_WITHIN);
     let bound = (0_u32..)
         .zip(wanted)
-        .map(|(place, wanted)| bind_one(place, wanted, &mut stations, map, &mut memory))
+        .map(|(place, wanted)| bind_one(place, wanted, &mut stations, map, &mut memory, until))
         .collect();
     (stations, bound)
 }
@@ -63,6 +68,7 @@ fn bind_one(
     stations: &mut [Station],
     map: &Map,
     memory: &mut usize,
+    until: Instant,
 ) -> Bound {
     let shards = u32::try_from(stations.len()).unwrap_or(u32::MAX);
     let mut sizes = Sizes {
@@ -94,7 +100,17 @@ fn bind_one(
             bound.error = Some(format!("{} MiB are in use", MEMORY_MAX_BYTES >> 20));
             break;
         }
-        match bind_queue(wanted, queue, sizes, stations, map, &first) {
+        let outcome = loop {
+            match bind_queue(wanted, queue, sizes, stations, map, &first) {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until =>
+                {
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                outcome => break outcome,
+            }
+        };
+        match outcome {
             Ok(mode) => {
                 bound.queues += 1;
                 if bound.mode != Some(Mode::Copy) {

@@ -21,6 +21,18 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, mem, slice};
 
+#[cfg(test)]
+thread_local! {
+    /// No socket of this thread has a frame to send: a veth gives frames back before it returns, so it
+    /// never leaves a socket without one, as a card does whose ring is full.
+    pub(crate) static STARVED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+#[cfg(test)]
+fn is_starved() -> bool {
+    STARVED.with(std::cell::Cell::get)
+}
+
 /// Option of kernels from 6.17: packets that one system call sends in copy mode.
 const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
 /// Sizes of one queue's memory.
@@ -336,6 +348,9 @@ impl Socket {
     /// Adds a frame that `fill` writes, to be sent by [`Self::flush`]; `fill` returns its length, or
     /// none to leave it. False if it was left, or if there is no room.
     pub(crate) fn push(&mut self, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> bool {
+        if !self.has_room() {
+            return false;
+        }
         let Some(frame) = self.spare.pop() else { return false };
         let frame_bytes = self.umem.sizes.frame_bytes as usize;
         let at = self.umem.address(&frame);
@@ -357,6 +372,10 @@ impl Socket {
 
     /// Whether there is room for a frame.
     pub(crate) fn has_room(&self) -> bool {
+        #[cfg(test)]
+        if is_starved() {
+            return false;
+        }
         !self.spare.is_empty()
     }
 
