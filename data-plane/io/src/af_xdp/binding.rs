@@ -4,6 +4,7 @@
 use super::Station;
 use crate::sys::bpf::Map;
 use crate::sys::xsk::{self, Mode, Sizes, Socket};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
@@ -100,16 +101,7 @@ fn bind_one(
             bound.error = Some(format!("{} MiB are in use", MEMORY_MAX_BYTES >> 20));
             break;
         }
-        let outcome = loop {
-            match bind_queue(wanted, queue, sizes, stations, map, &first) {
-                Err(error)
-                    if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until =>
-                {
-                    std::thread::sleep(BUSY_PAUSE);
-                }
-                outcome => break outcome,
-            }
-        };
+        let outcome = while_busy(until, || bind_queue(wanted, queue, sizes, stations, map, &first));
         match outcome {
             Ok(mode) => {
                 bound.queues += 1;
@@ -131,6 +123,18 @@ fn bind_one(
     bound
 }
 
+/// Tries again while somebody has what is asked for.
+fn while_busy<T>(until: Instant, mut ask: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match ask() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until => {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 fn bind_queue(
     wanted: &Wanted,
     queue: u32,
@@ -138,7 +142,7 @@ fn bind_queue(
     stations: &mut [Station],
     map: &Map,
     first: &dyn Fn(u32) -> u32,
-) -> std::io::Result<Mode> {
+) -> io::Result<Mode> {
     let (sockets, mode) = xsk::bind(wanted.interface, queue, sizes)?;
     for (shard, socket) in (0..).zip(&sockets) {
         let key = (first(shard) + queue).to_ne_bytes();
@@ -146,7 +150,7 @@ fn bind_queue(
         map.update(&key, &fd.to_ne_bytes(), 0)?;
     }
     for ((shard, station), socket) in (0..).zip(stations).zip(sockets) {
-        let first = u16::try_from(first(shard)).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+        let first = u16::try_from(first(shard)).map_err(|_| io::ErrorKind::InvalidInput)?;
         add(station, wanted, first, socket);
     }
     Ok(mode)
@@ -154,4 +158,25 @@ fn bind_queue(
 
 fn add(station: &mut Station, wanted: &Wanted, first: u16, socket: Socket) {
     station.add(wanted.interface, first, wanted.partial, socket);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queues_that_somebody_still_has_are_waited_for() {
+        let error = |code| io::Error::from_raw_os_error(code);
+        let later = Instant::now() + Duration::from_secs(3_600);
+        let mut asked = 0;
+        let got = while_busy(later, || {
+            asked += 1;
+            if asked < 4 { Err(error(libc::EBUSY)) } else { Ok(asked) }
+        });
+        assert_eq!(got.unwrap(), 4);
+        for (code, until) in [(libc::EBUSY, Instant::now()), (libc::EPERM, later)] {
+            let refused = while_busy(until, || -> io::Result<()> { Err(error(code)) });
+            assert_eq!(refused.unwrap_err().raw_os_error(), Some(code));
+        }
+    }
 }

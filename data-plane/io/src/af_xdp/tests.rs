@@ -2,7 +2,7 @@
 
 use super::binding::RX_RING;
 use crate::driver::{self, Choice, Driver, Options as DriverOptions, Rx};
-use crate::sys::xsk::{STARVED, Sizes};
+use crate::sys::xsk::STARVED;
 use crate::xdp::tests::differential::{PEER, Path, Stream, compare_by, good, plain, stream};
 use crate::xdp::tests::packet::rtp;
 use crate::xdp::tests::world::{Injector, World, missing, run, skip};
@@ -342,32 +342,6 @@ fn what_a_full_send_ring_does_not_take_leaves_through_the_sockets() {
             assert_eq!(counters[&("af_xdp_tx_by_sockets_total", "no_room")], by_sockets);
             assert_eq!(counters[&("io_tx_datagrams_total", "")], by_sockets);
         }
-    });
-}
-
-/// Sockets of a killed process outlast it by a moment: whoever starts then waits for them.
-#[test]
-fn queues_that_somebody_still_has_are_waited_for() {
-    if let Some(why) = missing() {
-        return skip("queues_that_somebody_still_has_are_waited_for", &why);
-    }
-    let world = World::new(1);
-    let streams = plain(&world);
-    world.here(|| {
-        let index = std::fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap();
-        let line = index.lines().find(|line| line.ends_with(" d0")).unwrap();
-        let interface = u32::from_str_radix(line.split(' ').nth(1).unwrap(), 16).unwrap();
-        let sizes =
-            Sizes { frame_bytes: 2_048, rx_frames: 64, rx_ring: 64, tx_frames: 64, sockets: 1 };
-        let (sockets, _) = crate::sys::xsk::bind(interface, 0, sizes).unwrap();
-        let owner = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(500));
-            drop(sockets);
-        });
-        let fast = start(&world, &streams, 1);
-        let (queues, _) = fast.serving()[0].af_xdp.expect("no AF_XDP");
-        assert!(queues >= 1, "{:?}", fast.reasons());
-        owner.join().unwrap();
     });
 }
 
