@@ -19,7 +19,7 @@ const TX_FRAMES: u32 = 512;
 /// shards share these.
 const RX_FRAMES_MAX: u32 = 16_384;
 /// Memory of all queues: what is beyond passes to the sockets.
-const MEMORY_MAX_BYTES: usize = 512 << 20;
+const MEMORY_MAX_BYTES: usize = 1_024 << 20;
 /// How long a start waits, in all, for queues that somebody has: sockets of a killed process last until
 /// the kernel has wound up its io_uring, a moment after the process is gone.
 const BUSY_WITHIN: Duration = Duration::from_secs(3);
@@ -72,15 +72,6 @@ fn bind_one(
     until: Instant,
 ) -> Bound {
     let shards = u32::try_from(stations.len()).unwrap_or(u32::MAX);
-    let mut sizes = Sizes {
-        frame_bytes: if wanted.mtu <= SHORT_MTU { 2_048 } else { 4_096 },
-        rx_frames: RX_RING
-            .saturating_mul(shards.checked_next_power_of_two().unwrap_or(u32::MAX))
-            .min(RX_FRAMES_MAX),
-        rx_ring: RX_RING,
-        tx_frames: TX_FRAMES,
-        sockets: shards,
-    };
     let name = wanted.name.clone();
     let mut bound = Bound { name, queues: 0, mode: None, frames: 0, bytes: 0, error: None };
     let first = |shard: u32| (place * shards + shard) * QUEUES_MAX;
@@ -93,14 +84,11 @@ fn bind_one(
         return bound;
     }
     for queue in 0..QUEUES_MAX {
-        // Where memory ends, shards share the frames of a queue rather than go without.
-        while memory.saturating_add(sizes.bytes()) > MEMORY_MAX_BYTES && sizes.rx_frames > RX_RING {
-            sizes.rx_frames /= 2;
-        }
-        if memory.saturating_add(sizes.bytes()) > MEMORY_MAX_BYTES {
-            bound.error = Some(format!("{} MiB are in use", MEMORY_MAX_BYTES >> 20));
+        let Some(sizes) = sized(wanted.mtu, shards, MEMORY_MAX_BYTES.saturating_sub(*memory))
+        else {
+            bound.error = Some(format!("{} MiB are in use", *memory >> 20));
             break;
-        }
+        };
         let outcome = while_busy(until, || bind_queue(wanted, queue, sizes, stations, map, &first));
         match outcome {
             Ok(mode) => {
@@ -121,6 +109,22 @@ fn bind_one(
         }
     }
     bound
+}
+
+/// Memory of one queue within what is left; `None`: too little. Where it ends, shards share the frames
+/// of a queue rather than go without.
+fn sized(mtu: u32, shards: u32, left: usize) -> Option<Sizes> {
+    let all = RX_RING.saturating_mul(shards.checked_next_power_of_two()?).min(RX_FRAMES_MAX);
+    let sizes = |rx_frames| Sizes {
+        frame_bytes: if mtu <= SHORT_MTU { 2_048 } else { 4_096 },
+        rx_frames,
+        rx_ring: RX_RING,
+        tx_frames: TX_FRAMES,
+        sockets: shards,
+    };
+    let halves = std::iter::successors(Some(all), |frames| Some(frames / 2));
+    let mut enough = halves.take_while(|frames| *frames >= RX_RING).map(sizes);
+    enough.find(|sizes| sizes.bytes() <= left)
 }
 
 /// Tries again while somebody has what is asked for.
@@ -163,6 +167,24 @@ fn add(station: &mut Station, wanted: &Wanted, first: u16, socket: Socket) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_shard_has_its_ring_of_frames_while_there_is_memory() {
+        const MIB: usize = 1 << 20;
+        for (shards, frames, bytes) in [
+            (1, 4_096, 9 * MIB),
+            (2, 8_192, 18 * MIB),
+            (4, 16_384, 36 * MIB),
+            (8, 16_384, 40 * MIB),
+        ] {
+            let sizes = sized(1_500, shards, MEMORY_MAX_BYTES).unwrap();
+            assert_eq!((sizes.rx_ring, sizes.rx_frames, sizes.bytes()), (4_096, frames, bytes));
+        }
+        assert_eq!(sized(9_000, 1, MEMORY_MAX_BYTES).unwrap().bytes(), 18 * MIB);
+        assert_eq!(sized(1_500, 4, 36 * MIB - 1).unwrap().rx_frames, 8_192);
+        assert_eq!(sized(1_500, 4, 12 * MIB).unwrap().rx_frames, 4_096);
+        assert_eq!(sized(1_500, 4, 12 * MIB - 1), None);
+    }
 
     #[test]
     fn queues_that_somebody_still_has_are_waited_for() {
