@@ -298,6 +298,10 @@ class Ravelin(Device):
         self.server = socket_in(topology.server, (SERVER_SIP, SIP_PORT))
         self.run_id = os.urandom(4).hex()
         self.wait_ready()
+        # The line comes a moment after the first answer.
+        end = time.monotonic() + 10
+        while "edge: ready" not in self.tail() and time.monotonic() < end:
+            time.sleep(0.05)
         if driver and f"driver {driver}" not in self.tail():
             raise SystemExit(f"{name} does not run on {driver}: {self.tail()}")
         self.dialogs = {}
