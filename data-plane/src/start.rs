@@ -104,7 +104,9 @@ pub(crate) fn shards(
 ) -> Result<Started, String> {
     let count = u8::try_from(cores.len()).map_err(|_| "too many cores".to_owned())?;
     let snapshot = &loadout.snapshot;
-    let vacancy = Arc::new(Vacancy::new());
+    let all_left = place.left(count, clock::now().mono);
+    let killed = all_left.iter().any(|left| !left.is_empty());
+    let vacancy = Arc::new(if killed { Vacancy::after_kill() } else { Vacancy::new() });
     for listener in &snapshot.listeners {
         let transport = match listener.transport {
             Transport::Udp => port::Transport::Udp,
@@ -138,7 +140,6 @@ pub(crate) fn shards(
     let mut opening = Vec::new();
     let mut mailboxes = Vec::new();
     let meshes = cross::mesh(cores.len(), CROSS_SLOTS);
-    let all_left = place.left(count, clock::now().mono);
     for (((shard, &core), cross), left) in (0..count).zip(cores).zip(meshes).zip(all_left) {
         let (opened_sender, opened) = mpsc::channel();
         let pulse = Arc::new(Pulse::default());

@@ -13,19 +13,32 @@ use crate::telemetry::log;
 
 /// Longest wait of one start for all its addresses together.
 const VACANCY_WAIT: Duration = Duration::from_secs(5);
+/// The same where the run before left calls behind, so was killed. On a machine that is busy with
+/// other things the kernel was seen to take more than five seconds; to give up would end the calls.
+const VACANCY_WAIT_KILLED: Duration = Duration::from_secs(30);
 /// Between two tries.
 const VACANCY_STEP: Duration = Duration::from_millis(1);
 
 /// What one start may still wait.
 #[derive(Debug)]
 pub(crate) struct Vacancy {
+    patience: Duration,
     until: Instant,
     told: AtomicBool,
 }
 
 impl Vacancy {
     pub(crate) fn new() -> Self {
-        Self { until: Instant::now() + VACANCY_WAIT, told: AtomicBool::new(false) }
+        Self::within(VACANCY_WAIT)
+    }
+
+    /// For calls that wait to go on.
+    pub(crate) fn after_kill() -> Self {
+        Self::within(VACANCY_WAIT_KILLED)
+    }
+
+    fn within(patience: Duration) -> Self {
+        Self { patience, until: Instant::now() + patience, told: AtomicBool::new(false) }
     }
 
     /// Opens something that may be held for a moment.
@@ -45,7 +58,7 @@ impl Vacancy {
                     if !self.told.swap(true, Ordering::Relaxed) {
                         let text = format!(
                             "{name} is in use; waiting up to {} s for whoever had it to let go",
-                            VACANCY_WAIT.as_secs()
+                            self.patience.as_secs()
                         );
                         log("info", "start", &text);
                     }
@@ -76,7 +89,7 @@ mod tests {
             Err(io::ErrorKind::PermissionDenied.into())
         });
         assert_eq!((refused.unwrap_err().kind(), tries), (io::ErrorKind::PermissionDenied, 1));
-        let over = Vacancy { until: Instant::now(), told: AtomicBool::new(false) };
+        let over = Vacancy::within(Duration::ZERO);
         let refused =
             over.wait("a port", || -> io::Result<()> { Err(io::ErrorKind::AddrInUse.into()) });
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::AddrInUse);
