@@ -79,9 +79,14 @@ fn memory_is_flat_over_repeats() {
         settle(&product);
         sizes.push(product.edge_rss().expect("the edge is running"));
     }
-    // The first two rounds fill tables to their working size.
+    // The first two rounds fill tables to their working size. What leaks grows in every round, what
+    // the kernel rounds up to a huge page (2 MiB) or a table that grows by half does so once.
     let (settled, last) = (sizes[1], sizes[4]);
-    assert!(last <= settled + settled / 50, "resident memory grows from round to round: {sizes:?}");
+    let mut growth: Vec<_> =
+        sizes[1..].windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+    growth.sort_unstable();
+    assert!(growth[1] <= settled / 200, "resident memory grows from round to round: {sizes:?}");
+    assert!(last <= settled + settled / 20, "resident memory grows: {sizes:?}");
 }
 
 /// Recorded audio on 200 calls at once, echoed by the callee: every packet comes back.
