@@ -79,8 +79,8 @@ fn memory_is_flat_over_repeats() {
         settle(&product);
         sizes.push(product.edge_rss().expect("the edge is running"));
     }
-    // The first two rounds fill tables to their working size. What leaks grows in every round, what
-    // the kernel rounds up to a huge page (2 MiB) or a table that grows by half does so once.
+    // The first two rounds fill tables to their working size. What leaks grows in every round; the
+    // allocator takes and gives back memory in steps of up to 2 MiB, in one round and not the next.
     let (settled, last) = (sizes[1], sizes[4]);
     let mut growth: Vec<_> =
         sizes[1..].windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
