@@ -86,7 +86,8 @@ fn memory_is_flat_over_repeats() {
         sizes[1..].windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
     growth.sort_unstable();
     assert!(growth[1] <= settled / 200, "resident memory grows from round to round: {sizes:?}");
-    assert!(last <= settled + settled / 20, "resident memory grows: {sizes:?}");
+    let step = 2 << 20;
+    assert!(last <= settled + settled / 50 + step, "resident memory grows: {sizes:?}");
 }
 
 /// Recorded audio on 200 calls at once, echoed by the callee: every packet comes back.
