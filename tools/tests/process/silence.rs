@@ -63,7 +63,7 @@ fn record(entries: &[Entry]) -> Option<&Cdr> {
 }
 
 /// Of 127.4.0.0/16.
-const PLACE: u8 = 13;
+const PLACE: u8 = 25;
 
 /// Whether the event is on record yet; its last line may be half written.
 fn told(scratch: &Scratch) -> bool {
