@@ -13,8 +13,7 @@ use crate::telemetry::log;
 
 /// Longest wait of one start for all its addresses together.
 const VACANCY_WAIT: Duration = Duration::from_secs(5);
-/// The same where the run before left calls behind, so was killed. On a machine that is busy with
-/// other things the kernel was seen to take more than five seconds; to give up would end the calls.
+/// The same where the run before left calls behind, so was killed: to give up would end them.
 const VACANCY_WAIT_KILLED: Duration = Duration::from_secs(30);
 /// Between two tries.
 const VACANCY_STEP: Duration = Duration::from_millis(1);
