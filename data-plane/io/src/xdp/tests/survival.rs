@@ -4,6 +4,7 @@ use super::differential::start;
 use super::packet::rtp;
 use super::world::{World, missing, run, skip};
 use crate::driver::{self, Choice, Driver, Options};
+use crate::sys::thread::pin_to;
 use crate::xdp::FastPath;
 use ravelin_engine::port::{FastChange, FastFlow, FastKind, MediaPortId, ShardId};
 use std::io::{BufRead, BufReader, Read};
@@ -128,6 +129,10 @@ impl Peers {
                 }
                 right
             });
+            // A veth runs the program where its frames are sent, and the program counts for each core:
+            // jitter between the packets that one core saw. A sender that the scheduler moves would
+            // make two streams with gaps of one.
+            assert!((0..1_024).any(|core| pin_to(core).is_ok()), "no core to run on");
             let mut sent = Vec::new();
             for sequence in from..from + count {
                 // A receiver that is not run must not lose what its socket can not hold.
