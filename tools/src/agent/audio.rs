@@ -21,6 +21,10 @@ const PAYLOAD_BYTES: usize = 160;
 /// One packet each.
 pub(crate) const PACKET_EVERY: Duration = Duration::from_millis(20);
 const READ_TIMEOUT: Duration = Duration::from_millis(50);
+/// After so long without a packet nothing more is on its way: a loaded machine may stop any of the
+/// threads between here and there for some hundred milliseconds.
+const QUIET: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The sender's part of a call: which octets it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,8 +151,28 @@ impl Audio {
         self.sender.take().and_then(|sender| sender.join().ok()).unwrap_or(0)
     }
 
+    /// Waits until `packets` packets were heard or no more come; `meanwhile` is told for how long to do
+    /// something else.
+    pub(crate) fn hear_out(
+        &self,
+        packets: u16,
+        mut meanwhile: impl FnMut(Duration) -> io::Result<()>,
+    ) -> io::Result<Heard> {
+        let mut heard = self.heard();
+        let mut last = Instant::now();
+        while heard.verified < usize::from(packets) && last.elapsed() < QUIET {
+            meanwhile(LOOK_EVERY)?;
+            let now = self.heard();
+            if now != heard {
+                last = Instant::now();
+            }
+            heard = now;
+        }
+        Ok(heard)
+    }
+
     /// What was heard until now.
-    pub(crate) fn heard(&self) -> Heard {
+    fn heard(&self) -> Heard {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 }

@@ -107,7 +107,7 @@ impl Answering {
             Some("INVITE") => self.invite(request),
             Some("ACK") => self.acknowledged(request),
             Some("BYE") => {
-                self.finish();
+                self.finish()?;
                 self.reply(request, 200, "OK", "", "")
             }
             Some("CANCEL" | "OPTIONS") => self.reply(request, 200, "OK", "", ""),
@@ -154,14 +154,19 @@ impl Answering {
         }
     }
 
-    fn finish(&mut self) {
+    fn finish(&mut self) -> io::Result<()> {
         self.answer = None;
-        let Some(mut audio) = self.audio.take() else { return };
+        let Some(mut audio) = self.audio.take() else { return Ok(()) };
         let sent = audio.finish_speaking();
+        let heard = audio.hear_out(self.packets, |time| {
+            std::thread::sleep(time);
+            Ok(())
+        })?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.sent = sent;
-        seen.heard = audio.heard();
+        seen.heard = heard;
         seen.ended = true;
+        Ok(())
     }
 
     fn contact(&self) -> String {

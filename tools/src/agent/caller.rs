@@ -72,10 +72,8 @@ pub(crate) fn place(call: &Call) -> std::io::Result<Outcome> {
         let until = PACKET_EVERY * u32::from(call.packets);
         dialog.listen(until, &ack)?;
         outcome.sent = audio.finish_speaking();
-        // What is still on its way.
-        dialog.listen(Duration::from_millis(200), &ack)?;
+        outcome.heard = audio.hear_out(call.packets, |time| dialog.listen(time, &ack))?;
     }
-    outcome.heard = audio.heard();
 
     let bye = with_body(&dialog.head("BYE", &target, answer.to_tag(), "2 BYE", "bye"), "");
     let is_answer = |received: &Received| {

@@ -84,7 +84,7 @@ fn a_911_call_goes_out_while_the_mail_server_hangs() {
         Process::start(ravelin().arg("up").arg("--config").arg(&file).arg("--data").arg(&data));
     up.wait_for_line("ravelin: up.", 1);
     let demo = run(ravelin().args(["demo", "--seconds", "1", "--json", "--config"]).arg(&file));
-    assert_eq!(demo.status.code(), Some(0), "{}", up.log());
+    assert_eq!(demo.status.code(), Some(0), "{}{}", crate::support::text(&demo.stdout), up.log());
 
     // The desk and the mobile phone are told, with what the law asks for; the mail hangs.
     let mut methods = Vec::new();
