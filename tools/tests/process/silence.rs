@@ -15,8 +15,8 @@ use crate::{
     support::{PATIENCE, Process, Scratch, chain, config, ravelin},
 };
 
-/// Of the trunks of this test.
-const ALLOWED: Duration = Duration::from_secs(1);
+/// Of the trunks of this test: longer than a loaded machine keeps a thread from running.
+const ALLOWED: Duration = Duration::from_secs(3);
 
 /// A party's audio.
 struct Talker {
@@ -79,7 +79,7 @@ fn address(net: u8, host: u8, port: u16) -> std::net::SocketAddr {
 fn callee_stops(action: &str) {
     let scratch = Scratch::new();
     let role = "    role: carrier\n";
-    let media = format!("{role}    media: {{ rtp_timeout: 1s, rtp_timeout_action: {action} }}\n");
+    let media = format!("{role}    media: {{ rtp_timeout: 3s, rtp_timeout_action: {action} }}\n");
     let config = config(PLACE).replace("127.4.", "127.11.");
     assert!(config.contains(role), "{config}");
     let file = scratch.write("ravelin.yml", &config.replace(role, &media));
@@ -101,7 +101,7 @@ fn callee_stops(action: &str) {
 
     // Both talk for longer than the trunk allows silence, then the callee stops.
     let (mut sent, mut heard) = (0, [0, 0]);
-    let stops = Instant::now() + ALLOWED * 2;
+    let stops = Instant::now() + ALLOWED * 3 / 2;
     while Instant::now() < stops {
         near.talk();
         far.talk();
@@ -109,10 +109,19 @@ fn callee_stops(action: &str) {
         std::thread::sleep(Duration::from_millis(20));
         heard = [heard[0] + near.heard(), heard[1] + far.heard()];
     }
-    assert!(heard.iter().all(|heard| *heard + 5 >= sent), "{heard:?} of {sent}");
+    let end = Instant::now() + PATIENCE;
+    while heard != [sent; 2] && Instant::now() < end {
+        // The silence that is looked for has not begun.
+        near.talk();
+        far.talk();
+        sent += 1;
+        std::thread::sleep(Duration::from_millis(20));
+        heard = [heard[0] + near.heard(), heard[1] + far.heard()];
+    }
+    assert_eq!(heard, [sent; 2]);
     assert!(!told(&scratch), "nobody was silent");
     let end = Instant::now() + PATIENCE;
-    let silent_until = Instant::now() + ALLOWED * 3;
+    let silent_until = Instant::now() + ALLOWED * 2;
     while Instant::now() < if action == "nothing" { silent_until } else { end } {
         near.talk();
         std::thread::sleep(Duration::from_millis(20));
