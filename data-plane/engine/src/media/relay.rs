@@ -57,10 +57,19 @@ impl MediaTable {
             Ok(None) => {}
             Err(reason) => {
                 counters.drop(reason);
+                self.note_drop(port.0 / 2, reason);
                 return Err(reason);
             }
         }
         Ok(())
+    }
+
+    /// Counts a drop for the stream that uses the pair, if one does.
+    fn note_drop(&mut self, pair: u32, reason: DropReason) {
+        let endpoint = self.endpoints.get_mut(pair as usize);
+        if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.other != NO_PAIR) {
+            endpoint.quality.turned_away(reason);
+        }
     }
 
     /// What was forwarded; `None` if the datagram was for us.
@@ -138,8 +147,7 @@ impl MediaTable {
             .and_then(|admission| match (admission, packet) {
                 (Admission::Candidate, Packet::Rtcp) => Err(DropReason::MediaSource),
                 _ => Ok(admission),
-            })
-            .inspect_err(|reason| endpoint.quality.turned_away(*reason))?;
+            })?;
         let both = self.endpoints.get_disjoint_mut([pair as usize, other as usize]);
         let Ok([from, to]) = both else { return Err(DropReason::MediaPortIdle) };
         let notices = &mut self.notices;
@@ -148,7 +156,7 @@ impl MediaTable {
         let passed = pass([from, to], packet, admission, arrival, &mut learnt, around);
         match passed {
             Ok(()) => from.quality.forwarded(packet, arrival.bytes.len()),
-            Err(reason) => from.quality.not_forwarded(reason),
+            Err(_) => from.quality.not_forwarded(),
         }
         // Nothing under an index that no record claims is sent before there is such a record.
         let outrun = to.shield.as_mut().is_some_and(|shield| shield.take_outrun());
@@ -186,7 +194,7 @@ impl MediaTable {
         }
         let way = to.destination(Packet::Rtp).filter(|_| from.may_send(Packet::Rtp));
         let Some((component, address)) = way.filter(|_| to.remote.datagrams) else {
-            from.quality.not_forwarded(DropReason::MediaNoPeer);
+            from.quality.not_forwarded();
             return Err(DropReason::MediaNoPeer);
         };
         tx.push(
@@ -212,14 +220,12 @@ impl MediaTable {
         let both = self.endpoints.get_disjoint_mut([port.0 as usize / 2, other as usize]);
         let Ok([from, to]) = both else { return Err(DropReason::MediaPortIdle) };
         let admission = from.gate.check(now, component, source, false);
-        let admission = admission.inspect_err(|reason| from.quality.turned_away(*reason))?;
-        if admission == Admission::Candidate {
-            from.quality.turned_away(DropReason::MediaSource);
+        if admission? == Admission::Candidate {
             return Err(DropReason::MediaSource);
         }
         let way = to.gate.source(component).filter(|_| to.remote.encrypted);
         let Some(address) = way else {
-            from.quality.not_forwarded(DropReason::MediaNoPeer);
+            from.quality.not_forwarded();
             return Err(DropReason::MediaNoPeer);
         };
         let egress = Egress::Media { port: component.port(other), to: address };

@@ -223,12 +223,11 @@ impl Quality {
     }
 
     /// A packet from the party's address went no further.
-    pub(super) fn not_forwarded(&mut self, reason: DropReason) {
+    pub(super) fn not_forwarded(&mut self) {
         self.dropped += 1;
-        self.turned_away(reason);
     }
 
-    /// A packet on the party's ports was not looked at.
+    /// A packet on the party's ports, from wherever, was dropped.
     pub(super) fn turned_away(&mut self, reason: DropReason) {
         if let Some(count) = self.drops.0.get_mut(reason as usize) {
             *count = count.saturating_add(1);

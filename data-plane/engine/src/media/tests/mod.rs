@@ -191,6 +191,12 @@ fn every_wrong_packet_has_a_reason_and_moves_nothing() {
     }
     // And still nothing was learnt.
     assert_eq!(rig.relay(pa, a, &rtp).map(|sent| sent.1), Ok(b));
+    // Each stands in the record of the stream that has the port.
+    let told = rig.table.qualities(&anchor);
+    let drops = ["media_source", "media_malformed", "media_unsupported", "keep_alive"]
+        .map(|reason| told[0].drops.get(reason).copied());
+    assert_eq!(drops, [Some(4), Some(4), Some(3), Some(1)]);
+    assert_eq!((told[0].drops.len(), told[1].drops.len()), (4, 0));
     rig.table.release(Instant(0), anchor);
 }
 
