@@ -166,6 +166,10 @@ causes! {
     TargetsExhausted = 407, 503, "targets_exhausted", "All targets failed";
     /// A party that should have sent media sent none for longer than its trunk allows.
     MediaTimeout = 408, 480, "media_timeout", "No media from a party";
+    /// DTLS with a party came to nothing: no line of the call has keys, or will have any.
+    HandshakeFailed = 409, 480, "handshake_failed", "DTLS handshake with a party failed";
+    /// A party whose consent to be sent media ended (RFC 7675).
+    ConsentLost = 410, 480, "consent_lost", "A party no longer consents to media";
 
     /// A bug here; the call was ended and the shard went on.
     Internal = 501, 500, "internal", "Internal fault";

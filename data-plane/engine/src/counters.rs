@@ -1,7 +1,9 @@
 //! What the engine counts. Plain integers, owned by the shard; nothing here is shared.
 
 use ravelin_contract::metrics::{Sample, SampleKind};
-use ravelin_policy::RtpTimeoutAction;
+use ravelin_policy::MediaAction;
+
+use crate::media::Loss;
 use ravelin_stir::outcome::Outcome;
 
 use crate::{cause::Cause, drops::DropReason};
@@ -93,8 +95,10 @@ const OUTCOMES: usize = Outcome::ALL.len();
 const METHODS: usize = MethodLabel::ALL.len();
 const CAUSES: usize = Cause::ALL.len();
 const DROPS: usize = DropReason::ALL.len();
-/// What can be done about silence.
-const TIMEOUT_ACTIONS: usize = 3;
+/// What can be done about silence and failures of media.
+const MEDIA_ACTIONS: usize = ACTIONS.len();
+const ACTIONS: [(MediaAction, &str); 3] =
+    [(MediaAction::Alarm, "alarm"), (MediaAction::Bye, "bye"), (MediaAction::Nothing, "nothing")];
 /// 1xx to 6xx.
 const CLASSES: usize = 6;
 
@@ -168,7 +172,10 @@ pub struct Counters {
     /// Parties that were found behind a NAT (trunk `media.nat: latch`).
     pub media_latched: u64,
     /// Directions that were silent for longer than their trunk allows, by what was done.
-    rtp_timeouts: Array<TIMEOUT_ACTIONS>,
+    rtp_timeouts: Array<MEDIA_ACTIONS>,
+    /// Failed handshakes and lost consents, by what was done.
+    handshakes_failed: Array<MEDIA_ACTIONS>,
+    consents_lost: Array<MEDIA_ACTIONS>,
 }
 
 #[derive(Clone, Debug)]
@@ -201,14 +208,30 @@ impl Counters {
         self.refusals.add(cause as usize);
     }
 
-    pub fn rtp_timeout(&mut self, action: RtpTimeoutAction) {
+    pub fn rtp_timeout(&mut self, action: MediaAction) {
         self.rtp_timeouts.add(action as usize);
     }
 
     /// Directions that were silent for too long and met this action.
     #[must_use]
-    pub fn rtp_timeouts(&self, action: RtpTimeoutAction) -> u64 {
+    pub fn rtp_timeouts(&self, action: MediaAction) -> u64 {
         self.rtp_timeouts.at(action as usize)
+    }
+
+    pub fn media_failure(&mut self, loss: Loss, action: MediaAction) {
+        match loss {
+            Loss::Handshake => self.handshakes_failed.add(action as usize),
+            Loss::Consent => self.consents_lost.add(action as usize),
+        }
+    }
+
+    /// Failures of media that met this action.
+    #[must_use]
+    pub fn media_failures(&self, loss: Loss, action: MediaAction) -> u64 {
+        match loss {
+            Loss::Handshake => self.handshakes_failed.at(action as usize),
+            Loss::Consent => self.consents_lost.at(action as usize),
+        }
     }
 
     pub fn identity_verified(&mut self, outcome: Outcome) {
@@ -292,17 +315,24 @@ impl Counters {
                 self.identity.at(outcome as usize),
             );
         }
-        for (action, name) in [
-            (RtpTimeoutAction::Alarm, "alarm"),
-            (RtpTimeoutAction::Bye, "bye"),
-            (RtpTimeoutAction::Nothing, "nothing"),
-        ] {
+        for (action, name) in ACTIONS {
             add(
                 "rtp_timeouts_total",
                 "Parties silent for longer than their trunk allows, by what was done",
                 Some(("action", name)),
                 self.rtp_timeouts(action),
             );
+            for (loss, metric) in [
+                (Loss::Handshake, "dtls_failures_total"),
+                (Loss::Consent, "ice_consent_losses_total"),
+            ] {
+                add(
+                    metric,
+                    "Streams that nothing can pass in any more, by what was done",
+                    Some(("action", name)),
+                    self.media_failures(loss, action),
+                );
+            }
         }
         for method in MethodLabel::ALL {
             let label = Some(("method", method.label()));

@@ -28,7 +28,8 @@ pub use self::status::Tables;
 pub use crate::media::MediaPortSpec;
 use crate::{
     b2bua::{
-        answer, attempt, call::Call, invite, message::Messages, notice, outcome, release, silence,
+        answer, attempt, call::Call, failure, invite, message::Messages, notice, outcome, release,
+        silence,
     },
     cause::Cause,
     core::{Core, Turn, ctx},
@@ -190,15 +191,17 @@ impl Engine {
         received
     }
 
-    /// Writes down what was noticed of streams.
+    /// Acts on what was noticed of streams.
     #[cold]
     fn notice(&mut self, now: Now, out: &mut TxQueue) {
         for noticed in self.core.media.take_notices() {
+            let before = out.len();
             self.contain(now, out, |engine, turn| {
                 engine.with_call(turn, noticed.call, |core, call, turn| {
-                    notice::write(core, call, turn, &noticed);
+                    notice::take(core, call, turn, &noticed);
                 });
             });
+            self.capture(now, None, before, out);
         }
     }
 
@@ -475,6 +478,7 @@ impl Engine {
             }
             CallTimer::Restart => emergency::restart(core, call, turn),
             CallTimer::Silence => silence::look(core, call, turn),
+            CallTimer::Failure => failure::look(core, call, turn),
             CallTimer::Linger => call.give_up(),
             CallTimer::Unacknowledged => Self::unacknowledged(core, call, turn),
         });

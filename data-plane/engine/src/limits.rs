@@ -142,6 +142,10 @@ pub const ICE_RENOMINATION: Duration = Duration::from_secs(1);
 /// DTLS handshakes of one shard at once; a hello beyond is not answered
 /// (`ravelin_drops_total{reason="dtls_busy"}`) and comes again.
 pub const DTLS_HANDSHAKES_MAX: usize = 1_024;
+/// How long after an offer and its answer in an answered call the handshake is to have begun; then
+/// the party is taken to have none (`trunks[].media.failure_action`). As long as a handshake may
+/// take itself.
+pub const DTLS_BEGIN: Duration = Duration::from_secs(45);
 /// Datagrams of handshakes under way that are taken in one turn, each of which may cost public-key
 /// work of about 0.4 ms on the thread that moves packets. Beyond: `dtls_busy`, and they come again.
 pub const DTLS_STEPS_PER_TURN: u32 = 4;

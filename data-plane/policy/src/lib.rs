@@ -27,8 +27,8 @@ pub use explain::{Explanation, explain};
 pub use ids::{RealmId, RouteId, SiteId, TrunkId};
 pub use snapshot::{
     Address, Attestation, AttestationLevel, Driver, Dscp, EmergencyStep, HealthCheck, Ice,
-    Identity, Limits, Listener, Location, MediaRange, Mode, Nat, NumberPlan, OnFailure, Realm,
-    RealmKind, Role, Route, RtpTimeout, RtpTimeoutAction, RuleId, Site, SiteMatch, SiteRule,
+    Identity, Limits, Listener, Location, MediaAction, MediaRange, Mode, Nat, NumberPlan,
+    OnFailure, Realm, RealmKind, Role, Route, RtpTimeout, RuleId, Site, SiteMatch, SiteRule,
     Snapshot, Srtp, SrtpSuite, Stir, Target, Tier, Transport, Trunk, TrunkLimits, TrunkMedia,
     Trust,
 };

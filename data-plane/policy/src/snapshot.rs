@@ -9,8 +9,8 @@ use std::{
 
 use ravelin_contract::config::{self, Features};
 pub use ravelin_contract::config::{
-    Dscp, Ice, MediaDriver as Driver, Mode, Nat, NumberPlan, OnFailure, RealmKind, Role,
-    RtpTimeoutAction, Srtp, SrtpSuite, Transport,
+    Dscp, Ice, MediaAction, MediaDriver as Driver, Mode, Nat, NumberPlan, OnFailure, RealmKind,
+    Role, Srtp, SrtpSuite, Transport,
 };
 
 use crate::{Class, RealmId, RouteId, SiteId, TrunkId, compile::Tables, numbers::Dialled};
@@ -136,14 +136,16 @@ pub struct TrunkMedia {
     pub ice: Ice,
     /// `None`: silence is not looked for.
     pub rtp_timeout: Option<RtpTimeout>,
+    /// When nothing can pass between the peer and us any more. As above about emergency calls.
+    pub failure_action: MediaAction,
 }
 
 /// A direction that should have packets and has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RtpTimeout {
     pub after: Duration,
-    /// Never [`RtpTimeoutAction::Bye`] to an emergency call: whoever acts on it looks.
-    pub action: RtpTimeoutAction,
+    /// Never [`MediaAction::Bye`] to an emergency call: whoever acts on it looks.
+    pub action: MediaAction,
 }
 
 /// One address of a trunk.

@@ -28,7 +28,7 @@ pub use trunk::{
     Allow, Dscp, Identity, NumberPlan, OnFailure, Options, Realm, RealmKind, Role, Route, Target,
     Trunk, TrunkLimits, Trust,
 };
-pub use trunk_media::{Ice, Nat, RtpTimeoutAction, Srtp, SrtpSuite, TrunkMedia};
+pub use trunk_media::{Ice, MediaAction, Nat, Srtp, SrtpSuite, TrunkMedia};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

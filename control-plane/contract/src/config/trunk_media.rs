@@ -28,7 +28,11 @@ pub struct TrunkMedia {
     pub rtp_timeout: Option<DurationText>,
     /// What happens then. Default `alarm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rtp_timeout_action: Option<RtpTimeoutAction>,
+    pub rtp_timeout_action: Option<MediaAction>,
+    /// What happens when nothing can pass between this peer and us any more: its DTLS handshake
+    /// failed or was not begun, or it no longer consents to be sent media (ICE). Default `bye`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_action: Option<MediaAction>,
 }
 
 /// See [`TrunkMedia::nat`].
@@ -105,12 +109,11 @@ pub enum Ice {
     Lite,
 }
 
-/// See [`TrunkMedia::rtp_timeout_action`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// See [`TrunkMedia::rtp_timeout_action`] and [`TrunkMedia::failure_action`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum RtpTimeoutAction {
+pub enum MediaAction {
     /// Counted, told once per call and direction, in the call record.
-    #[default]
     Alarm,
     /// The call is ended. An emergency call never is: it gets the alarm.
     Bye,

@@ -7,6 +7,7 @@ use ravelin_wire::sip::Message;
 use super::{
     attempt::{abandon, advance, arm},
     call::{AttemptState, Call, Phase, TURNED_DOWN_MAX},
+    failure,
     ladder::Peer,
     leg::Leg,
     release,
@@ -98,6 +99,7 @@ pub(crate) fn provisional(
     }
     if carried.description {
         silence::agreed(core, call, turn);
+        failure::agreed(core, call, turn);
     }
     let tag = message.to().tag().unwrap_or_default();
     call.show_branch(core, number, tag, carried.description);
@@ -333,6 +335,7 @@ fn take_answer(
     call.phase = Phase::Answered;
     call.answer_at = Some(now);
     silence::agreed(core, call, turn);
+    failure::agreed(core, call, turn);
     core.wheel.cancel(call.timers.ring);
     core.wheel.cancel(call.timers.restart);
     let Some(attempt) = call.attempts.get_mut(index) else { return };

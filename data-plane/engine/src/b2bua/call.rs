@@ -121,6 +121,7 @@ pub(crate) struct CallTimers {
     pub max_duration: TimerId,
     pub restart: TimerId,
     pub silence: TimerId,
+    pub failure: TimerId,
     pub linger: TimerId,
 }
 
@@ -327,6 +328,14 @@ impl Call {
         };
         let callee = self.attempts.get(index).map_or(&self.caller, |attempt| &attempt.leg);
         [of(&self.caller), of(callee)]
+    }
+
+    /// The trunk that `side` is behind.
+    pub(crate) fn trunk(&self, side: Side) -> Option<TrunkId> {
+        match side {
+            Side::Caller => self.inbound,
+            Side::Callee => self.callee().and_then(|at| self.attempts.get(at)).map(|at| at.trunk),
+        }
     }
 
     pub(crate) fn attempt_of(&self, client: ClientKey) -> Option<usize> {

@@ -165,6 +165,7 @@ pub(crate) fn receive(
             max_duration: TimerId::NEVER,
             restart: TimerId::NEVER,
             silence: TimerId::NEVER,
+            failure: TimerId::NEVER,
             linger: TimerId::NEVER,
         },
         silence: super::silence::Silence::default(),

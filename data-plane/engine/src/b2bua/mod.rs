@@ -7,6 +7,7 @@
 //! | [`attempt`], [`answer`] | the search for the callee, and what is answered to it |
 //! | [`within`], [`outcome`] | requests inside the call, and their outcome |
 //! | [`message`] | MESSAGE outside a call |
+//! | [`silence`], [`failure`] | parties that send nothing, and that nothing can be sent to |
 //! | [`release`] | refusals, hang-ups, the end |
 //! | [`headers`], [`compose`], [`respond`], [`sdp`] | what goes out, and what of the other side is in it |
 //! | [`cdr`], [`ladder`] | what is remembered |
@@ -41,6 +42,7 @@ pub(crate) mod capture;
 pub(crate) mod cdr;
 pub(crate) mod compose;
 pub(crate) mod dialog;
+pub(crate) mod failure;
 pub(crate) mod headers;
 pub(crate) mod hiding;
 pub(crate) mod invite;

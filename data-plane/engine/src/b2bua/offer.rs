@@ -36,7 +36,6 @@ pub(crate) struct Negotiation {
 }
 
 impl Negotiation {
-    #[cfg(test)]
     pub(crate) fn exchange(self) -> Exchange {
         self.exchange
     }

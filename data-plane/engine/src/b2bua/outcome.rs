@@ -5,6 +5,7 @@ use ravelin_wire::sip::Message;
 use super::{
     call::{Call, Phase},
     compose::write_content,
+    failure,
     headers::write_body_headers,
     leg::{AckExpected, Goodbye, RelayMethod, Side},
     release,
@@ -164,6 +165,7 @@ fn settle(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, settled: Settle
         Some(anchor) if !late => {
             core.media.commit(turn.now.mono, anchor);
             silence::agreed(core, call, turn);
+            failure::agreed(core, call, turn);
         }
         _ => {}
     }
@@ -312,6 +314,7 @@ fn late_answer(
             core.media.commit(turn.now.mono, anchor);
         }
         silence::agreed(core, call, turn);
+        failure::agreed(core, call, turn);
     }
     core.pool.give(body);
     for leg in [side, side.other()] {

@@ -144,9 +144,13 @@ pub(crate) fn release(
     }
     let now = turn.now.mono;
     call.end = Some(End { at: now, by, cause, status });
-    for timer in
-        [call.timers.ring, call.timers.max_duration, call.timers.restart, call.timers.silence]
-    {
+    for timer in [
+        call.timers.ring,
+        call.timers.max_duration,
+        call.timers.restart,
+        call.timers.silence,
+        call.timers.failure,
+    ] {
         core.wheel.cancel(timer);
     }
     for index in 0..call.attempts.len() {
@@ -209,6 +213,7 @@ pub(crate) fn forget(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
         call.timers.max_duration,
         call.timers.restart,
         call.timers.silence,
+        call.timers.failure,
         call.timers.linger,
     ] {
         core.wheel.cancel(timer);

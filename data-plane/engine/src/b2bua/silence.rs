@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use ravelin_contract::audit::Severity;
-use ravelin_policy::{RtpTimeout, RtpTimeoutAction};
+use ravelin_policy::{MediaAction, RtpTimeout};
 
 use super::{
     attempt::arm,
@@ -68,11 +68,7 @@ pub(crate) fn agreed(core: &mut Core, call: &mut Call, turn: &Turn<'_>) {
 
 /// The time after which `side` has been silent for too long, as its trunk says.
 fn allowed(call: &Call, side: Side) -> Option<RtpTimeout> {
-    let trunk = match side {
-        Side::Caller => call.inbound,
-        Side::Callee => call.callee().and_then(|at| call.attempts.get(at)).map(|at| at.trunk),
-    };
-    call.loadout.snapshot.trunk(trunk?)?.media.rtp_timeout
+    call.loadout.snapshot.trunk(call.trunk(side)?)?.media.rtp_timeout
 }
 
 /// What `side` is allowed, if it owes packets now.
@@ -150,7 +146,7 @@ fn silent(
 ) {
     // No emergency call is ever ended for it (EM rule 10).
     let action = match timeout.action {
-        RtpTimeoutAction::Bye if call.is_emergency() => RtpTimeoutAction::Alarm,
+        MediaAction::Bye if call.is_emergency() => MediaAction::Alarm,
         action => action,
     };
     core.counters.rtp_timeout(action);
@@ -158,11 +154,11 @@ fn silent(
         core.media.note_silence(anchor, side, heard);
     }
     let told = std::mem::replace(&mut call.silence.of(side).told, true);
-    if action != RtpTimeoutAction::Nothing && !told {
+    if action != MediaAction::Nothing && !told {
         let event = event(core, call, turn, side, action, turn.now.mono.since(heard));
         core.records.audit(event, call.is_emergency());
     }
-    if action == RtpTimeoutAction::Bye {
+    if action == MediaAction::Bye {
         if call.phase == Phase::Answered {
             release::hang_up(core, call, turn, None, Cause::MediaTimeout);
         } else {
@@ -177,16 +173,12 @@ fn event(
     call: &Call,
     turn: &Turn<'_>,
     side: Side,
-    action: RtpTimeoutAction,
+    action: MediaAction,
     silent: Duration,
 ) -> ravelin_contract::audit::AuditEvent {
     let snapshot = &call.loadout.snapshot;
-    let trunk = match side {
-        Side::Caller => call.inbound,
-        Side::Callee => call.callee().and_then(|at| call.attempts.get(at)).map(|at| at.trunk),
-    };
-    let trunk = trunk.and_then(|id| snapshot.trunk(id)).map(|trunk| trunk.id.clone());
-    let ended = action == RtpTimeoutAction::Bye;
+    let trunk = call.trunk(side).and_then(|id| snapshot.trunk(id)).map(|trunk| trunk.id.clone());
+    let ended = action == MediaAction::Bye;
     EventBuilder::new("media.timeout", Severity::Alarm, turn.now, snapshot.version, core.shard.0)
         .call(call.id_text())
         .field("party", if side == Side::Caller { "caller" } else { "callee" })

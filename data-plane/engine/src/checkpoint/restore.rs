@@ -17,6 +17,7 @@ use crate::{
         call::{Attempt, AttemptState, Call, CallTimers, End, Permits, Phase},
         cdr,
         dialog::Dialog,
+        failure,
         ladder::Steps,
         leg::{AckExpected, Goodbye, Leg, Side},
         offer::Negotiation,
@@ -172,6 +173,7 @@ pub(crate) fn restore(
             restart: TimerId::NEVER,
             linger: TimerId::NEVER,
             silence: TimerId::NEVER,
+            failure: TimerId::NEVER,
         },
         silence: Default::default(),
         ring_at: record.ring_at,
@@ -444,6 +446,7 @@ pub(crate) fn take_up(core: &mut Core, turn: &mut Turn<'_>, restored: &mut Resto
             }
             // Both parties have their full time to be heard again.
             silence::agreed(core, call, turn);
+            failure::agreed(core, call, turn);
             if !call.is_emergency() {
                 let age = turn.now.mono.since(call.answer_at.unwrap_or(turn.now.mono));
                 let left = core.limits.call_duration.saturating_sub(age);

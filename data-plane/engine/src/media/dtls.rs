@@ -12,7 +12,7 @@ use ravelin_srtp::{
 use super::shield::Shield;
 use crate::{
     drops::DropReason,
-    limits::{DTLS_BUSY_RETRY, DTLS_HANDSHAKES_MAX, DTLS_STEPS_PER_TURN},
+    limits::{DTLS_BEGIN, DTLS_BUSY_RETRY, DTLS_HANDSHAKES_MAX, DTLS_STEPS_PER_TURN},
     time::Instant,
 };
 
@@ -34,7 +34,7 @@ pub struct DtlsTerms {
 pub struct TlsId([u8; TLS_ID_BYTES]);
 
 const TLS_ID_BYTES: usize = 24;
-/// What a tls-id may be made of; the standard has no slash.
+/// Of what a tls-id may be made of, `-_+/` besides letters and digits, as much as six bits need.
 const TLS_ID_CHARS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 impl TlsId {
@@ -66,6 +66,8 @@ pub(super) struct Handshakes {
     pub(super) outcomes: Outcomes,
     /// The one that moved last has failed.
     failed: Option<Failure>,
+    /// It was not begun in its time.
+    late: bool,
 }
 
 /// Handshakes that ended.
@@ -112,6 +114,11 @@ impl Handshakes {
         self.failed.take()
     }
 
+    /// That a handshake was not begun in its time: told once.
+    pub(super) fn take_late(&mut self) -> bool {
+        std::mem::take(&mut self.late)
+    }
+
     /// A turn begins.
     pub(super) fn new_turn(&mut self) {
         self.steps = 0;
@@ -145,6 +152,10 @@ pub(super) struct Dtls {
     retry: Option<Instant>,
     /// The association was with the process before: its keys are used, and nothing is begun.
     inherited: bool,
+    /// When it is to have begun.
+    begun_by: Option<Instant>,
+    /// It had not.
+    late: bool,
     /// The timer that is set.
     pub(super) armed: Option<Instant>,
 }
@@ -159,6 +170,8 @@ impl Dtls {
             party: None,
             retry: None,
             inherited: false,
+            begun_by: None,
+            late: false,
             armed: None,
         }
     }
@@ -224,18 +237,44 @@ impl Dtls {
         self.association.state()
     }
 
-    /// Whether the handshake has begun, with a party that was elsewhere than it is now.
+    /// From now on a handshake is due. `keyed`: keys of before a restart are there.
+    pub(super) fn expect(&mut self, now: Instant, keyed: bool) {
+        if self.state() == State::Idle && !(self.inherited && keyed) {
+            self.begun_by = Some(now + DTLS_BEGIN);
+            self.late = false;
+        }
+    }
+
+    /// There are no keys of it, and there will be none unless it begins though it is overdue.
+    pub(super) fn is_lost(&self) -> bool {
+        match self.state() {
+            State::Idle => self.late,
+            State::Failed(_) => true,
+            State::Handshake | State::Done => false,
+        }
+    }
+
+    /// Whether the handshake has begun, with a party that was elsewhere than it is now. Of one that
+    /// names its associations a name that stays says that this one goes on (RFC 8842 4).
     pub(super) fn has_moved(&self, now: Option<SocketAddr>) -> bool {
-        matches!((self.party, now), (Some(then), Some(now)) if then != now)
+        let moved = matches!((self.party, now), (Some(then), Some(now)) if then != now);
+        moved && self.terms.tls_id.is_none()
     }
 
     /// When [`Self::expire`] has something to do. `party`: where packets for it go.
     pub(super) fn deadline(&self, party: Option<SocketAddr>) -> Option<Instant> {
-        if self.begins() {
+        let due = if self.begins() {
             // As soon as it is known where the party is.
-            return party.map(|_| self.retry.unwrap_or_default());
-        }
-        self.association.deadline().map(Instant)
+            party.map(|_| self.retry.unwrap_or_default())
+        } else {
+            self.association.deadline().map(Instant)
+        };
+        due.into_iter().chain(self.overdue()).min()
+    }
+
+    /// When it is to be told that nothing has begun.
+    fn overdue(&self) -> Option<Instant> {
+        self.begun_by.filter(|_| self.state() == State::Idle && !self.late)
     }
 
     fn begins(&self) -> bool {
@@ -283,6 +322,10 @@ impl Dtls {
         handshakes: &mut Handshakes,
         send: &mut dyn FnMut(&[u8]),
     ) {
+        if self.overdue().is_some_and(|by| now >= by) {
+            self.late = true;
+            handshakes.late = true;
+        }
         let before = self.association.state();
         if self.begins() {
             if party.is_none() {

@@ -130,6 +130,8 @@ struct Selected {
     last: Instant,
     /// The party's checks have ended; it gets nothing.
     lapsed: bool,
+    /// Of a lapsed pair: until when they may come again after an offer and answer.
+    until: Option<Instant>,
 }
 
 /// Messages of one second.
@@ -270,6 +272,7 @@ impl Ice {
                 first,
                 last: now,
                 lapsed: lapsed != 0,
+                until: None,
             });
         }
         from.is_empty().then_some(ice)
@@ -313,18 +316,31 @@ impl Ice {
         self.terms.remote.is_some() && self.selected.iter().all(Option::is_none)
     }
 
-    /// When [`Self::expire`] has something to do.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let renewed = self.selected.iter().flatten().filter(|one| one.is_renewed());
-        renewed.map(|selected| selected.last + ICE_CONSENT).min()
+    /// An offer was answered: a party whose consent has ended has its full time to give it again.
+    pub(super) fn expect(&mut self, now: Instant) {
+        for selected in self.selected.iter_mut().flatten().filter(|selected| selected.lapsed) {
+            selected.until = Some(now + ICE_CONSENT);
+        }
     }
 
-    /// True if the consent of a component ended by `now`.
+    /// RTP has no consent, and will not have it again without a check that is overdue.
+    pub(super) fn is_lost(&self) -> bool {
+        let [rtp, _] = &self.selected;
+        rtp.as_ref().is_some_and(|selected| selected.lapsed && selected.until.is_none())
+    }
+
+    /// When [`Self::expire`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.selected.iter().flatten().filter_map(Selected::deadline).min()
+    }
+
+    /// True if the consent of a component ended by `now`, or was not given again in time.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let mut any = false;
         for selected in self.selected.iter_mut().flatten() {
-            if selected.is_renewed() && now >= selected.last + ICE_CONSENT {
+            if selected.deadline().is_some_and(|deadline| now >= deadline) {
                 selected.lapsed = true;
+                selected.until = None;
                 any = true;
             }
         }
@@ -456,6 +472,7 @@ impl Ice {
         };
         if let Some(selected) = slot.as_mut().filter(|selected| selected.address == source) {
             let lapsed = std::mem::take(&mut selected.lapsed);
+            selected.until = None;
             selected.last = now;
             if check.use_candidate {
                 selected.nominated = now;
@@ -484,6 +501,7 @@ impl Ice {
             first: now,
             last: now,
             lapsed: false,
+            until: None,
         });
         if self.terms.remote.is_none() {
             let theirs = check.username.and_then(|name| name.get(UFRAG_BYTES + 1..));
@@ -494,6 +512,10 @@ impl Ice {
 }
 
 impl Selected {
+    fn deadline(&self) -> Option<Instant> {
+        if self.lapsed { self.until } else { self.is_renewed().then(|| self.last + ICE_CONSENT) }
+    }
+
     /// Whether the party goes on checking after its nomination (RFC 7675 5.1), so that silence says
     /// something. Parties of RFC 5245 need not.
     fn is_renewed(&self) -> bool {

@@ -1,5 +1,5 @@
 //! What an operator should hear of a stream while its call goes on: that the keys of its SRTP come to
-//! their end, that its DTLS handshake failed, that its party no longer consents.
+//! their end, that its DTLS handshake failed or was not begun, that its party no longer consents.
 //!
 //! A stream knows its call by a key that the call gave it; what is noticed waits here until the
 //! engine looks, which is in the same turn. Each thing is told once for each set of keys,
@@ -37,7 +37,10 @@ pub(crate) enum Notice {
     KeySpent { ours: bool },
     /// There will be no keys.
     HandshakeFailed(Failure),
-    /// The party's checks have ended: it gets nothing until they come again.
+    /// No handshake was begun in its time. It may yet be.
+    HandshakeLate,
+    /// The party's checks have ended, or have not come again in their time: it gets nothing until
+    /// they do.
     ConsentLost,
 }
 
@@ -77,7 +80,7 @@ impl Notices {
             Notice::KeySpent { .. } => self.totals.keys_spent += 1,
             Notice::ConsentLost => self.totals.ice_consent_lost += 1,
             // Counted by outcome where it ends.
-            Notice::HandshakeFailed(_) => {}
+            Notice::HandshakeFailed(_) | Notice::HandshakeLate => {}
         }
         if let Some(Owner { call, side, stream }) = owner
             && self.waiting.len() < NOTICES_MAX

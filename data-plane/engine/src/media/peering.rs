@@ -219,6 +219,9 @@ impl MediaTable {
             if let Some(failure) = self.handshakes.take_failure() {
                 self.notices.add(endpoint.owner, Notice::HandshakeFailed(failure));
             }
+            if self.handshakes.take_late() {
+                self.notices.add(endpoint.owner, Notice::HandshakeLate);
+            }
             self.settle(pair);
             self.tell_fast(pair);
         }

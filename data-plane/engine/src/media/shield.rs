@@ -105,6 +105,10 @@ impl Shield {
         Self { keyed: None, by_dtls: true, notice: None }
     }
 
+    pub(super) const fn is_keyed(&self) -> bool {
+        self.keyed.is_some()
+    }
+
     /// Goes over to what was agreed anew, each direction apart.
     pub(super) fn rekey(&mut self, keying: Keying) {
         self.by_dtls = false;

@@ -79,11 +79,19 @@ impl MediaTable {
     }
 
     /// Packets of `side` in this stream go to the other party, as both have agreed.
-    fn flows(&self, stream: &Stream, side: Side) -> bool {
+    pub(super) fn flows(&self, stream: &Stream, side: Side) -> bool {
         let remote =
             |side: Side| self.end(*stream.half(side)).map_or(Remote::NONE, |end| end.remote);
         let (own, other) = (remote(side), remote(side.other()));
-        own.sends && other.receives && own.rtp.is_some() && other.rtp.is_some()
+        own.sends && other.receives && self.is_taken(stream)
+    }
+
+    /// Neither party has refused the stream. With ICE no address need be known before the checks.
+    pub(super) fn is_taken(&self, stream: &Stream) -> bool {
+        [Side::Caller, Side::Callee].into_iter().all(|side| {
+            let end = self.end(*stream.half(side)).filter(|end| end.remote != Remote::NONE);
+            end.is_some_and(|end| end.remote.rtp.is_some() || end.ice.is_some())
+        })
     }
 
     /// Whether packets of `side` are to be expected. Not in a stream that was refused, that flows

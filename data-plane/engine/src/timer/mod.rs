@@ -67,6 +67,8 @@ pub enum CallTimer {
     Restart,
     /// Time to look whether the parties still send.
     Silence,
+    /// Time to look whether the media agreed on can be.
+    Failure,
     /// A released call has waited long enough for its transactions.
     Linger,
     /// A call that was taken over after a restart has waited long enough for an ACK.

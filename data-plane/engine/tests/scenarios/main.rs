@@ -11,6 +11,7 @@ mod crash_keys;
 mod early;
 mod emergency;
 mod failover;
+mod failure;
 mod fast;
 mod forks;
 mod hiding;

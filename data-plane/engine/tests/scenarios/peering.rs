@@ -99,6 +99,7 @@ fn a_browser_offers_and_a_plain_carrier_answers() {
     assert_eq!(lines(&ok, "a=rtcp-mux"), ["a=rtcp-mux"]);
     assert_eq!(lines(&ok, "a=mid:"), ["a=mid:0"], "though the carrier knows of none");
     assert!(body.find("a=ice-lite").unwrap() < body.find("m=").unwrap(), "at session level");
+    assert_eq!(lines(&ok, "a=ice-options:"), ["a=ice-options:ice2"], "RFC 8839 4.2.1.5");
     let candidate = format!("127.0.0.10 {} typ host", ok.media_port(0));
     let candidates = lines(&ok, "a=candidate:");
     assert!(candidates.len() == 1 && candidates[0].ends_with(&candidate), "{candidates:?}");

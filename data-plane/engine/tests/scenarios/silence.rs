@@ -2,7 +2,7 @@
 
 use ravelin_contract::{audit::Severity, cdr::Party};
 use ravelin_engine::limits::Limits;
-use ravelin_policy::RtpTimeoutAction;
+use ravelin_policy::MediaAction;
 
 use crate::common::*;
 
@@ -134,7 +134,7 @@ impl Talk {
 
 fn timeouts(world: &World) -> [u64; 3] {
     let count = |action| world.engine.counters().rtp_timeouts(action);
-    [RtpTimeoutAction::Alarm, RtpTimeoutAction::Bye, RtpTimeoutAction::Nothing].map(count)
+    [MediaAction::Alarm, MediaAction::Bye, MediaAction::Nothing].map(count)
 }
 
 #[test]

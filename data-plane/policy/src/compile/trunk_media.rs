@@ -3,7 +3,7 @@
 use ravelin_contract::config;
 
 use super::{Faults, edge};
-use crate::{Role, RtpTimeout, RtpTimeoutAction, Srtp, SrtpSuite, TrunkMedia};
+use crate::{Ice, MediaAction, Role, RtpTimeout, Srtp, SrtpSuite, TrunkMedia};
 
 const RTP_TIMEOUT_MIN_MS: u64 = 1_000;
 const RTP_TIMEOUT_MAX_MS: u64 = 86_400_000;
@@ -31,17 +31,29 @@ pub(super) fn build(raw: &config::Trunk, index: u16, faults: &mut Faults) -> Tru
     if media.rtp_timeout.is_none() && media.rtp_timeout_action.is_some() {
         faults.warn(at("rtp_timeout_action"), "no effect: there is no `rtp_timeout`");
     }
-    let action = media.rtp_timeout_action.unwrap_or_default();
-    if action == RtpTimeoutAction::Bye && raw.role == Role::Emergency {
+    let action = media.rtp_timeout_action.unwrap_or(MediaAction::Alarm);
+    if action == MediaAction::Bye && raw.role == Role::Emergency {
         let reason = "no effect: an emergency call is never ended for silence, it gets the alarm";
         faults.warn(at("rtp_timeout_action"), reason);
+    }
+    let ice = media.ice.unwrap_or_default();
+    match media.failure_action {
+        Some(_) if srtp != Srtp::Dtls && ice == Ice::Off => {
+            faults.warn(at("failure_action"), "no effect: there is neither DTLS nor ICE");
+        }
+        Some(MediaAction::Bye) if raw.role == Role::Emergency => {
+            let reason = "no effect: an emergency call is never ended for it, it gets the alarm";
+            faults.warn(at("failure_action"), reason);
+        }
+        _ => {}
     }
     TrunkMedia {
         nat: media.nat.unwrap_or_default(),
         srtp,
         suites,
-        ice: media.ice.unwrap_or_default(),
+        ice,
         rtp_timeout: after.map(|after| RtpTimeout { after, action }),
+        failure_action: media.failure_action.unwrap_or(MediaAction::Bye),
     }
 }
 
@@ -51,7 +63,7 @@ mod tests {
 
     use ravelin_contract::config::Dscp;
 
-    use crate::{Ice, Nat, RtpTimeout, RtpTimeoutAction, Srtp, SrtpSuite, compile, restart_needed};
+    use crate::{Ice, MediaAction, Nat, RtpTimeout, Srtp, SrtpSuite, compile, restart_needed};
 
     const LOOPBACK: &str = include_str!("../../../../docs/examples/loopback.yml");
 
@@ -68,16 +80,18 @@ mod tests {
         let media = &snapshot.trunks[1].media;
         assert_eq!((media.nat, media.srtp, media.ice), (Nat::Signalled, Srtp::Pass, Ice::Off));
         assert_eq!(*media.suites, SrtpSuite::ALL);
-        assert_eq!(media.rtp_timeout, None);
+        assert_eq!((media.rtp_timeout, media.failure_action), (None, MediaAction::Bye));
 
         let text = "{ nat: latch, srtp: sdes, ice: lite, rtp_timeout: 30s, srtp_suites: \
-                    [AES_CM_128_HMAC_SHA1_32, AEAD_AES_256_GCM], rtp_timeout_action: bye }";
+                    [AES_CM_128_HMAC_SHA1_32, AEAD_AES_256_GCM], rtp_timeout_action: bye, \
+                    failure_action: nothing }";
         let snapshot = compile(&with_media(text), 1).unwrap().snapshot;
         let media = &snapshot.trunks[1].media;
         assert_eq!((media.nat, media.srtp, media.ice), (Nat::Latch, Srtp::Sdes, Ice::Lite));
         assert_eq!(*media.suites, [SrtpSuite::AesCm128HmacSha1_32, SrtpSuite::AeadAes256Gcm]);
-        let timeout = RtpTimeout { after: Duration::from_secs(30), action: RtpTimeoutAction::Bye };
+        let timeout = RtpTimeout { after: Duration::from_secs(30), action: MediaAction::Bye };
         assert_eq!(media.rtp_timeout, Some(timeout));
+        assert_eq!(media.failure_action, MediaAction::Nothing);
         for (word, value) in [
             ("pass", Srtp::Pass),
             ("off", Srtp::Off),
@@ -112,6 +126,7 @@ mod tests {
                 "{ rtp_timeout: 9s, rtp_timeout_action: hangup }",
                 "trunks[1].media.rtp_timeout_action",
             ),
+            ("{ ice: lite, failure_action: hangup }", "trunks[1].media.failure_action"),
             ("{ encryption: sdes }", "trunks[1].media.encryption"),
         ] {
             let document = with_media(text);
@@ -128,19 +143,22 @@ mod tests {
             ("{ srtp_suites: [AEAD_AES_128_GCM] }", "trunks[1].media.srtp_suites"),
             ("{ srtp: off, srtp_suites: [AEAD_AES_128_GCM] }", "trunks[1].media.srtp_suites"),
             ("{ rtp_timeout_action: bye }", "trunks[1].media.rtp_timeout_action"),
+            ("{ srtp: sdes, failure_action: bye }", "trunks[1].media.failure_action"),
         ] {
             let warnings = compile(&with_media(text), 1).unwrap().warnings;
             assert!(warnings.iter().any(|w| w.path == path), "{text}: {warnings:?}");
         }
         let emergency = "  - id: emergency\n    realm: core\n";
         assert!(LOOPBACK.contains(emergency));
-        let media = "    media: { rtp_timeout: 9s, rtp_timeout_action: bye }\n";
-        let document = LOOPBACK.replacen(emergency, &format!("{emergency}{media}"), 1);
-        let warnings = compile(&document, 1).unwrap().warnings;
-        assert!(
-            warnings.iter().any(|w| w.path.ends_with("media.rtp_timeout_action")),
-            "{warnings:?}"
-        );
+        for (media, key) in [
+            ("rtp_timeout: 9s, rtp_timeout_action: bye", "media.rtp_timeout_action"),
+            ("srtp: dtls, failure_action: bye", "media.failure_action"),
+        ] {
+            let media = format!("{emergency}    media: {{ {media} }}\n");
+            let document = LOOPBACK.replacen(emergency, &media, 1);
+            let warnings = compile(&document, 1).unwrap().warnings;
+            assert!(warnings.iter().any(|w| w.path.ends_with(key)), "{warnings:?}");
+        }
     }
 
     #[test]

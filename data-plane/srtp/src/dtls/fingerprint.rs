@@ -114,9 +114,18 @@ impl std::fmt::Debug for Fingerprint {
     }
 }
 
-/// All `a=fingerprint` lines that hold for one m-line.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// All `a=fingerprint` lines that hold for one m-line: a set, in whatever order they stand.
+#[derive(Clone, Debug, Default)]
 pub struct Fingerprints(SmallVec<[Fingerprint; 1]>);
+
+impl PartialEq for Fingerprints {
+    /// No line stands twice.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.len() == other.0.len() && self.0.iter().all(|one| other.0.contains(one))
+    }
+}
+
+impl Eq for Fingerprints {}
 
 impl Fingerprints {
     /// Notes one line. False: it says nothing that can be checked, or there are too many.
@@ -194,6 +203,16 @@ mod tests {
         assert!(all.add(line(Hash::Sha256, b"ours").as_bytes()));
         assert!(all.match_certificate(b"ours") && all.match_certificate(b"other"));
         assert!(!all.add(b"md5 00"));
+        // RFC 8842 3.1: one added, removed or changed is another set; another order is not.
+        let set = |marks: &[&[u8]]| {
+            let mut set = Fingerprints::default();
+            marks.iter().for_each(|of| assert!(set.add(line(Hash::Sha256, of).as_bytes())));
+            set
+        };
+        assert_eq!(set(&[b"a", b"b"]), set(&[b"b", b"a"]));
+        assert_eq!(set(&[b"a", b"a"]), set(&[b"a"]));
+        assert_ne!(set(&[b"a", b"b"]), set(&[b"a"]));
+        assert_ne!(set(&[b"a", b"b"]), set(&[b"a", b"c"]));
         for index in 0..20_u8 {
             all.add(line(Hash::Sha256, &[index]).as_bytes());
         }

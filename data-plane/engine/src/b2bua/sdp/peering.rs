@@ -67,23 +67,29 @@ pub(super) fn is_placeholder(parsed: &sdp::Description<'_>, media: &Media<'_>) -
 }
 
 /// Whether the address of c= and m= is that of a candidate; without candidates there is nothing to
-/// compare.
+/// compare. One with a host name counts for none (RFC 8839 5.1), nor does one for TCP or RTCP.
 fn default_is_a_candidate(parsed: &sdp::Description<'_>, media: &Media<'_>) -> bool {
     let Some(address) = parsed.connection_of(media).and_then(|connection| connection.address)
     else {
         return true;
     };
     let candidates = media.attributes().filter(|attribute| attribute.name == b"candidate");
-    let mut values = candidates.filter_map(|attribute| attribute.value).peekable();
-    values.peek().is_none()
-        || values.any(|value| {
-            // foundation component transport priority address port ...
-            let mut words = value.split(|c| *c == b' ').filter(|word| !word.is_empty()).skip(4);
-            let text = |word: Option<&[u8]>| String::from_utf8_lossy(word?).parse::<IpAddr>().ok();
-            let ip = text(words.next());
-            let port = words.next().map(String::from_utf8_lossy);
-            ip == Some(address) && port.is_some_and(|port| port.parse() == Ok(media.port))
-        })
+    let mut known = candidates
+        .filter_map(|attribute| attribute.value)
+        .filter_map(candidate_for_media)
+        .peekable();
+    known.peek().is_none() || known.any(|candidate| candidate == (address, media.port))
+}
+
+/// Where a candidate for RTP over UDP is: foundation component transport priority address port ...
+/// (RFC 8839 5.1).
+fn candidate_for_media(value: &[u8]) -> Option<(IpAddr, u16)> {
+    let mut words = value.split(|c| *c == b' ').filter(|word| !word.is_empty());
+    let mut word = || words.next().and_then(|word| std::str::from_utf8(word).ok());
+    let (_foundation, component, transport) = (word()?, word()?, word()?);
+    let (_priority, address, port) = (word()?, word()?, word()?);
+    let for_media = component.parse() == Ok(1_u8) && transport.eq_ignore_ascii_case("UDP");
+    address.parse().ok().zip(port.parse().ok()).filter(|_| for_media)
 }
 
 /// Our credentials and candidates. `rtcp_mux`: RTCP has no port of its own (RFC 8839 4.2.1.2).
@@ -105,8 +111,8 @@ pub(super) fn push_ice(local: &IceLocal, at: SocketAddr, rtcp_mux: bool, out: &m
 
 /// RFC 8839 4.2.5: the peer's addresses were rewritten, its checks would fail.
 pub(super) const MISMATCH: &[u8] = b"a=ice-mismatch\r\n";
-/// At session level (RFC 8839 5.3).
-pub(super) const LITE: &[u8] = b"a=ice-lite\r\n";
+/// At session level (RFC 8839 5.3); and that we keep to RFC 8445 (RFC 8839 4.2.1.5).
+pub(super) const LITE: &[u8] = b"a=ice-lite\r\na=ice-options:ice2\r\n";
 
 /// Whose turn a description is: some words mean another thing in an answer when they are not said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,6 +237,15 @@ mod tests {
         assert_eq!(of(&lite), TheirIce::Lite(remote));
         let other = format!("c=IN IP4 192.0.2.9\nm=audio 9000 RTP/AVP 0\n{OWN}{host}");
         assert_eq!(of(&other), TheirIce::Mismatch);
+        let named = "a=candidate:1 1 udp 5 4f2a.local 9000 typ host";
+        let line = format!("{c}m=audio 9000 RTP/AVP 0\n{OWN}");
+        assert_eq!(of(&format!("{line}{named}")), full, "RFC 8839 5.1: it is ignored");
+        assert_eq!(of(&format!("{line}{named}\n{host}")), full);
+        let elsewhere = "a=candidate:1 1 UDP 5 192.0.2.9 9000 typ host\n";
+        for other in ["1 TCP 5", "2 UDP 5"] {
+            let wrong = format!("a=candidate:2 {other} 192.0.2.1 9000 typ host");
+            assert_eq!(of(&format!("{line}{elsewhere}{wrong}")), TheirIce::Mismatch, "{other}");
+        }
         for none in ["", "a=ice-ufrag:abcd", "a=ice-ufrag:abcd\na=ice-pwd:short"] {
             assert_eq!(of(&format!("{c}m=audio 9000 RTP/AVP 0\n{none}")), TheirIce::None);
         }
