@@ -260,6 +260,10 @@ impl Edge {
                 document.version
             ),
         );
+        if started.opening > 0 {
+            let text = format!("{} media ports are still being opened", started.opening);
+            log("info", "edge", &text);
+        }
         {
             let mut identity = lock(&self.identity);
             identity.shards = u8::try_from(started.shards.count()).unwrap_or(u8::MAX);

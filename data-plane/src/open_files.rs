@@ -43,7 +43,15 @@ pub(crate) fn media(snapshot: &Snapshot, shards: u8) -> Result<MediaFiles, Strin
         );
         log("alarm", "start", &text);
     }
+    make_table(found.needed.min(found.limit));
     Ok(found)
+}
+
+/// Makes the process's table of files as large as it will be, at once: it doubles otherwise, and each
+/// time every thread that opens a file waits for all cores. Nothing depends on it.
+fn make_table(files: u64) {
+    let last = i32::try_from(files.saturating_sub(1)).unwrap_or(i32::MAX);
+    drop(rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), last));
 }
 
 /// The soft limit afterwards. The hard limit moves only for a process that may move it.

@@ -32,6 +32,7 @@ use crate::{
     mailbox::{Left, Message, ShardReport},
     retire::Retired,
     spool::Feed,
+    start::Opening,
     survival::Slots,
     takeover::Takeover,
     telemetry::{log, pulse::Pulse},
@@ -79,6 +80,8 @@ pub(crate) struct Shard {
     pub(crate) ending: Option<usize>,
     /// Where records of confirmed calls go; `None`: they cannot be kept.
     pub(crate) slots: Option<Slots>,
+    /// Media ports that are opened beside the work.
+    pub(crate) opening: Opening,
 }
 
 impl ShardLoop for Shard {
@@ -104,6 +107,7 @@ impl ShardLoop for Shard {
         self.feed.push_all(&mut self.records);
         self.retired.turn(now.mono, &mut self.engine);
         self.cross.flush();
+        self.opening.turn(&mut self.engine, &mut *self.driver);
 
         let lasted = clock::monotonic().since(now.mono);
         self.turns.saturating_record(u64::try_from(lasted.as_nanos()).unwrap_or(TURN_NS_MAX));
@@ -125,6 +129,7 @@ impl Shard {
         if !self.out.is_empty() || self.cross.has_input() || ending {
             return Duration::ZERO;
         }
+        let wait_max = self.opening.wait(wait_max);
         let deadlines = [self.engine.next_deadline(), self.streams.next_deadline()];
         let Some(next) = deadlines.into_iter().flatten().min() else { return wait_max };
         next.since(clock::monotonic()).min(wait_max)
@@ -304,6 +309,12 @@ impl Shard {
         let open = u64::try_from(self.streams.open_count()).unwrap_or(u64::MAX);
         samples.push(gauge("stream_connections", "Stream connections open", None, open));
         self.add_cross(&mut samples);
+        let opening = u64::try_from(self.opening.left()).unwrap_or(u64::MAX);
+        let help = "Media ports that are still being opened after a start with calls of the process before";
+        samples.push(gauge("media_ports_opening", help, None, opening));
+        let failed = u64::try_from(self.opening.failed()).unwrap_or(u64::MAX);
+        let help = "Media ports that could not be opened: they are left out";
+        samples.push(gauge("media_ports_failed", help, None, failed));
         let (errors, written) =
             self.slots.as_ref().map_or((0, 0), |slots| (slots.errors, slots.written));
         let help = "Records of calls that could not be written: these calls would end in a crash";

@@ -1,6 +1,7 @@
 //! From a snapshot to running shards: sockets, engines, threads.
 
 mod fast_path;
+mod opening;
 mod vacancy;
 
 use std::{
@@ -15,7 +16,6 @@ use ravelin_engine::{
     engine::{DtlsIdentity, Engine, EngineConfig},
     limits::Limits,
     loadout::Loadout,
-    media::MediaPortSpec,
     port::{self, FastChange, ListenerId, Local, MediaPortId, ShardId, TxQueue},
 };
 use ravelin_io::{
@@ -40,13 +40,11 @@ use crate::{
     takeover::Takeover,
     telemetry::{log, pulse::Pulse},
 };
+pub(crate) use opening::Opening;
 use vacancy::Vacancy;
 
 /// Datagrams that may be on their way from one shard to another.
 pub(crate) const CROSS_SLOTS: usize = 4_096;
-/// Media ports of one shard that may fail to open; with more the start is refused.
-const MEDIA_FAILURES_MAX: usize = 16;
-
 /// Running shards and what was found while starting them.
 pub(crate) struct Started {
     pub(crate) shards: Shards,
@@ -62,6 +60,8 @@ pub(crate) struct Started {
     pub(crate) fast: Option<Arc<FastPath>>,
     /// What became of the calls of the process before.
     pub(crate) adoption: Adoption,
+    /// Media ports that are still being opened.
+    pub(crate) opening: usize,
 }
 
 /// What a shard's thread tells when it has opened its sockets.
@@ -70,6 +70,7 @@ struct Opened {
     driver: String,
     reason: String,
     adoption: Adoption,
+    opening: usize,
 }
 
 /// One shard to be built on its own thread.
@@ -88,6 +89,8 @@ struct Plan {
     /// Where the records of calls are kept, and what the process before left there.
     place: Place,
     left: Vec<Left>,
+    /// It left calls, on this shard or another.
+    killed: bool,
     opened: mpsc::Sender<Opened>,
 }
 
@@ -136,6 +139,7 @@ pub(crate) fn shards(
         media,
         fast,
         adoption: Adoption::default(),
+        opening: 0,
     };
     let mut opening = Vec::new();
     let mut mailboxes = Vec::new();
@@ -164,6 +168,7 @@ pub(crate) fn shards(
             dtls: Arc::clone(&dtls),
             place: place.clone(),
             left,
+            killed,
             opened: opened_sender,
         };
         let options = HostOptions::new(format!("shard-{shard}"), Some(core));
@@ -201,6 +206,7 @@ pub(crate) fn shards(
                     .collect::<Vec<_>>()
                     .join("; ");
                 started.adoption.add(&opened.adoption);
+                started.opening += opened.opening;
                 started.hosts.push(host);
             }
             Err(_) => {
@@ -261,13 +267,13 @@ fn build(plan: Plan) -> io::Result<Shard> {
     if !plan.place.is_in_memory() {
         engine.keep_no_keys();
     }
-    let ports = engine.media_ports().to_vec();
+    let ports = engine.media_ports().len();
     // First of all: which ports are to be opened first depends on it.
     let mut out = TxQueue::default();
     let adoption = adopt(&mut engine, &plan.left, &mut out);
 
     let options = Options {
-        media_ports_max: u32::try_from(ports.len()).unwrap_or(u32::MAX).max(1),
+        media_ports_max: u32::try_from(ports).unwrap_or(u32::MAX).max(1),
         ..Options::default()
     };
     let opened = driver::open(plan.choice, &options).map_err(io::Error::other)?;
@@ -298,11 +304,16 @@ fn build(plan: Plan) -> io::Result<Shard> {
         });
         marked.map_err(|error| name_listener(&listener.id, &listener.bind, &error))?;
     }
-    open_media(&mut engine, &mut *driver, &ports, &plan.vacancy)?;
+    let mut opening = Opening::new(id, &mut engine, plan.vacancy);
+    if plan.killed {
+        opening.first(&mut engine, &mut *driver)?;
+    } else {
+        opening.all(&mut engine, &mut *driver)?;
+    }
     if driver.kind() == driver::Kind::Xdp {
         engine.use_fast_path();
         claim(&mut engine, &mut *driver);
-        end_strays(&engine, &mut *driver, ports.len());
+        end_strays(&engine, &mut *driver, ports);
     }
     let slots = keep_records(&mut engine, &plan.place, id, shards);
 
@@ -315,6 +326,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         driver: driver.kind().label().into(),
         reason,
         adoption,
+        opening: opening.left(),
     };
     plan.opened.send(opened).map_err(io::Error::other)?;
     Ok(Shard {
@@ -337,6 +349,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         retired: plan.retired,
         ending: None,
         slots,
+        opening,
     })
 }
 
@@ -396,38 +409,6 @@ fn stream_limits(snapshot: &Snapshot) -> StreamLimits {
         idle_deadline: snapshot.limits.connection_idle,
         ..StreamLimits::default()
     }
-}
-
-/// Opens the media ports. A few that another process holds are left out; many are a mistake.
-fn open_media(
-    engine: &mut Engine,
-    driver: &mut dyn Driver,
-    ports: &[MediaPortSpec],
-    vacancy: &Vacancy,
-) -> io::Result<()> {
-    let mut failed = Vec::new();
-    // Calls that go on wait for theirs.
-    let (held, free): (Vec<_>, Vec<_>) =
-        (0..).map(MediaPortId).zip(ports).partition(|(id, _)| engine.is_media_port_held(*id));
-    for (id, &MediaPortSpec { addr: address, dscp }) in held.into_iter().chain(free) {
-        let opened = vacancy.wait(&address.to_string(), || driver.open_media(id, address));
-        let marked = opened
-            .and_then(|_| dscp.map_or(Ok(()), |dscp| driver.mark(Local::Media { port: id }, dscp)));
-        match marked {
-            Ok(()) => engine.media_port_opened(id),
-            // A port that was not opened is never used.
-            Err(error) => failed.push((address, error)),
-        }
-    }
-    let Some((address, error)) = failed.first() else { return Ok(()) };
-    let text =
-        format!("{} media ports cannot be opened, the first is {address}: {error}", failed.len());
-    if failed.len() > MEDIA_FAILURES_MAX {
-        let advice = "free them or change edge.media";
-        return Err(io::Error::new(error.kind(), format!("{text}; {advice}")));
-    }
-    log("warning", "start", &text);
-    Ok(())
 }
 
 fn name_listener(id: &str, bind: &std::net::SocketAddr, error: &io::Error) -> io::Error {

@@ -135,6 +135,18 @@ impl Engine {
         self.core.media.specs()
     }
 
+    /// The same ports in the order to open them: those that calls hold (after [`Self::adopt`]) first,
+    /// then the free ones of all ranges in turn.
+    pub fn media_opening_order(&mut self) -> Vec<MediaPortId> {
+        self.core.media.opening_order()
+    }
+
+    /// Port pairs that can be drawn now in the media range that has the fewest.
+    #[must_use]
+    pub fn fewest_free_media_pairs(&self) -> usize {
+        self.core.media.fewest_free()
+    }
+
     /// Lets legs use DTLS-SRTP, with this certificate. Its origin is where the monotonic clock of
     /// [`Now`] is 0.
     pub fn set_dtls_identity(&mut self, identity: Arc<DtlsIdentity>) {

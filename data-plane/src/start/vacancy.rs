@@ -50,21 +50,33 @@ impl Vacancy {
         mut open: impl FnMut() -> io::Result<T>,
     ) -> io::Result<T> {
         loop {
-            match open() {
-                Err(error)
-                    if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < self.until =>
-                {
-                    if !self.told.swap(true, Ordering::Relaxed) {
-                        let text = format!(
-                            "{name} is in use; waiting up to {} s for whoever had it to let go",
-                            self.patience.as_secs()
-                        );
-                        log("info", "start", &text);
-                    }
-                    thread::sleep(VACANCY_STEP);
-                }
-                outcome => return outcome,
+            match self.once(name, &mut open) {
+                Some(outcome) => return outcome,
+                None => thread::sleep(VACANCY_STEP),
             }
+        }
+    }
+
+    /// As [`Self::wait`], without waiting. `None`: the address is in use, and to be tried again.
+    pub(crate) fn once<T>(
+        &self,
+        name: &str,
+        open: impl FnOnce() -> io::Result<T>,
+    ) -> Option<io::Result<T>> {
+        match open() {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < self.until =>
+            {
+                if !self.told.swap(true, Ordering::Relaxed) {
+                    let text = format!(
+                        "{name} is in use; waiting up to {} s for whoever had it to let go",
+                        self.patience.as_secs()
+                    );
+                    log("info", "start", &text);
+                }
+                None
+            }
+            outcome => Some(outcome),
         }
     }
 }

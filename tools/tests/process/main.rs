@@ -11,6 +11,7 @@ mod media;
 mod nodes;
 mod notify;
 mod peer;
+mod ports;
 mod silence;
 mod stir;
 mod stop;

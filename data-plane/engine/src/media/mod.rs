@@ -26,6 +26,7 @@ pub mod ice;
 mod latch;
 mod loss;
 mod notice;
+mod opening;
 mod payload;
 pub mod peering;
 mod permutation;

@@ -79,6 +79,10 @@ impl Pool {
         self.advertise
     }
 
+    pub(super) fn pairs(&self) -> Range<u32> {
+        self.pairs.clone()
+    }
+
     pub(super) fn contains(&self, pair: u32) -> bool {
         self.pairs.contains(&pair)
     }
