@@ -134,6 +134,7 @@ fn save_windows(sources: &Sources, out: &mut Vec<u8>) {
 
 fn sources_of(
     from: &mut &[u8],
+    behind: bool,
     mut window: impl FnMut(&mut &[u8]) -> Option<Window>,
 ) -> Option<Sources> {
     let known = usize::from(u8_of(from)?);
@@ -146,7 +147,7 @@ fn sources_of(
         if sources.find(ssrc).is_some() {
             return None;
         }
-        sources.insert(ssrc, window(from)?);
+        sources.insert(ssrc, window(from)?, behind);
     }
     Some(sources)
 }
@@ -160,16 +161,18 @@ impl Opener {
     }
 
     /// The opener that [`Self::save`] told of. What came between the record and now is not in it: of
-    /// these packets, and of no others, a copy would be let in once more. `None`: `from` does not
-    /// begin with what it wrote.
+    /// these packets a copy would be let in once more, until the source's first packet beyond the
+    /// record, behind which they all count as taken. To claim indices ahead, as a sealer does, would
+    /// refuse the party's own packets for as long as the claim reaches. `None`: `from` does not begin
+    /// with what it wrote.
     #[must_use]
     pub fn load(keys: &Keys, from: &mut &[u8]) -> Option<Self> {
         let mut opener = Self::new(keys);
         load_left(&mut opener.masters, from)?;
         let mut window =
             |from: &mut &[u8]| Some(Window::of(u64_of(from)?, u128::from_le_bytes(take(from)?)));
-        opener.rtp = sources_of(from, &mut window)?;
-        opener.rtcp = sources_of(from, &mut window)?;
+        opener.rtp = sources_of(from, true, &mut window)?;
+        opener.rtcp = sources_of(from, true, &mut window)?;
         Some(opener)
     }
 }
@@ -212,7 +215,8 @@ impl Sealer {
         let mut sealer = Self::new(keys);
         load_left(&mut sealer.masters, from)?;
         sealer.rtcp_index = u64_of(from)?;
-        sealer.sources = sources_of(from, |from| Some(Window::of(u64_of(from)?, u128::MAX)))?;
+        sealer.sources =
+            sources_of(from, false, |from| Some(Window::of(u64_of(from)?, u128::MAX)))?;
         Some(sealer)
     }
 }

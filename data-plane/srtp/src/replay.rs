@@ -83,6 +83,14 @@ impl Window {
             }
         }
     }
+
+    /// As [`Self::mark`]; what it passes over counts as used.
+    const fn mark_up_to(&mut self, index: u64) {
+        let before = self.highest;
+        self.mark(index);
+        let passed = index.saturating_sub(before);
+        self.used |= if passed < REPLAY_WINDOW { (1 << passed) - 1 } else { u128::MAX };
+    }
 }
 
 /// What a sequence number may stand for.
@@ -126,6 +134,8 @@ struct Source {
     /// Highest index that a call record claims.
     kept: u64,
     renumber: Renumber,
+    /// Nobody knows what was used beyond the highest index: a call record tells no more.
+    behind: bool,
 }
 
 /// How a source that began its numbers anew is numbered on.
@@ -198,21 +208,26 @@ impl Sources {
         if let Some(at) = at {
             self.last = at;
             if let Some(source) = self.known.get_mut(at) {
-                source.window.mark(index);
+                if source.behind && index > source.window.highest() {
+                    source.behind = false;
+                    source.window.mark_up_to(index);
+                } else {
+                    source.window.mark(index);
+                }
                 return index > source.kept;
             }
         } else if !self.is_full() {
             self.last = self.known.len();
             let (window, renumber) = (Window::starting(index), Renumber::default());
-            self.known.push(Source { ssrc, window, kept: 0, renumber });
+            self.known.push(Source { ssrc, window, kept: 0, renumber, behind: false });
         }
         true
     }
 
-    /// A source of a call record.
-    pub(crate) fn insert(&mut self, ssrc: u32, window: Window) {
+    /// A source of a call record. `behind`: more may have been used than the record tells of.
+    pub(crate) fn insert(&mut self, ssrc: u32, window: Window, behind: bool) {
         let renumber = Renumber::default();
-        self.known.push(Source { ssrc, window, kept: 0, renumber });
+        self.known.push(Source { ssrc, window, kept: 0, renumber, behind });
     }
 
     pub(crate) fn windows(&self) -> impl Iterator<Item = (u32, &Window)> {
