@@ -388,6 +388,44 @@ fn a_location_of_a_peer_that_is_not_trusted_gets_ours_behind_it() {
     }
 }
 
+/// EM-62, ten rules 1: more streams than a call may have cost an emergency call those streams alone.
+#[test]
+fn too_many_streams_refuse_an_ordinary_call_and_never_a_911_call() {
+    let mut world = World::new();
+    let streams = |ip: &str, port: u16| {
+        let video = |index: u16| format!("m=video {} RTP/AVP 96\n", port + 2 * index);
+        sdp_part(ip, port) + &(1..11).map(video).collect::<String>()
+    };
+    let dial = |world: &mut World, number: &str| {
+        let uri = format!("sip:{number}@127.0.0.10");
+        Caller::invite(world, PBX, ACCESS, &uri, &streams("127.0.1.1", 40_000))
+    };
+    let caller = dial(&mut world, "12125550123");
+    world.expect(PBX, "SIP/2.0 100");
+    let refused = world.expect(PBX, "SIP/2.0 488");
+    assert!(refused.header("Reason").starts_with("ravelin;cause=305;"));
+    caller.ack_refusal(&mut world, &refused);
+    let mut caller = dial(&mut world, "911");
+    world.expect(PBX, "SIP/2.0 100");
+    let psap = Callee::take(&mut world, PSAP_1);
+    let with_port = |msg: &Msg| (0..11).map(|index| msg.media_port(index) != 0).collect::<Vec<_>>();
+    let eight = [[true; 8].as_slice(), &[false; 3]].concat();
+    assert_eq!(with_port(&psap.invite), eight);
+    // What the PSAP says about a stream that it was not offered changes nothing.
+    psap.reply(&mut world, "200 OK", &streams("127.0.9.1", 50_000));
+    world.expect(PSAP_1, "ACK ");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    assert_eq!(with_port(&ok), eight);
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    // And its record holds what a call may have.
+    assert_eq!(world.crash(300).adopted, 1);
+    world.forget_inbox();
+    caller.request(&mut world, "BYE", "");
+    world.forget_inbox();
+    world.all_gone();
+}
+
 /// EM-60: the caller of an emergency call cannot put the PSAP on hold.
 #[test]
 fn a_hold_by_the_caller_is_refused_and_not_carried() {

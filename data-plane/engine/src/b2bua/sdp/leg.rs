@@ -232,7 +232,8 @@ impl Description {
     /// (RFC 4568 7.1.4), the suite in force, and where encryption was given up. What an offer under
     /// way asks for is not told of.
     pub(crate) fn save_keys(&self, out: &mut Vec<u8>) {
-        let kept = self.streams.iter().rposition(Stream::has_keys).map_or(0, |last| last + 1);
+        let mut streams = self.streams.iter().take(STREAMS_PER_CALL_MAX);
+        let kept = streams.rposition(Stream::has_keys).map_or(0, |last| last + 1);
         let count = |length: usize| u8::try_from(length).unwrap_or(u8::MAX);
         out.extend([u8::from(self.plain), count(kept)]);
         for stream in self.streams.iter().take(kept) {

@@ -153,13 +153,14 @@ fn rewrite(
         parsed.truncate(crossing.receiver.offered);
     }
     let medias = parsed.medias();
-    if medias.len() > STREAMS_PER_CALL_MAX {
+    // On the way to a PSAP what is too much is refused alone, for want of ports (EM-62).
+    if medias.len() > STREAMS_PER_CALL_MAX && crossing.passage.is_none() {
         return Err(Cause::CallTooLarge);
     }
     // Streams that were refused at the end need no ports. A description without streams needs an
     // address all the same: that of one stream.
     let needed = medias.iter().rposition(|media| media.port != 0).map_or(1, |last| last + 1);
-    reserve(core, crossing, needed)?;
+    reserve(core, crossing, needed.min(STREAMS_PER_CALL_MAX))?;
     if let Some(anchor) = crossing.anchor.as_mut() {
         for (index, media) in medias.iter().enumerate() {
             let maps = media.rtp_maps();
