@@ -167,10 +167,14 @@ impl Association {
             Pass::On => Ok(self.drive(now, Some(datagram), send)),
             Pass::Part => Ok(None),
             Pass::Hello(offer) => {
-                let cookie = cookie::make(&self.identity.secret, self.number, &offer.random);
+                let cookie = cookie::make(&self.identity.secret, self.number);
                 let proven = offer.cookie.is_some_and(|theirs| cookie::equal(&theirs, &cookie));
-                // The first hello of a client cannot have a cookie of ours.
-                if proven && offer.sequence > 0 {
+                // The first hello of a client cannot have a cookie of ours, and each later one has:
+                // to ask again would take the client out of step, whoever said it.
+                if offer.sequence > 0 {
+                    if !proven {
+                        return Err(Rejection::UselessHello);
+                    }
                     return self.accept(now, &offer, &cookie, send).map(|()| None);
                 }
                 let request = hello_verify_request(self.requests, offer.sequence, &cookie);

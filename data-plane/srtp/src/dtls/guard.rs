@@ -103,7 +103,8 @@ pub enum Rejection {
     /// A ClientHello while another one is being answered, or after the handshake
     /// (lessons.md 2.22).
     StrayHello,
-    /// A ClientHello that offers no cipher suite, extended master secret or SRTP profile of ours.
+    /// A ClientHello that offers no cipher suite, extended master secret or SRTP profile of ours, or a
+    /// later one without our cookie.
     UselessHello,
     /// The handshake has failed, or too long ago succeeded, to look at anything.
     Over,

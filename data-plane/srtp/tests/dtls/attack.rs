@@ -113,6 +113,29 @@ fn spoofed_hellos_before_during_and_after_change_nothing() {
     assert!(spoofed >= SPOOFED + SPOOFED / 2);
 }
 
+/// What hellos forged in the client's name are answered with reaches the client itself, before its own
+/// answer does. It is told nothing that it would not have been told.
+#[test]
+fn answers_to_forged_hellos_do_not_mislead_the_client() {
+    for forged in [&[0_u8][..], &[1], &[0, 0, 1], &[1, 2, 0, 3]] {
+        let mut pair = Pair::new();
+        for (random, sequence) in (1..).zip(forged) {
+            let mut body = vec![0xfe, 0xfd];
+            body.extend([random; 32]);
+            body.extend([0, 32]);
+            body.extend([9; 32]);
+            body.extend([0, 2, 0xc0, 0x2b, 1, 0, 0, EXTENSIONS.len() as u8]);
+            body.extend(EXTENSIONS);
+            let hello = handshake(1, *sequence, &body);
+            pair.start();
+            pair.deliver(false, &hello);
+        }
+        pair.run(20 * SECOND);
+        let (client, server) = pair.keys();
+        assert_eq!((&client.local, &client.remote), (&server.remote, &server.local), "{forged:?}");
+    }
+}
+
 #[test]
 fn each_forgery_is_refused_for_its_reason() {
     let mut pair = Pair::new();
