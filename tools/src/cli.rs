@@ -415,6 +415,10 @@ pub(crate) struct LoadArgs {
     /// Core to run on
     #[arg(long, value_name = "NUMBER")]
     pub(crate) core: Option<usize>,
+    /// Pause for 60 ms after each 400 ms of sending, so that the kernel never takes the core away in
+    /// between from a thread of real-time priority
+    #[arg(long)]
+    pub(crate) rests: bool,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -206,6 +206,23 @@ impl Traffic {
         self.settings.update(&[0; 4], &value, 0)
     }
 
+    /// Goes on to `total` packets after a pause: the next one is due at once, and a run of its own
+    /// as far as [`Progress::begun_ns`] and [`Progress::ended_ns`] go.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn resume(&self, total: u64) -> io::Result<()> {
+        let mut progress = [0; PROGRESS_BYTES];
+        self.progress.lookup(&[0; 4], &mut progress, 0)?;
+        // When the next packet is due.
+        progress[16..24].fill(0);
+        self.progress.update(&[0; 4], &progress, 0)?;
+        let mut settings = [0; SETTINGS_BYTES];
+        self.settings.lookup(&[0; 4], &mut settings, 0)?;
+        settings[..8].copy_from_slice(&total.to_ne_bytes());
+        self.settings.update(&[0; 4], &settings, 0)
+    }
+
     /// Looks `times` whether packets are due, and sends those that are. Blocks as long as that
     /// takes; other threads of the core run in between.
     ///

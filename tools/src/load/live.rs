@@ -10,9 +10,10 @@ use std::{
 use ravelin_io::traffic::{self, HEAD_BYTES, SIDES_MAX, Traffic};
 
 use super::{
-    Generator, Report, content, frames,
+    Generator, REST, Report, content, frames,
     namespace::Namespace,
     plan::{Plan, Stream},
+    spell,
     tally::{Counts, Latency},
 };
 use crate::{cli::LoadArgs, exit::Failure};
@@ -127,20 +128,30 @@ pub(super) fn drive(args: &LoadArgs, plan: &Plan, datagram: usize) -> Result<Rep
     };
     let refused = failed("run the source");
     let poll = poll_seconds(&traffic, &run, streams).map_err(&refused)?;
-    run.total = total;
+    let spell = spell(args).min(args.seconds).as_secs_f64();
+    let at_a_time = ((rate * spell) as u64).max(1);
+    run.total = at_a_time.min(total);
     traffic.begin(&run, streams).map_err(&refused)?;
     // A call takes long to begin and to end, so one should do: as many looks as there is time for,
     // and one for each packet. A source that cannot keep up needs more, and says so.
-    let time = args.seconds.as_secs_f64() * LOOKS_SPARE;
-    let looks = (time / poll + total as f64).min(LOOKS_MAX);
+    let looks = (spell * LOOKS_SPARE / poll + run.total as f64).min(LOOKS_MAX);
+    let (mut rests, mut sending_ns) = (0, 0);
     let progress = loop {
         traffic.poll(args.payload_bytes, looks as u32).map_err(&refused)?;
         let progress = traffic.progress().map_err(&refused)?;
+        if progress.sent < run.total {
+            continue;
+        }
+        sending_ns += progress.ended_ns.saturating_sub(progress.begun_ns);
         if progress.sent >= total {
             break progress;
         }
+        rests += 1;
+        thread::sleep(REST);
+        run.total = (run.total + at_a_time).min(total);
+        traffic.resume(run.total).map_err(&refused)?;
     };
-    let seconds = progress.ended_ns.saturating_sub(progress.begun_ns) as f64 / 1e9;
+    let seconds = sending_ns as f64 / 1e9;
     let mut came = received(&traffic, streams)?;
     let mut since = Instant::now();
     while came < total && since.elapsed() < args.tail {
@@ -168,6 +179,7 @@ pub(super) fn drive(args: &LoadArgs, plan: &Plan, datagram: usize) -> Result<Rep
             idle_share: idle,
             late_us_max: progress.late_ns_max as f64 / 1e3,
             skipped_ms: progress.skipped_ns as f64 / 1e6,
+            rests,
             refused: 0,
             overruns: 0,
         },

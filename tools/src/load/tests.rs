@@ -42,6 +42,22 @@ fn everything_that_arrives_whole_is_counted_once() {
 }
 
 #[test]
+fn a_run_with_rests_loses_nothing_and_its_time_is_without_them() {
+    let began = Instant::now();
+    let report = run(&arguments(
+        "ravelin load --from 127.9.24.10:21000 --to 127.9.24.11:21000 --rate 2000 --seconds 1 --rests",
+    ));
+    let all = began.elapsed().as_secs_f64();
+    let counts = &report.counts;
+    assert_eq!((counts.sent, counts.received, counts.lost), (PACKETS, PACKETS, 0));
+    let rests = report.generator.rests;
+    assert!(rests >= 2, "{rests}");
+    // However slow the machine is, these took place within the run and not within each other.
+    let rested = (rests * REST).as_secs_f64();
+    assert!(report.seconds + rested <= all, "{} + {rested} > {all}", report.seconds);
+}
+
+#[test]
 fn what_a_relay_does_to_packets_is_what_is_reported() {
     let relay = UdpSocket::bind("127.9.7.11:22000").expect("relay");
     relay.set_read_timeout(Some(Duration::from_millis(20))).expect("timeout");

@@ -119,6 +119,27 @@ fn a_run_sends_and_counts_every_packet() {
     assert!(report.latency_us.p50 > 0.0 && report.latency_us.max >= report.latency_us.p99);
 }
 
+#[test]
+fn a_run_with_rests_is_the_same_run_and_its_time_is_without_them() {
+    let Some(wire) = Wire::new("a_run_with_rests_is_the_same_run_and_its_time_is_without_them")
+    else {
+        return;
+    };
+    let args = arguments(&format!(
+        "ravelin load --plan none --via xdp --rate 5000 --seconds 1 --payload-bytes {PAYLOAD} --rests"
+    ));
+    let began = Instant::now();
+    let report = drive(&args, &wire.plan, DATAGRAM).map_err(failed).unwrap();
+    let all = began.elapsed().as_secs_f64();
+    let counts = &report.counts;
+    assert_eq!((counts.sent, counts.received, counts.lost), (5_000, 5_000, 0), "{counts:?}");
+    assert_eq!((counts.duplicates, counts.corrupt, counts.misdelivered), (0, 0, 0));
+    assert_eq!(report.generator.rests, 2);
+    // However slow the machine is, both took place within the run and not within each other.
+    let rested = (report.generator.rests * REST).as_secs_f64();
+    assert!(report.seconds + rested <= all, "{} + {rested} > {all}", report.seconds);
+}
+
 /// What the source writes is what user space would have written, checksums included.
 #[test]
 fn the_source_writes_what_the_content_says() {
