@@ -17,7 +17,7 @@ use ravelin_engine::{
     drops::DropReason,
     engine::{Engine, Received},
     port::{Egress, Meta, ShardId, Token, TxQueue},
-    time::Now,
+    time::{Instant, Now},
 };
 use ravelin_io::{
     clock,
@@ -72,6 +72,8 @@ pub(crate) struct Shard {
     pub(crate) notices: Vec<(Option<ShardId>, Notice)>,
     pub(crate) records: Vec<Entry>,
     pub(crate) turns: Histogram<u64>,
+    /// When the last turn ended.
+    pub(crate) ended: Instant,
     /// What the shard adds to the way of a media packet.
     pub(crate) added: Histogram<u64>,
     /// Where old config versions go.
@@ -109,7 +111,8 @@ impl ShardLoop for Shard {
         self.cross.flush();
         self.opening.turn(&mut self.engine, &mut *self.driver);
 
-        let lasted = clock::monotonic().since(now.mono);
+        self.ended = clock::monotonic();
+        let lasted = self.ended.since(now.mono);
         self.turns.saturating_record(u64::try_from(lasted.as_nanos()).unwrap_or(TURN_NS_MAX));
         next
     }
@@ -132,7 +135,9 @@ impl Shard {
         let wait_max = self.opening.wait(wait_max);
         let deadlines = [self.engine.next_deadline(), self.streams.next_deadline()];
         let Some(next) = deadlines.into_iter().flatten().min() else { return wait_max };
-        next.since(clock::monotonic()).min(wait_max)
+        // The clock was read when the last turn ended. What the host did since makes a timer late by
+        // a millisecond at most.
+        next.since(self.ended).min(wait_max)
     }
 
     /// Everything that has arrived, into the engine.

@@ -345,6 +345,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         notices: Vec::new(),
         records: Vec::new(),
         turns: Shard::time_histogram(),
+        ended: clock::monotonic(),
         added: Shard::time_histogram(),
         retired: plan.retired,
         ending: None,
