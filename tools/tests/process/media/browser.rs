@@ -24,7 +24,7 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/process/media/a
 const OCTET_OF_PARTY: (u8, i32) = (0x8f, 16_764);
 const OCTET_OF_OTHER: (u8, i32) = (0xa0, 7_932);
 
-struct Browser {
+pub(super) struct Browser {
     child: Child,
     input: ChildStdin,
     lines: mpsc::Receiver<Value>,
@@ -39,7 +39,7 @@ impl Drop for Browser {
 }
 
 impl Browser {
-    fn start(role: &str, at: IpAddr) -> Self {
+    pub(super) fn start(role: &str, at: IpAddr) -> Self {
         let mut child = Command::new("/usr/bin/python3")
             .args([SCRIPT, role, &OCTET_OF_PARTY.1.to_string(), &at.to_string()])
             .stdin(Stdio::piped())
@@ -60,14 +60,14 @@ impl Browser {
         Self { child, input, lines, seen: Vec::new() }
     }
 
-    fn tell(&mut self, sdp: &str) {
+    pub(super) fn tell(&mut self, sdp: &str) {
         let line = json!({ "sdp": sdp }).to_string() + "\n";
         self.input.write_all(line.as_bytes()).expect("told");
     }
 
     /// The next thing that it tells of this name.
     #[track_caller]
-    fn next(&mut self, name: &str) -> Value {
+    pub(super) fn next(&mut self, name: &str) -> Value {
         let end = Instant::now() + PATIENCE;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -83,7 +83,7 @@ impl Browser {
 }
 
 /// Whether aiortc is here; says so if not.
-fn equipped(test: &str) -> bool {
+pub(super) fn equipped(test: &str) -> bool {
     let probe = Command::new("/usr/bin/python3").args(["-c", "import aiortc, av"]).output();
     let found = probe.is_ok_and(|output| output.status.success());
     if !found {
@@ -92,7 +92,7 @@ fn equipped(test: &str) -> bool {
     found
 }
 
-fn body(message: &str) -> &str {
+pub(super) fn body(message: &str) -> &str {
     message.split_once("\r\n\r\n").expect("a body").1
 }
 

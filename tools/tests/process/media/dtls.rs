@@ -27,10 +27,13 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 /// Which end of the handshake the party takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     Client,
     Server,
 }
+
+/// OpenSSL's name, and the profile behind it.
+type Profile = (&'static str, ProtectionProfile);
 
 /// How the leg with DTLS came to it.
 #[derive(Clone, Copy, Debug)]
@@ -41,8 +44,7 @@ struct Case {
     /// What it says of itself.
     setup: &'static str,
     end: End,
-    /// OpenSSL's name, and the profile behind it.
-    profile: (&'static str, ProtectionProfile),
+    profile: Profile,
 }
 
 fn openssl(args: &[&str]) -> Option<String> {
@@ -52,14 +54,14 @@ fn openssl(args: &[&str]) -> Option<String> {
 }
 
 /// A key, a certificate, and the fingerprint that `openssl` computes of it.
-struct Certificate {
+pub(super) struct Certificate {
     key: PathBuf,
     certificate: PathBuf,
-    fingerprint: String,
+    pub(super) fingerprint: String,
 }
 
 /// `None`: there is no `openssl`.
-fn certificate(folder: &Path) -> Option<Certificate> {
+pub(super) fn certificate(folder: &Path) -> Option<Certificate> {
     let (key, certificate) = (folder.join("key.pem"), folder.join("cert.pem"));
     let [key_name, name] = [&key, &certificate].map(|path| path.to_str().expect("a name"));
     openssl(&[
@@ -85,7 +87,7 @@ fn certificate(folder: &Path) -> Option<Certificate> {
 }
 
 /// The program, the lines that it prints, and the way from the party's socket to it.
-struct Openssl {
+pub(super) struct Openssl {
     child: Child,
     lines: mpsc::Receiver<String>,
     seen: String,
@@ -117,7 +119,7 @@ fn lines_of(stream: impl Read + Send + 'static, sender: mpsc::Sender<String>) {
 }
 
 impl Openssl {
-    fn start(ip: IpAddr, end: End, certificate: &Certificate, case: &Case) -> Self {
+    pub(super) fn start(ip: IpAddr, end: End, certificate: &Certificate, profile: Profile) -> Self {
         let inner = socket(ip, 0);
         let mut command = Command::new("openssl");
         let at = match end {
@@ -133,7 +135,7 @@ impl Openssl {
                 Some(at)
             }
         };
-        let (name, profile) = case.profile;
+        let (name, profile) = profile;
         let length = 2 * (profile.key_len() + profile.salt_len());
         let mut child = command
             .args(["-dtls1_2", "-use_srtp", name, "-keymatexport", "EXTRACTOR-dtls_srtp"])
@@ -171,7 +173,7 @@ impl Openssl {
 
     /// Carries what waits between the party's socket and the program (RFC 7983: the first octet
     /// tells).
-    fn carry(&mut self, voice: &Voice) {
+    pub(super) fn carry(&mut self, voice: &Voice) {
         for packet in drained(&voice.rtp) {
             match (packet.first(), self.at) {
                 (Some(20..=63), Some(at)) => drop(self.inner.send_to(&packet, at)),
@@ -258,8 +260,8 @@ fn converse(case: &Case) {
     let folder = Scratch::new();
     let certificate = certificate(folder.path()).expect("openssl");
     let own = edge.net.parties()[usize::from(!case.calls)];
-    let mut program =
-        (case.end == End::Server).then(|| Openssl::start(own, case.end, &certificate, case));
+    let mut program = (case.end == End::Server)
+        .then(|| Openssl::start(own, case.end, &certificate, case.profile));
     let (call, voice, plain) = up(&mut edge, case, &certificate.fingerprint);
     let told = if case.calls { &call.answer } else { &call.invite };
     assert!(told.contains("a=fingerprint:sha-256 "), "{told}");
@@ -269,7 +271,8 @@ fn converse(case: &Case) {
         (true, End::Server) => "a=setup:active\r",
     };
     assert!(told.contains(ours), "{ours}: {told}");
-    let program = program.get_or_insert_with(|| Openssl::start(own, case.end, &certificate, case));
+    let program =
+        program.get_or_insert_with(|| Openssl::start(own, case.end, &certificate, case.profile));
     let keys = program.exported(&voice);
     let [mut seal, mut open] = contexts(case.profile.1, &keys, case.end);
     // The last flight may be under way: speech goes on until it is heard.
@@ -312,15 +315,12 @@ fn converse(case: &Case) {
     assert_eq!(party.drops.get("srtp_auth"), Some(&1), "{party:?}");
 }
 
-const CM: (&str, ProtectionProfile) =
-    ("SRTP_AES128_CM_SHA1_80", ProtectionProfile::Aes128CmHmacSha1_80);
-const GCM_128: (&str, ProtectionProfile) =
-    ("SRTP_AEAD_AES_128_GCM", ProtectionProfile::AeadAes128Gcm);
-const GCM_256: (&str, ProtectionProfile) =
-    ("SRTP_AEAD_AES_256_GCM", ProtectionProfile::AeadAes256Gcm);
+const CM: Profile = ("SRTP_AES128_CM_SHA1_80", ProtectionProfile::Aes128CmHmacSha1_80);
+pub(super) const GCM_128: Profile = ("SRTP_AEAD_AES_128_GCM", ProtectionProfile::AeadAes128Gcm);
+const GCM_256: Profile = ("SRTP_AEAD_AES_256_GCM", ProtectionProfile::AeadAes256Gcm);
 
 /// Whether there is an `openssl`; says so if not.
-fn equipped(test: &str) -> bool {
+pub(super) fn equipped(test: &str) -> bool {
     let found = openssl(&["version"]).is_some();
     if !found {
         println!("skipped: {test}: openssl is not installed");
@@ -356,7 +356,7 @@ fn a_certificate_of_somebody_else_is_refused_in_either_role() {
         let mut edge = Edge::start(Net::loopback(case.place), &setup_of(&case));
         let folder = Scratch::new();
         let certificate = certificate(folder.path()).expect("openssl");
-        let mut program = Openssl::start(edge.net.callee, end, &certificate, &case);
+        let mut program = Openssl::start(edge.net.callee, end, &certificate, case.profile);
         let (_call, voice, plain) = up(&mut edge, &case, &vec!["AB"; 32].join(":"));
         // The certificates of both have been sent by then, and the program got no further.
         let until = Instant::now() + HANDSHAKE;

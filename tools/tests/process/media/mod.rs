@@ -7,6 +7,7 @@ mod browser;
 mod call;
 mod dtls;
 mod edge;
+mod failure;
 mod namespaces;
 mod reuse;
 mod sdes;
