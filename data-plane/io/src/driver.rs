@@ -196,7 +196,9 @@ pub struct Options {
     pub media_ports_max: u32,
     /// Descriptors that may be watched at a time.
     pub watches_max: u32,
-    /// Receive buffers for media, 2 KiB each; a power of two, at most 32,768.
+    /// Receive buffers for media, 2 KiB each; a power of two, at most 32,768. The kernel fills them
+    /// in turn, each long after it was filled last: more than one turn takes would only make sure
+    /// that it is in no cache. With none left, datagrams wait in their sockets.
     pub media_buffers: u16,
     /// Receive buffers for signalling, 64 KiB each of address space, of which only touched pages
     /// are memory; a power of two, at most 32,768.
@@ -213,7 +215,7 @@ impl Default for Options {
             listeners_max: 64,
             media_ports_max: 16_384,
             watches_max: FAST_WATCH_FIRST + FAST_WATCHES_MAX,
-            media_buffers: 2_048,
+            media_buffers: RECEIVE_BATCH_MAX as u16,
             signalling_buffers: 256,
             listener_socket_buffer_bytes: 4 << 20,
             media_socket_buffer_bytes: 256 << 10,
