@@ -568,6 +568,8 @@ static __always_inline int forward(struct xdp_md *ctx, const __u32 l2, __be16 vl
 		way.addresses[2] = *(__u64 *)flow->out_target6;
 		way.addresses[3] = *(__u64 *)(flow->out_target6 + 2);
 	}
+	// The second look. No test shows that it is needed: nothing that a test may run comes between the
+	// two, but for a tracing program on is_sound, and our loader cannot attach one to a program.
 	ORDERED();
 	if (*(const volatile __u32 *)&flow->sequence != sequence)
 		return pass(PASS_FLOW);
