@@ -5,7 +5,7 @@ use crate::driver::{self, Choice, Driver, Options as DriverOptions, Rx};
 use crate::sys::xsk::STARVED;
 use crate::xdp::tests::differential::{PEER, Path, Stream, compare_by, good, plain, stream};
 use crate::xdp::tests::packet::rtp;
-use crate::xdp::tests::world::{Injector, World, missing, run, skip};
+use crate::xdp::tests::world::{Capture, Injector, World, missing, run, skip};
 use crate::xdp::{FastPath, Mode, Options};
 use ravelin_engine::port::{
     Egress, FastChange, FastFlow, FastKind, Local, MediaPortId, ShardId, Token, TxQueue,
@@ -314,6 +314,84 @@ fn what_finds_no_room_leaves_through_the_sockets() {
         driver.send(&queue, &mut |_, _| refused += 1);
         driver.send(&queue, &mut |_, _| refused += 1);
         assert!(refused >= 1, "{:?}", counters);
+    });
+}
+
+/// Packets of the first stream that leave in one turn.
+fn leaving(stream: &Stream, packets: usize) -> TxQueue {
+    let mut queue = TxQueue::default();
+    for _ in 0..packets {
+        let egress = Egress::Media { port: Stream::ports(0).1, to: stream.to };
+        queue.push(egress, Token::default(), &[0x80; 172]);
+    }
+    queue
+}
+
+/// The frames of what was sent are used again: many more packets than there are frames leave by
+/// AF_XDP, turn after turn.
+#[test]
+fn frames_of_sent_packets_come_back() {
+    if let Some(why) = missing() {
+        return skip("frames_of_sent_packets_come_back", &why);
+    }
+    const TURNS: u64 = 40;
+    const PACKETS: u64 = 100;
+    let world = World::new(1);
+    let streams = plain(&world);
+    world.here(|| {
+        let fast = start(&world, &streams, 1);
+        let mut driver = shard(&fast, &streams[0], 0, Choice::Auto);
+        driver.wait(Duration::ZERO).unwrap();
+        let queue = leaving(&streams[0], PACKETS as usize);
+        for _ in 0..TURNS {
+            driver.send(&queue, &mut |_, error| panic!("{error}"));
+        }
+        let counters = counters(&*driver);
+        assert_eq!(counters[&("af_xdp_tx_packets_total", "")], TURNS * PACKETS);
+        assert_eq!(counters[&("af_xdp_tx_by_sockets_total", "no_room")], 0);
+        assert_eq!(counters[&("io_tx_datagrams_total", "")], 0);
+    });
+}
+
+/// A neighbour with another hardware address: what leaves by AF_XDP goes there, too.
+#[test]
+fn a_moved_next_hop_is_followed() {
+    if let Some(why) = missing() {
+        return skip("a_moved_next_hop_is_followed", &why);
+    }
+    const MOVED: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
+    let world = World::new(1);
+    let streams = plain(&world);
+    world.here(|| {
+        let fast = start(&world, &streams, 1);
+        let mut driver = shard(&fast, &streams[0], 0, Choice::Auto);
+        let queue = leaving(&streams[0], 1);
+        let (port, frames) = (streams[0].to.port().to_be_bytes(), 14 + 20 + 8 + 172);
+        let leave = |driver: &mut dyn Driver, turns: u64| {
+            let capture = Capture::start(&world, "p0");
+            driver.wait(Duration::ZERO).unwrap();
+            driver.send(&queue, &mut |_, error| panic!("{error}"));
+            let left = counters(driver)[&("af_xdp_tx_packets_total", "")];
+            assert_eq!(left, turns, "by AF_XDP");
+            let until = Instant::now() + WITHIN;
+            loop {
+                let all = capture.frames();
+                let of_stream = |frame: &&Vec<u8>| frame.len() == frames && frame[36..38] == port;
+                if let Some(frame) = all.iter().find(of_stream) {
+                    break frame[..6].to_vec();
+                }
+                assert!(Instant::now() < until, "nothing arrives");
+            }
+        };
+        assert_eq!(leave(&mut *driver, 1), PEER);
+        let (_, moved) = fast.hop_changes();
+        world.neighbour("d0", &streams[0].to.ip().to_string(), MOVED);
+        let until = Instant::now() + WITHIN;
+        while fast.hop_changes().1 == moved {
+            assert!(Instant::now() < until, "nobody saw it");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(leave(&mut *driver, 2), MOVED);
     });
 }
 

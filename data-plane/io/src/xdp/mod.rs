@@ -303,7 +303,7 @@ impl FastPath {
     }
 
     /// How many next hops became known so far, and how many moved.
-    fn hop_changes(&self) -> (u64, u64) {
+    pub(crate) fn hop_changes(&self) -> (u64, u64) {
         (self.hops.found.load(Ordering::Acquire), self.hops.moved.load(Ordering::Acquire))
     }
 
