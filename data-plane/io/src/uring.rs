@@ -35,7 +35,7 @@
 //! Memory that counts against the limit on locked memory: the two queues (about 130 KiB) and the
 //! two buffer rings (16 bytes per buffer). The buffers themselves do not.
 
-mod pace;
+pub(crate) mod pace;
 mod setup;
 
 pub(crate) use setup::{available, open};

@@ -7,8 +7,10 @@ use crate::driver::{
     Count, Driver, FAST_WATCH_FIRST, FAST_WATCHES_MAX, Interest, MEDIA_DATAGRAM_MAX_BYTES, Ready,
     Rx, WatchKey,
 };
+use crate::sys::napi::Poller;
 use crate::sys::xsk::Socket;
 use ravelin_engine::port::{Egress, Local, MediaPortId, Meta, TxQueue};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
@@ -28,6 +30,7 @@ pub(crate) struct Counters {
     pub(crate) tx_left: [u64; LEFT.len()],
     pub(crate) tx_calls: u64,
     pub(crate) wakes: u64,
+    pub(crate) polls: u64,
 }
 
 struct Place {
@@ -211,8 +214,32 @@ impl Station {
         }
     }
 
+    /// A poller that each socket's arrivals wake.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub(crate) fn watched_by(&self, mut poller: Poller) -> io::Result<Poller> {
+        for (key, place) in (0..).zip(&self.places) {
+            poller.watch(key, place.socket.as_fd())?;
+        }
+        Ok(poller)
+    }
+
+    /// A watch of it has ended.
+    pub(crate) fn watch_again(&self, key: u32, poller: &mut Poller) {
+        if let Some(place) = self.places.get(key as usize) {
+            // Without it a wait lasts until the next look.
+            let _ = poller.watch(key, place.socket.as_fd());
+        }
+    }
+
     pub(crate) fn has_arrived(&self) -> bool {
         self.places.iter().any(|place| place.socket.has_arrived())
+    }
+
+    /// Frames that have arrived and were not received.
+    pub(crate) fn arrived(&self) -> u32 {
+        self.places.iter().map(|place| place.socket.arrived()).sum()
     }
 
     /// Whether frames wait for an interface that had no room.
@@ -300,6 +327,7 @@ impl Station {
             ("af_xdp_tx_bytes_total", "Octets of UDP payload sent.", counters.tx_bytes),
             ("af_xdp_tx_calls_total", "System calls that sent by AF_XDP.", counters.tx_calls),
             ("af_xdp_wakes_total", "Wake-ups by arrivals on AF_XDP.", counters.wakes),
+            ("af_xdp_polls_total", "Looks of a busy shard at its queues.", counters.polls),
         ] {
             sink(Count { name, help, label: None, value });
         }

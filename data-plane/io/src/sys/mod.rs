@@ -9,6 +9,7 @@ pub mod epoll;
 pub(crate) mod event;
 mod memory;
 pub mod mmsg;
+pub(crate) mod napi;
 pub mod packet;
 pub(crate) mod ring;
 pub(crate) mod shared;

@@ -5,6 +5,7 @@
 use super::interfaces::{Interfaces, Mode};
 use super::layout::Hop;
 use super::netlink::{Changes, Event, Netlink};
+use super::polling::{Deferred, Polling};
 use super::probe::Prober;
 use super::table::{HopKey, Table};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
@@ -25,6 +26,8 @@ const TTL: u8 = 64;
 pub(super) enum Message {
     Resolve(HopKey),
     Changed(Event),
+    /// Shards began or ended to poll.
+    Polling,
     Stop,
 }
 
@@ -45,12 +48,15 @@ pub(super) fn run(
     table: &Arc<Mutex<Table>>,
     messages: &Receiver<Message>,
     prober: &Prober,
+    polling: &Polling,
 ) {
+    let mut deferred = Deferred::default();
+    deferred.undo_left(lock(table).interfaces());
     let mut tick = Instant::now() + TICK;
     loop {
         let mut wanted = BTreeSet::new();
         let mut neighbours = BTreeSet::new();
-        let mut all = false;
+        let (mut all, mut polls) = (false, false);
         let first = messages.recv_timeout(tick.saturating_duration_since(Instant::now()));
         match first {
             Ok(first) => {
@@ -58,7 +64,11 @@ pub(super) fn run(
                 let mut next = Some(first);
                 while let Some(message) = next {
                     match message {
-                        Message::Stop => return,
+                        Message::Stop => {
+                            deferred.undo();
+                            return;
+                        }
+                        Message::Polling => polls = true,
                         Message::Resolve(key) => drop(wanted.insert(key)),
                         Message::Changed(Event::Network) => all = true,
                         Message::Changed(Event::Neighbour { interface, address }) => {
@@ -85,6 +95,9 @@ pub(super) fn run(
         let turned = ticking && stalls(&mut netlink, &mut interfaces, prober);
         if refreshed || turned {
             lock(table).set_interfaces(interfaces.clone());
+        }
+        if polls || ticking {
+            deferred.follow(polling, &interfaces);
         }
         wanted.extend(lock(table).hops().filter_map(|(key, hop, via)| {
             let moved = via.is_some_and(|via| neighbours.contains(&via));

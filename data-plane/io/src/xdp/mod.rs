@@ -16,6 +16,8 @@
 //! | `interfaces` | which interface has which media address |
 //! | `netlink` | what the kernel knows of links, routes, neighbours |
 //! | `hops` | next hops, followed |
+//! | `polling` | shards that look by themselves, and the kernel's own look put off meanwhile |
+//! | `netdev` | when the kernel looks at a queue |
 //! | `shared` | ports, flows and counts as this process has them in its memory |
 //! | `table` | ports, flows, and who asked for them |
 //! | `shard` | the driver of one shard with the fast path around it |
@@ -25,7 +27,9 @@ mod interfaces;
 mod layout;
 mod leftover;
 mod loader;
+mod netdev;
 mod netlink;
+mod polling;
 mod probe;
 mod shard;
 mod shared;
@@ -44,6 +48,7 @@ use hops::Message;
 use interfaces::Interfaces;
 use loader::Loaded;
 use netlink::{Changes, Netlink};
+use polling::Polling;
 use ravelin_engine::port::ShardId;
 use shared::{Counts, Flows};
 use std::collections::BTreeMap;
@@ -116,6 +121,7 @@ pub struct FastPath {
     stations: Mutex<Vec<Option<Station>>>,
     bound: Vec<Bound>,
     hops: Arc<HopChanges>,
+    polling: Arc<Polling>,
 }
 
 impl FastPath {
@@ -225,6 +231,7 @@ impl FastPath {
         let serving = serving.collect();
         let table = Arc::new(Mutex::new(table));
         let stopping = Arc::new(AtomicBool::new(false));
+        let polling = Arc::new(Polling::default());
         let mut fast = Self {
             loaded,
             table: Arc::clone(&table),
@@ -239,10 +246,13 @@ impl FastPath {
             stations: Mutex::new(stations.into_iter().map(Some).collect()),
             bound,
             hops,
+            polling: Arc::clone(&polling),
         };
         let prober = Arc::clone(&fast.loaded.prober);
         let resolver = thread::Builder::new().name("xdp-hops".into());
-        fast.threads.push(resolver.spawn(move || hops::run(netlink, &table, &received, &prober))?);
+        fast.threads.push(
+            resolver.spawn(move || hops::run(netlink, &table, &received, &prober, &polling))?,
+        );
         let listener = thread::Builder::new().name("xdp-changes".into());
         let listen = move || hops::listen(changes, &messages, &stopping);
         fast.threads.push(listener.spawn(listen)?);
@@ -305,6 +315,12 @@ impl FastPath {
     /// How many next hops became known so far, and how many moved.
     pub(crate) fn hop_changes(&self) -> (u64, u64) {
         (self.hops.found.load(Ordering::Acquire), self.hops.moved.load(Ordering::Acquire))
+    }
+
+    /// A shard began or ended to poll.
+    fn tell_polling(&self) {
+        // A full channel: it is seen with the next tick.
+        let _ = self.messages.try_send(Message::Polling);
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -14,8 +14,8 @@ const ANSWER_BYTES: usize = 64 << 10;
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 const NLM_F_REQUEST: u16 = 0x001;
-const NLM_F_ACK: u16 = 0x004;
-const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_ACK: u16 = 0x004;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_CREATE: u16 = 0x400;
 const NTF_USE: u8 = 0x01;
 
@@ -110,7 +110,12 @@ pub(super) struct Netlink {
 
 impl Netlink {
     pub(super) fn open() -> io::Result<Self> {
-        let socket = socket()?;
+        Self::open_protocol(libc::NETLINK_ROUTE)
+    }
+
+    /// For questions of another protocol than rtnetlink.
+    pub(super) fn open_protocol(protocol: i32) -> io::Result<Self> {
+        let socket = socket(protocol)?;
         socket.set_read_timeout(Some(ANSWER_WITHIN))?;
         tell_netlink_errors(socket.as_fd())?;
         Ok(Self { socket, sequence: 0, answer: vec![0; ANSWER_BYTES] })
@@ -236,7 +241,7 @@ impl Netlink {
     }
 
     /// Sends a question and hands over each answer's kind and body.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         kind: u16,
         flags: u16,
@@ -292,7 +297,7 @@ pub(super) struct Changes {
 impl Changes {
     /// `every`: longest time that [`Changes::next`] blocks.
     pub(super) fn open(every: Duration) -> io::Result<Self> {
-        let mut socket = socket()?;
+        let mut socket = socket(libc::NETLINK_ROUTE)?;
         // Nothing is told to a socket without an address; it gets one when it first sends, and this
         // message says nothing.
         let mut nothing = [0; 16];
@@ -332,8 +337,8 @@ impl Changes {
     }
 }
 
-fn socket() -> io::Result<Socket> {
-    let protocol = Protocol::from(libc::NETLINK_ROUTE);
+fn socket(protocol: i32) -> io::Result<Socket> {
+    let protocol = Protocol::from(protocol);
     Socket::new(Domain::from(libc::AF_NETLINK), Type::DGRAM, Some(protocol))
 }
 
@@ -365,7 +370,7 @@ fn next_message(octets: &[u8]) -> Option<(Head, &[u8], &[u8])> {
 }
 
 /// The content of the first attribute of a kind.
-fn find(mut octets: &[u8], wanted: u16) -> Option<&[u8]> {
+pub(super) fn find(mut octets: &[u8], wanted: u16) -> Option<&[u8]> {
     loop {
         let (head, _) = octets.split_first_chunk::<4>()?;
         let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
@@ -378,7 +383,7 @@ fn find(mut octets: &[u8], wanted: u16) -> Option<&[u8]> {
     }
 }
 
-fn put(message: &mut Vec<u8>, kind: u16, content: &[u8]) {
+pub(super) fn put(message: &mut Vec<u8>, kind: u16, content: &[u8]) {
     let length = u16::try_from(4 + content.len()).unwrap_or(u16::MAX);
     message.extend_from_slice(&length.to_ne_bytes());
     message.extend_from_slice(&kind.to_ne_bytes());
@@ -415,7 +420,7 @@ fn ip(octets: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(octets).ok().map(|v6| Ipv6Addr::from(v6).into())
 }
 
-fn u32_at(octets: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(octets: &[u8], at: usize) -> u32 {
     let word = octets.get(at..at + 4).and_then(|word| word.try_into().ok());
     word.map_or(0, u32::from_ne_bytes)
 }

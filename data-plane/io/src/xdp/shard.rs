@@ -2,6 +2,7 @@
 
 use super::FastPath;
 use super::layout::{Action, Count, Decision};
+use super::polling::Looks;
 use super::table::{HopKey, Refused};
 use crate::af_xdp::{Station, Way};
 use crate::clock;
@@ -41,6 +42,7 @@ pub(super) struct Shard {
     /// Code points of what leaves each port.
     marks: BTreeMap<u32, u8>,
     station: Station,
+    looks: Looks,
     /// Changes of next hops when the station last asked.
     hops: (u64, u64),
     /// What became ready, the station's own apart.
@@ -65,6 +67,7 @@ impl Shard {
             ports: Vec::new(),
             marks: BTreeMap::new(),
             station,
+            looks: Looks::default(),
             hops: (0, 0),
             ready: Vec::new(),
             events: Vec::new(),
@@ -239,6 +242,12 @@ fn instant(kernel_ns: u64) -> Instant {
     Instant(clock::monotonic().0.saturating_sub(ago).max(1))
 }
 
+impl Drop for Shard {
+    fn drop(&mut self) {
+        self.looks.end(&self.fast.polling);
+    }
+}
+
 impl Driver for Shard {
     fn kind(&self) -> Kind {
         Kind::Xdp
@@ -273,7 +282,13 @@ impl Driver for Shard {
         }
         self.find_ways();
         let mut timeout = timeout;
-        if !self.ready.is_empty() || self.station.arm(&mut *self.inner) {
+        let (fast, station) = (&self.fast, &self.station);
+        if self.looks.judge(&fast.polling, station, || fast.tell_polling())
+            && self.looks.look(&fast.polling, station, timeout)
+        {
+            self.station.counters.polls += 1;
+            timeout = Duration::ZERO;
+        } else if !self.ready.is_empty() || self.station.arm(&mut *self.inner) {
             timeout = Duration::ZERO;
         } else if self.station.has_unsent() {
             timeout = timeout.min(UNSENT_WAIT);
@@ -288,6 +303,7 @@ impl Driver for Shard {
         let datagrams = self.inner.receive(sink);
         let frames = self.station.receive(RECEIVE_BATCH_MAX.saturating_sub(datagrams), sink);
         self.inner.also_received(frames);
+        self.looks.received(frames);
         datagrams + frames
     }
 

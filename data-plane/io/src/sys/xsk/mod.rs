@@ -320,6 +320,11 @@ impl Socket {
         !self.rx.is_empty()
     }
 
+    /// How much has arrived and was not received.
+    pub(crate) fn arrived(&self) -> u32 {
+        self.rx.waiting()
+    }
+
     /// Hands out frames that have arrived, oldest first, at most `most`. No system call, no lock.
     /// Their memory is given back by [`Self::exchange`].
     pub(crate) fn receive(&mut self, most: usize, sink: &mut dyn FnMut(&[u8])) -> usize {

@@ -138,6 +138,11 @@ impl<T: Copy> Consumer<T> {
         self.0.word(self.0.producer).load(Ordering::Relaxed) == self.0.ours
     }
 
+    /// Entries that the kernel has written and we have not taken.
+    pub(super) fn waiting(&self) -> u32 {
+        self.0.word(self.0.producer).load(Ordering::Relaxed).wrapping_sub(self.0.ours)
+    }
+
     /// Takes an entry; the kernel may use its place again after [`Self::release`].
     pub(super) fn pop(&mut self) -> Option<T> {
         let ring = &mut self.0;

@@ -3,6 +3,7 @@
 mod conditions;
 pub(crate) mod differential;
 pub(crate) mod packet;
+mod polling;
 mod program;
 mod rules;
 mod survival;
