@@ -70,6 +70,8 @@ pub(crate) struct Shard {
     pub(crate) sending: TxQueue,
     /// What other shards are to be told at the end of a batch.
     pub(crate) notices: Vec<(Option<ShardId>, Notice)>,
+    /// New calls that came from other shards and go on to the next.
+    pub(crate) placing: Vec<(ShardId, u8, Meta, Vec<u8>)>,
     pub(crate) records: Vec<Entry>,
     pub(crate) turns: Histogram<u64>,
     /// When the last turn ended.
@@ -142,10 +144,20 @@ impl Shard {
 
     /// Everything that has arrived, into the engine.
     fn receive(&mut self, now: Now) {
-        let Self { id, engine, driver, streams, cross, out, notices, .. } = self;
+        let Self { id, engine, driver, streams, cross, out, notices, placing, .. } = self;
         cross.receive(&mut |crossed| match crossed {
             // Handed over once: an owner that disowned it would send it in circles.
-            Crossed::Received { meta, bytes } => drop(engine.receive(now, meta, bytes, out)),
+            Crossed::Received { meta, bytes } => {
+                if let Received::Placed { shard, tried } = engine.receive(now, meta, bytes, out) {
+                    placing.push((shard, tried, meta, bytes.to_vec()));
+                }
+            }
+            Crossed::Placed { meta, tried, bytes } => {
+                let received = engine.receive_placed(now, meta, bytes, tried, out);
+                if let Received::Placed { shard, tried } = received {
+                    placing.push((shard, tried, meta, bytes.to_vec()));
+                }
+            }
             Crossed::Send { from, tx } => {
                 let taken = streams.send_for(from, now.mono, &mut **driver, tx);
                 // The transaction knows the connection that it asked for.
@@ -162,12 +174,21 @@ impl Shard {
                 engine.unreachable(now, listener, to, out);
             }
         });
+        for (to, tried, meta, bytes) in placing.drain(..) {
+            if !cross.place(to, meta, tried, &bytes) {
+                let _ = engine.receive_placed(now, meta, &bytes, u8::MAX, out);
+            }
+        }
         let mut offer = |engine: &mut Engine, out: &mut TxQueue, meta: Meta, bytes: &[u8]| {
-            if let Received::Elsewhere(owner) = engine.receive(now, meta, bytes, out)
-                && owner != *id
-            {
+            match engine.receive(now, meta, bytes, out) {
                 // A full ring is counted by the ring, see `add_cross`.
-                let _ = cross.forward(owner, meta, bytes);
+                Received::Elsewhere(owner) if owner != *id => {
+                    let _ = cross.forward(owner, meta, bytes);
+                }
+                Received::Placed { shard, tried } if !cross.place(shard, meta, tried, bytes) => {
+                    let _ = engine.receive_placed(now, meta, bytes, u8::MAX, out);
+                }
+                _ => {}
             }
         };
         driver.receive(&mut |rx| match rx {

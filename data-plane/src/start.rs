@@ -343,6 +343,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         out,
         sending: TxQueue::default(),
         notices: Vec::new(),
+        placing: Vec::new(),
         records: Vec::new(),
         turns: Shard::time_histogram(),
         ended: clock::monotonic(),

@@ -169,6 +169,10 @@ pub struct Counters {
     pub dtmf_events: u64,
     /// Allocations that found no free port pair.
     pub media_ports_refused: u64,
+    /// New calls that went to another shard, for this one had no port for them.
+    pub calls_placed: u64,
+    /// The same that stayed, for too many had gone.
+    pub placements_refused: u64,
     /// Parties that were found behind a NAT (trunk `media.nat: latch`).
     pub media_latched: u64,
     /// Directions that were silent for longer than their trunk allows, by what was done.
@@ -461,6 +465,16 @@ impl Counters {
                 "media_ports_refused_total",
                 "Allocations that found no free media port",
                 self.media_ports_refused,
+            ),
+            (
+                "calls_placed_total",
+                "New calls handed to the next shard for want of a media port",
+                self.calls_placed,
+            ),
+            (
+                "placements_refused_total",
+                "New calls that stayed without a media port, too many having gone to other shards",
+                self.placements_refused,
             ),
             ("media_latched_total", "Parties found behind a NAT", self.media_latched),
         ] {

@@ -9,6 +9,7 @@
 
 mod capture;
 mod dispatch;
+mod placement;
 mod preempt;
 mod shutdown;
 mod status;
@@ -85,6 +86,13 @@ pub enum Received {
     Taken,
     /// Another shard owns what it belongs to: hand the same bytes to that shard's engine.
     Elsewhere(ShardId),
+    /// A new call that finds no media port here: hand the same bytes to that shard's
+    /// [`Engine::receive_placed`] with the number of shards that have had it. Where they cannot be handed
+    /// on, they come back to this engine by the same way, with [`u8::MAX`].
+    Placed {
+        shard: ShardId,
+        tried: u8,
+    },
     /// Discarded; counted already.
     Dropped(DropReason),
 }
@@ -106,6 +114,7 @@ pub struct Engine {
     worked: Option<usize>,
     unreachable: Vec<TuEvent>,
     survivors: survival::Records,
+    placements: placement::Placements,
 }
 
 impl Engine {
@@ -126,6 +135,7 @@ impl Engine {
             worked: None,
             unreachable: Vec::new(),
             survivors: survival::Records::default(),
+            placements: placement::Placements::new(&seed, config.shard),
         }
     }
 
@@ -215,6 +225,22 @@ impl Engine {
             });
             self.capture(now, None, before, out);
         }
+    }
+
+    /// Takes what another shard answered [`Received::Placed`] to: it belongs here, whatever its name
+    /// says, unless this shard has no port for it either.
+    pub fn receive_placed(
+        &mut self,
+        now: Now,
+        meta: Meta,
+        bytes: &[u8],
+        tried: u8,
+        out: &mut TxQueue,
+    ) -> Received {
+        self.placements.receiving(Some(tried));
+        let received = self.receive(now, meta, bytes, out);
+        self.placements.receiving(None);
+        received
     }
 
     /// Fires what is due by `now`, at most [`TIMERS_PER_TURN`] timers.

@@ -79,8 +79,15 @@ pub const CAPTURED_BYTES_MAX: usize = 64 << 20;
 
 /// Media streams (m-lines) that one call may have. An offer with more gets 488.
 pub const STREAMS_PER_CALL_MAX: usize = 8;
-/// Port pairs of one pool kept for emergency calls, in percent.
+/// Port pairs of one pool kept for emergency calls, in percent; 0: none at all.
 pub const MEDIA_RESERVE_PERCENT: u32 = 2;
+/// At least so many pairs of one pool are kept for emergency calls (EM-64), unless that is more than a
+/// tenth of them: a small pool has no more to spare, and ordinary calls give way
+/// (`ravelin_calls_preempted_total`). Gauge `ravelin_media_ports_reserved`.
+pub const MEDIA_RESERVE_PAIRS: u32 = 8;
+/// New calls of one shard that went to another for want of a port and are remembered, each for 64*T1
+/// and T4: more than 1,700 a second. Full: the next gets 503 (`ravelin_placements_refused_total`).
+pub const PLACEMENTS_MAX: usize = 65_536;
 /// How long a released port pair rests, so that late packets of the old call die
 /// (gauge `ravelin_media_ports_quarantined`).
 pub const MEDIA_QUARANTINE: Duration = Duration::from_secs(10);

@@ -30,6 +30,7 @@ struct Parcel {
 #[derive(Clone, Copy)]
 enum What {
     Received(Meta),
+    Placed(Meta, u8),
     Send(Egress, Token),
     Tell(Notice),
 }
@@ -54,6 +55,12 @@ pub enum Crossed<'a> {
     /// Came in there and belongs here, as if this shard had received it.
     Received {
         meta: Meta,
+        bytes: &'a [u8],
+    },
+    /// A new call that other shards, so many of them, had no port for.
+    Placed {
+        meta: Meta,
+        tried: u8,
         bytes: &'a [u8],
     },
     /// Is to be sent through a connection of this shard. The token names a transaction of the
@@ -147,6 +154,12 @@ impl CrossShard {
         self.push(to, What::Received(meta), bytes)
     }
 
+    /// Hands on a new call. False: the ring is full, and it stays.
+    #[must_use]
+    pub fn place(&mut self, to: ShardId, meta: Meta, tried: u8, bytes: &[u8]) -> bool {
+        self.push(to, What::Placed(meta, tried), bytes)
+    }
+
     /// Hands a message to the shard that owns its connection. False: the ring is full, the message
     /// was not sent.
     #[must_use]
@@ -197,6 +210,7 @@ impl CrossShard {
                 received += 1;
                 sink(match what {
                     What::Received(meta) => Crossed::Received { meta, bytes: &bytes },
+                    What::Placed(meta, tried) => Crossed::Placed { meta, tried, bytes: &bytes },
                     What::Send(egress, token) => Crossed::Send {
                         from: ShardId(from),
                         tx: Tx { egress, token, bytes: &bytes },
@@ -255,7 +269,7 @@ mod tests {
         let mut got = Vec::new();
         end.receive(&mut |crossed| match crossed {
             Crossed::Received { meta, bytes } => got.push((meta.source.port(), bytes.to_vec())),
-            Crossed::Send { .. } | Crossed::Told(_) => panic!("nothing was to be sent"),
+            other => panic!("nothing was to be sent: {other:?}"),
         });
         got
     }
@@ -327,7 +341,7 @@ mod tests {
                 assert_eq!((from, tx.egress, tx.token), (ShardId(0), egress, Token(77)));
                 assert_eq!(tx.bytes, b"BYE");
             }
-            Crossed::Received { .. } | Crossed::Told(_) => panic!("nothing was received"),
+            other => panic!("nothing was received: {other:?}"),
         });
         assert_eq!(seen, 1);
     }
@@ -370,7 +384,7 @@ mod tests {
                         assert_eq!(meta.source.port(), next);
                         next += 1;
                     }
-                    Crossed::Send { .. } | Crossed::Told(_) => panic!("nothing was to be sent"),
+                    other => panic!("nothing was to be sent: {other:?}"),
                 });
             }
         });

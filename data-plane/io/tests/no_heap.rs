@@ -94,7 +94,7 @@ fn crossing_between_shards_allocates_nothing() {
             }
             let got = right[0].receive(&mut |crossed| match crossed {
                 Crossed::Received { bytes, .. } => assert_eq!(bytes.len(), 1_200),
-                Crossed::Send { .. } | Crossed::Told(_) => panic!("nothing was to be sent"),
+                other => panic!("nothing was to be sent: {other:?}"),
             });
             assert_eq!(got, 32);
         }

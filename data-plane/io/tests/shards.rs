@@ -77,7 +77,7 @@ impl ShardLoop for Shard {
         self.cross.receive(&mut |crossed| match crossed {
             Crossed::Received { meta, bytes } => inbox.push((meta, bytes.to_vec())),
             Crossed::Send { tx, .. } => crossed_sends.push(tx.egress, tx.token, tx.bytes),
-            Crossed::Told(notice) => panic!("{notice:?}"),
+            other => panic!("{other:?}"),
         });
         self.driver.receive(&mut |rx| match rx {
             Rx::Datagram { meta, bytes } => inbox.push((meta, bytes.to_vec())),

@@ -228,9 +228,26 @@ impl World {
                 let again = self.engines[owner].receive(now, meta, bytes, &mut self.tx);
                 assert!(!matches!(again, Received::Elsewhere(_)), "a datagram was passed on twice");
                 self.after_turn(owner);
+                self.place(again, meta, bytes);
+            }
+            placed @ Received::Placed { .. } => {
+                self.after_turn(shard);
+                self.place(placed, meta, bytes);
             }
             Received::Taken | Received::Dropped(_) => self.after_turn(shard),
         }
+    }
+
+    /// A new call goes from shard to shard until one has ports for it.
+    fn place(&mut self, mut received: Received, meta: Meta, bytes: &[u8]) {
+        let now = self.now();
+        for _ in 0..self.engines.len() {
+            let Received::Placed { shard: ShardId(shard), tried } = received else { return };
+            let shard = usize::from(shard);
+            received = self.engines[shard].receive_placed(now, meta, bytes, tried, &mut self.tx);
+            self.after_turn(shard);
+        }
+        assert!(!matches!(received, Received::Placed { .. }), "a call went round in circles");
     }
 
     /// What the shard's loop does at the end of a turn: identity batch, sends, next timer.

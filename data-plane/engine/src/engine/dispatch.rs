@@ -89,7 +89,7 @@ impl Engine {
             let to = NameAddr::parse(saved.to?)?;
             let handle = Handle::from_tag(to.tag()?)?;
             let owner = self.owners.of_request(to.tag(), saved.call_id?);
-            if owner != self.core.shard {
+            if owner != self.core.shard && !self.placements.is_ours() {
                 return Some(Received::Elsewhere(owner));
             }
             let call = self.calls.get(usize::try_from(handle.slot).ok()?)?;
@@ -99,7 +99,7 @@ impl Engine {
         repair(bytes, &mut copy).then_some(())?;
         let message = Message::parse(&copy, framing).ok()?;
         let received = self.request(turn, meta, &message, (listener, realm));
-        if !matches!(received, Received::Elsewhere(_)) {
+        if !matches!(received, Received::Elsewhere(_) | Received::Placed { .. }) {
             self.core.counters.emergency_repaired += 1;
         }
         Some(received)
@@ -284,8 +284,12 @@ impl Engine {
     ) -> Received {
         let to_tag = message.to().tag();
         let owner = self.owners.of_request(to_tag, message.call_id());
-        if owner != self.core.shard {
+        if owner != self.core.shard && !self.placements.is_ours() {
             return Received::Elsewhere(owner);
+        }
+        if let Some((shard, tried)) = self.placed_elsewhere(turn, meta, message, (listener, realm))
+        {
+            return Received::Placed { shard, tried };
         }
         if self.is_too_large(message) {
             return self.too_large(turn, meta, realm, message);
@@ -320,7 +324,7 @@ impl Engine {
         }
     }
 
-    fn knows(&self, realm: RealmId, meta: &Meta) -> bool {
+    pub(super) fn knows(&self, realm: RealmId, meta: &Meta) -> bool {
         self.core.loadout.snapshot.trunk_by_source(realm, meta.source).is_some()
     }
 

@@ -264,6 +264,13 @@ impl Engine {
             ("media_streams", "Relayed media streams", tables.media_streams),
             ("media_ports_in_use", "Media ports of calls", tables.ports_in_use),
             ("media_ports_quarantined", "Media ports that rest", tables.ports_quarantined),
+            ("media_ports_free", "Media ports that can be drawn", self.core.media.ports_free()),
+            (
+                "media_ports_reserved",
+                "Media ports that ordinary calls leave to emergency calls",
+                self.core.media.ports_reserved(),
+            ),
+            ("placements", "Calls remembered to be on another shard", self.placements()),
             (
                 "media_sprayers",
                 "Sources that sent to closed media ports",

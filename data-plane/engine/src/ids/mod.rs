@@ -241,6 +241,10 @@ impl Owners {
         Self { shards: shards.max(1), key: seed.key(b"owner") }
     }
 
+    pub(crate) fn shards(&self) -> u8 {
+        self.shards
+    }
+
     /// Owner of a request: the shard in the To tag if the tag is ours, else a keyed hash of the
     /// Call-ID, so that a peer cannot choose the shard.
     #[must_use]

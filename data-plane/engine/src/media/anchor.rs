@@ -446,13 +446,8 @@ impl MediaTable {
     }
 
     fn draw(&mut self, now: Instant, place: Place, passage: Passage<'_>) -> Option<u32> {
-        let Self { pools, draws, limits, .. } = self;
-        let by = Draw {
-            now,
-            early: limits.media_quarantine.saturating_sub(limits.media_quarantine_least),
-            reserve_percent: limits.media_reserve_percent,
-            emergency: passage.is_some(),
-        };
+        let by = Draw::new(now, &self.limits, passage.is_some());
+        let Self { pools, draws, .. } = self;
         let mut draw = |v6: bool| {
             pools
                 .iter_mut()

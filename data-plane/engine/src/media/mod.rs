@@ -45,7 +45,7 @@ use ravelin_srtp::integrity::IntegrityKey;
 
 use crate::{
     ids::{Generator, Seed},
-    limits::Limits,
+    limits::{Limits, STREAMS_PER_CALL_MAX},
     port::{MediaPortId, ShardId},
     time::Instant,
     timer::Wheel,
@@ -64,7 +64,7 @@ use notice::Notices;
 pub use notice::Totals;
 pub(crate) use notice::{Notice, Noticed};
 pub(crate) use payload::PayloadMap;
-use pool::Pool;
+use pool::{Draw, Pool};
 pub use shield::Security;
 pub(crate) use watch::Score;
 
@@ -232,6 +232,28 @@ impl MediaTable {
     pub fn drawable(&self, realm: RealmId) -> usize {
         let pools = self.pools.iter().filter(|pool| pool.realm() == realm);
         pools.map(|pool| pool.free() + pool.quarantined()).sum()
+    }
+
+    /// Pairs of `realm` that calls can draw now one after the other, ordinary or emergency calls.
+    #[must_use]
+    pub fn available(&self, now: Instant, realm: RealmId, emergency: bool) -> usize {
+        let by = Draw::new(now, &self.limits, emergency);
+        let pools = self.pools.iter().filter(|pool| pool.realm() == realm);
+        pools.map(|pool| pool.available(by)).sum()
+    }
+
+    /// Whether a pool has so few pairs that the next call may find none.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        let reserve = |pool: &Pool| pool.reserve(self.limits.media_reserve_percent);
+        self.pools.iter().any(|pool| pool.free() < reserve(pool) + 2 * STREAMS_PER_CALL_MAX)
+    }
+
+    /// Ports that ordinary calls leave to emergency calls.
+    #[must_use]
+    pub fn ports_reserved(&self) -> usize {
+        let percent = self.limits.media_reserve_percent;
+        self.pools.iter().map(|pool| 2 * pool.reserve(percent)).sum()
     }
 
     /// Whether this shard has any port for `realm`.

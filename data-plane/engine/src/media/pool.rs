@@ -6,7 +6,12 @@ use std::{collections::VecDeque, net::IpAddr, ops::Range, time::Duration};
 use ravelin_policy::{MediaRange, RealmId};
 
 use super::cycle::Cycles;
-use crate::{ids::Generator, port::ShardId, time::Instant};
+use crate::{
+    ids::Generator,
+    limits::{Limits, MEDIA_RESERVE_PAIRS},
+    port::ShardId,
+    time::Instant,
+};
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -34,6 +39,17 @@ pub(super) struct Draw {
     /// Share of the opened pairs that ordinary calls leave alone.
     pub(super) reserve_percent: u32,
     pub(super) emergency: bool,
+}
+
+impl Draw {
+    pub(super) fn new(now: Instant, limits: &Limits, emergency: bool) -> Self {
+        Self {
+            now,
+            early: limits.media_quarantine.saturating_sub(limits.media_quarantine_least),
+            reserve_percent: limits.media_reserve_percent,
+            emergency,
+        }
+    }
 }
 
 /// The even ports that belong to `shard`: contiguous parts of the range, sizes as equal as they can
@@ -123,7 +139,7 @@ impl Pool {
     /// The next free pair; when there is none, the one whose rest is nearest its end. An ordinary call leaves the reserve and the least rest; an emergency call
     /// takes what there is.
     pub(super) fn draw(&mut self, by: Draw, draws: &mut Generator) -> Option<u32> {
-        let reserve = self.opened * usize::try_from(by.reserve_percent).unwrap_or(0) / 100;
+        let reserve = self.reserve(by.reserve_percent);
         if (by.emergency || self.free.len() > reserve)
             && let Some(number) = self.free.take(draws)
         {
@@ -136,6 +152,28 @@ impl Pool {
         }
         self.reused_early += 1;
         self.resting.pop_front().map(|(pair, _)| pair)
+    }
+
+    /// Pairs that ordinary calls leave alone (EM-64).
+    pub(super) fn reserve(&self, percent: u32) -> usize {
+        if percent == 0 {
+            return 0;
+        }
+        let share = self.opened * usize::try_from(percent).unwrap_or(0) / 100;
+        let least = usize::try_from(MEDIA_RESERVE_PAIRS).unwrap_or(0).min(self.opened / 10);
+        share.max(least)
+    }
+
+    /// Pairs that can be drawn one after the other.
+    pub(super) fn available(&self, by: Draw) -> usize {
+        let all = self.free.len() + self.resting.len();
+        if by.emergency {
+            return all;
+        }
+        let reserve = self.reserve(by.reserve_percent);
+        let until = by.now + by.early;
+        let rested = self.resting.iter().take_while(|(_, end)| *end <= until).count();
+        (self.free.len().saturating_sub(reserve) + rested).min(all.saturating_sub(reserve))
     }
 
     /// Takes back a pair that was drawn and never used.

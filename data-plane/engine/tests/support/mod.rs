@@ -172,8 +172,16 @@ impl World {
     fn deliver(&mut self, source: SocketAddr, local: Local, bytes: &[u8]) -> Received {
         let meta = Meta { source, local };
         let mut shard = self.first_shard;
-        for _ in 0..2 {
-            match self.receive_at(shard, meta, bytes) {
+        let mut placed = None;
+        for _ in 0..self.engines.len() + 2 {
+            let received = match placed {
+                None => self.receive_at(shard, meta, bytes),
+                Some(tried) => self.place_at(shard, meta, bytes, tried),
+            };
+            match received {
+                Received::Placed { shard: next, tried } => {
+                    (shard, placed) = (usize::from(next.0), Some(tried));
+                }
                 Received::Elsewhere(owner) => {
                     self.passed_on += 1;
                     shard = usize::from(owner.0);
@@ -181,7 +189,7 @@ impl World {
                 received => return received,
             }
         }
-        panic!("passed on twice");
+        panic!("passed on in circles");
     }
 
     fn receive_at(&mut self, shard: usize, meta: Meta, bytes: &[u8]) -> Received {
@@ -191,6 +199,15 @@ impl World {
             self.drops.push(reason);
         }
         self.engines[shard].run_identity_inline(now, &mut self.tx);
+        self.post(shard);
+        received
+    }
+
+    fn place_at(&mut self, shard: usize, meta: Meta, bytes: &[u8], tried: u8) -> Received {
+        let now = self.clock();
+        let engine = &mut self.engines[shard];
+        let received = engine.receive_placed(now, meta, bytes, tried, &mut self.tx);
+        engine.run_identity_inline(now, &mut self.tx);
         self.post(shard);
         received
     }

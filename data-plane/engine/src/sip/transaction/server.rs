@@ -86,6 +86,13 @@ impl Layer {
         ServerEvent::New(new)
     }
 
+    /// Whether there is a transaction of the INVITE that a request is, or is about; or of one that
+    /// took another way here.
+    pub(crate) fn knows_invite(&self, message: &Message<'_>) -> bool {
+        self.by_request.contains_key(&self.request_key(message, b"INVITE"))
+            || self.by_origin.contains_key(&self.origin_key(message))
+    }
+
     fn receive_ack(
         &mut self,
         now: Instant,
