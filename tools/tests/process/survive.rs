@@ -9,7 +9,7 @@ use ravelin_contract::{cdr::CdrKind, chain::Entry};
 
 use crate::{
     peer::{Peer, bind, connect, header},
-    support::{Process, Scratch, address, chain, config, kinds, ravelin},
+    support::{PATIENCE, Process, Scratch, address, chain, config, kinds, ravelin},
 };
 
 const PLACE: u8 = 13;
@@ -74,6 +74,13 @@ fn media_passes(call: &Up, sequence: u16) -> bool {
     to.recv_from(&mut buffer).is_ok_and(|(length, _)| buffer[..length] == packet)
 }
 
+/// Events of it that are on record by now; the last line may be half written.
+fn adoptions(scratch: &Scratch) -> usize {
+    let files = std::fs::read_dir(scratch.data().join("audit")).expect("audit directory");
+    let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
+    texts.map(|text| text.matches("\"edge.calls_adopted\"").count()).sum()
+}
+
 #[test]
 fn calls_outlive_ten_kills_of_the_edge_and_end_with_one_record_each() {
     let scratch = Scratch::new();
@@ -111,6 +118,12 @@ fn calls_outlive_ten_kills_of_the_edge_and_end_with_one_record_each() {
         assert!(goes_on, "no media after kill {kill}; the log:\n{}", process.log());
         let told = format!("{CALLS} of its calls go on");
         assert!(process.log().contains(&told), "{}", process.log());
+        // What is not yet written when a process is killed is lost with it.
+        let end = Instant::now() + PATIENCE;
+        while adoptions(&scratch) < usize::from(kill) {
+            assert!(Instant::now() < end, "not on record after kill {kill}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
     println!("longest time from kill -9 to the first packet of {CALLS} calls: {longest:?}");
 

@@ -9,6 +9,7 @@ mod dtls;
 mod edge;
 mod failure;
 mod namespaces;
+mod pool;
 mod reuse;
 mod sdes;
 mod spray;
