@@ -29,6 +29,9 @@
 // RFC 3550 A.1.
 #define DROPOUT_MAX 3000
 #define MISORDER_MAX 100
+// What a CPU knows of a stream is too old to go on from: others may have had it meanwhile. Shorter
+// than any stream needs for a cycle of its numbers.
+#define ELSEWHERE_NS 1000000000ull
 
 struct vlan_header {
 	__be16 tag;
@@ -124,16 +127,23 @@ struct way {
 
 // What one CPU saw of a flow. Only that CPU writes it; it starts anew when it sees a new generation,
 // so user space never has to write here.
+//
+// All CPUs number the packets of a flow alike, from the first one on without a gap over wraps and
+// leaps of the sequence numbers, so what each saw adds up: lost is what lies between the lowest and
+// the highest of all and was seen by none.
 struct count {
 	__u64 packets; // forwarded
 	__u64 bytes; // of RTP
 	__u64 last; // CLOCK_MONOTONIC, nanoseconds
-	__u64 lost; // before the last leap of the sequence numbers
-	__u64 seen; // packets since the last leap, also those left to user space
+	__u64 seen; // packets that have a number, also those left to user space
+	struct place {
+		__s32 highest;
+		__u32 shift; // the number's low half is the sequence number and this
+	} __attribute__((aligned(8))) place;
 	__u32 generation;
-	__s32 first; // lowest extended sequence number since the last leap
-	__s32 highest;
+	__s32 first; // lowest number
 	__u32 leap; // sequence number that would confirm a leap; above 0xffff: none
+	__u32 timed; // whether there is a transit
 	__u32 transit; // of the last packet, RTP clock units
 	__u32 jitter; // 16 times, as in RFC 3550 A.8
 } __attribute__((aligned(64)));
@@ -314,52 +324,117 @@ static __noinline int is_sound(const __u8 *rtp, __u32 length, const void *end)
 	return 1;
 }
 
-// Follows the sequence numbers of a stream (RFC 3550 A.1). A leap forwards or far back counts only
-// when the next number follows it; what was lost before stays lost.
-static __always_inline void follow(struct count *count, __u16 sequence)
-{
-	__u16 ahead = sequence - (__u16)count->highest;
+// Looking for the CPU that had a stream last.
+struct search {
+	__u64 last;
+	__u32 slot;
+	__u32 generation;
+	__u32 found; // place in `counts`, or NOBODY
+	__u32 unused;
+};
 
-	if (ahead < DROPOUT_MAX) {
-		count->highest += ahead;
-	} else if (ahead <= 0x10000 - MISORDER_MAX) {
+#define NOBODY (~0u)
+
+static long ask(__u32 cpu, struct search *search)
+{
+	__u32 at = search->slot * cpus + cpu;
+	struct count *count = bpf_map_lookup_elem(&counts, &at);
+
+	if (count && count->generation == search->generation && count->last > search->last) {
+		search->last = count->last;
+		search->found = at;
+	}
+	return 0;
+}
+
+// Another CPU may have had the stream since this one did: numbers and jitter go on from there.
+static __noinline void take_over(struct count *count, __u32 slot)
+{
+	struct search search = {
+		.last = count->last,
+		.slot = slot,
+		.generation = count->generation,
+		.found = NOBODY,
+	};
+	struct count *other;
+
+	bpf_loop(cpus, ask, &search, 0);
+	if (search.found == NOBODY)
+		return;
+	other = bpf_map_lookup_elem(&counts, &search.found);
+	if (!other)
+		return;
+	// Both halves at once: the other CPU may be about to write them.
+	*(volatile __u64 *)&count->place = *(volatile __u64 *)&other->place;
+	count->timed = other->timed;
+	count->transit = other->transit;
+	count->jitter = other->jitter;
+}
+
+// How far a sequence number is ahead of the highest one, modulo 2^16.
+static __always_inline __u16 ahead_of(const struct count *count, __u16 sequence)
+{
+	return sequence + (__u16)count->place.shift - (__u16)count->place.highest;
+}
+
+static __always_inline int is_far(__u16 ahead)
+{
+	return ahead >= DROPOUT_MAX && ahead <= 0x10000 - MISORDER_MAX;
+}
+
+// Follows the sequence numbers of a stream (RFC 3550 A.1). A leap forwards or far back counts only
+// when the next number follows it; the new row is numbered on from the old one.
+static __always_inline void follow(struct count *count, __u32 slot, __u16 sequence)
+{
+	__u16 ahead = ahead_of(count, sequence);
+	struct place place;
+	__s32 number;
+
+	if (is_far(ahead)) {
+		take_over(count, slot);
+		ahead = ahead_of(count, sequence);
+	}
+	place = count->place;
+	if (is_far(ahead)) {
 		if (sequence != count->leap) {
 			// Alone it is nobody's: not expected, and not received.
 			count->leap = (sequence + 1) & 0xffff;
 			return;
 		}
-		__s64 lost = (__s64)count->highest - count->first + 1 - (__s64)count->seen;
-
-		if (lost > 0)
-			count->lost += lost;
 		// The one before was the first of the new row.
-		count->first = (__s32)sequence - 1;
-		count->highest = sequence;
-		count->seen = 1;
+		number = place.highest + 1;
+		place.highest += 2;
+		place.shift = (__u16)(place.highest - sequence);
+		count->seen += 1;
+	} else if (ahead < DROPOUT_MAX) {
+		place.highest += ahead;
+		number = place.highest;
 	} else {
 		// Late, or twice.
-		__s32 extended = count->highest - (__s32)(0x10000 - ahead);
-
-		if (extended < count->first)
-			count->first = extended;
+		number = place.highest - (__s32)(0x10000 - ahead);
 	}
+	*(volatile __u64 *)&count->place = *(__u64 *)&place;
+	if (number < count->first)
+		count->first = number;
 	count->leap = 0x10000;
 	count->seen += 1;
 }
 
-// Counts a packet that is forwarded, and its jitter (RFC 3550 A.8).
-static __always_inline void watch(struct count *count, __u32 ticks, __u32 timestamp, __u32 payload)
+// Counts a packet that is forwarded, and its jitter (RFC 3550 A.8). A difference above a second is a
+// new start of the timestamps, as for the sockets.
+static __always_inline void watch(struct count *count, __u64 now, __u32 ticks, __u32 timestamp,
+				  __u32 payload)
 {
-	__u64 now = bpf_ktime_get_ns();
 	// The product may overflow: only its bits 32 to 63 are of interest.
 	__u32 transit = (__u32)((now * ticks) >> 32) - timestamp;
 	__s32 distance = transit - count->transit;
 
 	if (distance < 0)
 		distance = -distance;
-	if (count->packets != 0 && ticks != 0)
+	if (count->timed && ticks != 0 && (__u32)distance <= (1000000000ull * ticks) >> 32)
 		count->jitter += (__u32)distance - ((count->jitter + 8) >> 4);
 	count->transit = transit;
+	count->timed = 1;
 	count->last = now;
 	count->packets += 1;
 	count->bytes += payload;
@@ -370,11 +445,13 @@ static __always_inline void start(struct count *count, __u32 generation, __u16 s
 	count->packets = 0;
 	count->bytes = 0;
 	count->last = 0;
-	count->lost = 0;
 	count->seen = 0;
-	count->first = sequence;
-	count->highest = sequence;
+	// As if the packet before had been the last one.
+	count->place.highest = (__s32)sequence - 1;
+	count->place.shift = 0;
+	count->first = 0x7fffffff;
 	count->leap = 0x10000;
+	count->timed = 0;
 	count->transit = 0;
 	count->jitter = 0;
 	count->generation = generation;
@@ -589,16 +666,19 @@ static __always_inline int forward(struct xdp_md *ctx, const __u32 l2, __be16 vl
 	if (!count)
 		return XDP_PASS;
 	__u16 number = bpf_ntohs(*(__be16 *)(rtp + 2));
+	__u64 now = bpf_ktime_get_ns();
 
 	if (count->generation != way.generation)
 		start(count, way.generation, number);
+	if (now - count->last > ELSEWHERE_NS)
+		take_over(count, slot);
 	// What user space takes is not counted as forwarded here, but its number is no gap.
-	follow(count, number);
+	follow(count, slot, number);
 	if (for_user)
 		return pass(PASS_TYPE);
 	if (no_hop)
 		return pass(PASS_HOP);
-	watch(count, way.ticks, bpf_ntohl(*(__be32 *)(rtp + 4)), payload);
+	watch(count, now, way.ticks, bpf_ntohl(*(__be32 *)(rtp + 4)), payload);
 
 	// From here on the packet is ours.
 	const __u32 tagged = sizeof(struct ethhdr) + sizeof(struct vlan_header);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Changes whenever a structure or map of `bpf/relay.c` does. Maps of another layout, left by
 /// another release, are replaced.
-pub(super) const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 3;
 
 /// Entries of `ports`, and slots that may follow each other there: as in `bpf/relay.c`.
 pub(super) const PLACES: u32 = 65_536;
@@ -320,11 +320,12 @@ pub(super) struct Count {
     pub(super) packets: u64,
     pub(super) bytes: u64,
     pub(super) last: u64,
-    pub(super) lost: u64,
     pub(super) seen: u64,
+    pub(super) highest: i32,
+    /// What the low half of a number is ahead of the sequence number.
+    pub(super) shift: u16,
     pub(super) generation: u32,
     pub(super) first: i32,
-    pub(super) highest: i32,
     pub(super) jitter: u32,
 }
 
@@ -337,24 +338,29 @@ impl Count {
             let half = |at: usize| [octets[at], octets[at + 1], octets[at + 2], octets[at + 3]];
             (u32::from_ne_bytes(half(0)), u32::from_ne_bytes(half(4)))
         };
+        let (highest, shift) = pair(4);
         let (generation, first) = pair(5);
         Self {
             packets: long(0),
             bytes: long(1),
             last: long(2),
-            lost: long(3),
-            seen: long(4),
+            seen: long(3),
+            highest: highest.cast_signed(),
+            shift: shift as u16,
             generation,
             first: first.cast_signed(),
-            highest: pair(6).0.cast_signed(),
             jitter: pair(7).1,
         }
     }
 
-    /// Expected since the last leap less seen, never below zero (RFC 3550 A.3), and what was lost
-    /// before.
+    /// Expected less seen, never below zero (RFC 3550 A.3).
     pub(super) fn lost(&self) -> u64 {
         let expected = i64::from(self.highest) - i64::from(self.first) + 1;
-        self.lost + u64::try_from(expected).unwrap_or(0).saturating_sub(self.seen)
+        u64::try_from(expected).unwrap_or(0).saturating_sub(self.seen)
+    }
+
+    /// The highest sequence number of the last row.
+    pub(super) fn sequence(&self) -> u16 {
+        (self.highest.cast_unsigned() as u16).wrapping_sub(self.shift)
     }
 }

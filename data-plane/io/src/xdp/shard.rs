@@ -25,8 +25,6 @@ use std::time::Duration;
 
 /// Longest wait while frames wait for an interface that had no room.
 const UNSENT_WAIT: Duration = Duration::from_millis(1);
-/// CPUs whose counts are less than this apart count the same stream at the same time.
-const TOGETHER_NS: u64 = 1_000_000_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Active {
@@ -193,7 +191,7 @@ impl Shard {
     fn count(&mut self, port: u32, active: Active) -> FastCount {
         self.cpus.clear();
         self.fast.counts.read(active.slot, active.generation, &mut self.cpus);
-        let sum = merge(&mut self.cpus);
+        let sum = merge(&self.cpus);
         FastCount {
             port: MediaPortId(port),
             epoch: active.epoch,
@@ -201,36 +199,25 @@ impl Shard {
             bytes: sum.bytes,
             lost: sum.lost(),
             jitter: sum.jitter >> 4,
-            // The low half of the extended number.
-            highest_sequence: sum.highest.cast_unsigned() as u16,
+            highest_sequence: sum.sequence(),
             last: instant(sum.last),
         }
     }
 }
 
-/// What several CPUs counted of one stream. Their extended sequence numbers differ by whole cycles;
-/// they are brought together at the nearest place.
-pub(super) fn merge(cpus: &mut [Count]) -> Count {
-    cpus.sort_unstable_by_key(|cpu| cpu.last);
-    let Some((first, rest)) = cpus.split_first() else { return Count::default() };
-    rest.iter().fold(*first, |sum, cpu| {
-        // A stream that moved from one CPU to another begins there where it ended here.
-        let together = cpu.last.saturating_sub(sum.last) < TOGETHER_NS;
-        let anchor = if together { cpu.highest } else { cpu.first };
-        let apart = sum.highest.wrapping_sub(anchor);
-        let cycles = (apart.wrapping_add(0x8000) >> 16) << 16;
-        Count {
-            packets: sum.packets + cpu.packets,
-            bytes: sum.bytes + cpu.bytes,
-            last: cpu.last,
-            lost: sum.lost + cpu.lost,
-            seen: sum.seen + cpu.seen,
-            generation: cpu.generation,
-            first: sum.first.min(cpu.first.wrapping_add(cycles)),
-            highest: sum.highest.max(cpu.highest.wrapping_add(cycles)),
-            jitter: cpu.jitter,
-        }
-    })
+/// What several CPUs counted of one stream. They number its packets alike, so it adds up; jitter goes
+/// on from one CPU to the next, so it is that of the last.
+pub(super) fn merge(cpus: &[Count]) -> Count {
+    let Some(last) = cpus.iter().max_by_key(|cpu| cpu.last) else { return Count::default() };
+    let sum = |part: fn(&Count) -> u64| cpus.iter().map(part).fold(0, u64::wrapping_add);
+    Count {
+        packets: sum(|cpu| cpu.packets),
+        bytes: sum(|cpu| cpu.bytes),
+        seen: sum(|cpu| cpu.seen),
+        first: cpus.iter().map(|cpu| cpu.first).min().unwrap_or(last.first),
+        highest: cpus.iter().map(|cpu| cpu.highest).max().unwrap_or(last.highest),
+        ..*last
+    }
 }
 
 /// The kernel's time as ours: both count the same clock from another beginning.
