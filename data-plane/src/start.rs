@@ -122,7 +122,7 @@ pub(crate) fn shards(
             .map_err(|error| name_listener(&listener.id, &listener.bind, &error).to_string())?;
     }
     let media = open_files::media(snapshot, count)?;
-    let fast_path::Outcome { fast, line } = fast_path::start(snapshot, count);
+    let fast_path::Outcome { fast, line } = fast_path::start(snapshot, count, &vacancy)?;
     let janitor = Janitor::start().map_err(|error| error.to_string())?;
     let helpers = Helpers::start(cores.len().min(4)).map_err(|error| error.to_string())?;
     let helpers = Arc::new(helpers);

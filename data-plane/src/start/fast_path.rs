@@ -1,11 +1,12 @@
 //! The fast path under the shards: whether the config wants it, whether the machine has it, and what
 //! is said of it.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 
-use ravelin_io::xdp::{self, FastPath, Options};
+use ravelin_io::xdp::{self, FastPath, Options, Reason};
 use ravelin_policy::{Driver as MediaDriver, Snapshot};
 
+use super::vacancy::Vacancy;
 use crate::telemetry::log;
 
 /// The fast path if there is one, and one line about it: where it is, or why it is not.
@@ -17,7 +18,10 @@ pub(super) struct Outcome {
 
 /// Starts the fast path where a media range asks for it, native or generic; where ranges leave it open,
 /// only if an interface's driver runs it (design 6).
-pub(super) fn start(snapshot: &Snapshot, shards: u8) -> Outcome {
+///
+/// # Errors
+/// Another edge of this node's name lives on this machine: it would lose its streams to this one.
+pub(super) fn start(snapshot: &Snapshot, shards: u8, vacancy: &Vacancy) -> Result<Outcome, String> {
     let asked = snapshot.media.iter().any(|range| range.driver == MediaDriver::Xdp);
     // Sockets of one shard wait in one place, and so do its streams.
     let forbidden = |range: &&ravelin_policy::MediaRange| {
@@ -28,14 +32,14 @@ pub(super) fn start(snapshot: &Snapshot, shards: u8) -> Outcome {
     addresses.sort_unstable();
     addresses.dedup();
     if addresses.is_empty() {
-        return without(&snapshot.node);
+        return without(&snapshot.node, vacancy);
     }
     let ports = ranges
         .map(|range| u32::from(range.last_port).saturating_sub(range.first_port.into()) + 1)
         .fold(0, u32::saturating_add);
     let node = snapshot.node.clone();
     let options = Options { node, addresses, ports, shards, native_only: !asked };
-    match FastPath::start(&options) {
+    match when_alone(&options.node, vacancy, || FastPath::start(&options))? {
         Ok(fast) => {
             for reason in fast.reasons() {
                 log("warning", "xdp", &reason.to_string());
@@ -64,7 +68,7 @@ pub(super) fn start(snapshot: &Snapshot, shards: u8) -> Outcome {
                 .chain(fast.reasons().iter().map(ToString::to_string))
                 .collect::<Vec<_>>()
                 .join("; ");
-            Outcome { fast: Some(Arc::new(fast)), line }
+            Ok(Outcome { fast: Some(Arc::new(fast)), line })
         }
         Err(reasons) => {
             for reason in &reasons {
@@ -74,17 +78,18 @@ pub(super) fn start(snapshot: &Snapshot, shards: u8) -> Outcome {
                 };
                 log(level, "xdp", &format!("{text}: {reason}"));
             }
-            without(&snapshot.node);
+            without(&snapshot.node, vacancy)?;
             let line = reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            Outcome { fast: None, line: format!("no xdp: {line}") }
+            Ok(Outcome { fast: None, line: format!("no xdp: {line}") })
         }
     }
 }
 
 /// No fast path: what a killed process of this node left of one is taken down, since nobody would
 /// tell it of its calls any more.
-fn without(node: &str) -> Outcome {
-    if let Some(taken) = xdp::take_down(node) {
+fn without(node: &str, vacancy: &Vacancy) -> Result<Outcome, String> {
+    let taken = when_alone(node, vacancy, || xdp::take_down(node).map_err(|reason| vec![reason]))?;
+    if let Ok(Some(taken)) = taken {
         for refused in &taken.refused {
             let text = format!("an earlier process left its fast path, and it stays: {refused}");
             log("warning", "xdp", &text);
@@ -98,5 +103,22 @@ fn without(node: &str) -> Outcome {
             log("info", "xdp", &text);
         }
     }
-    Outcome::default()
+    Ok(Outcome::default())
+}
+
+/// Does what only one living process of a node may; one that ends at this moment is waited for.
+fn when_alone<T>(
+    node: &str,
+    vacancy: &Vacancy,
+    mut work: impl FnMut() -> Result<T, Vec<Reason>>,
+) -> Result<Result<T, Vec<Reason>>, String> {
+    let name = format!("the fast path of node {node}");
+    let done = vacancy.wait(&name, || match work() {
+        Err(reasons) => match reasons.iter().find(|one| matches!(one, Reason::NodeInUse { .. })) {
+            Some(reason) => Err(io::Error::new(io::ErrorKind::AddrInUse, reason.to_string())),
+            None => Ok(Err(reasons)),
+        },
+        done => Ok(done),
+    });
+    done.map_err(|error| error.to_string())
 }

@@ -48,6 +48,8 @@ pub enum Reason {
     Kernel { what: &'static str, error: String },
     /// No BPF file system: a killed process may lose the fast path.
     NotPinned { error: String },
+    /// A living process has the fast path under this node's name.
+    NodeInUse { node: String, process: Option<u32> },
 }
 
 impl fmt::Display for Reason {
@@ -81,6 +83,15 @@ impl fmt::Display for Reason {
                 f,
                 "nothing is pinned, so a process that is killed takes its streams along: {error}"
             ),
+            Self::NodeInUse { node, process } => {
+                write!(f, "another edge of node {node} runs on this machine")?;
+                if let Some(process) = process {
+                    write!(f, " (process {process})")?;
+                }
+                f.write_str(
+                    " and has the fast path: stop that one, or give this one another `node`",
+                )
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What an earlier process of a node left in the kernel, for one that goes without the fast path.
 
+use super::interfaces::Reason;
 use super::loader::{is_ours, mark, pinned_programs, pins_of, unpin};
 use super::netlink::{AttachedAs, Netlink};
+use super::owner::{Held, Owner};
 use std::fs;
 
 /// What was found and taken down.
@@ -20,10 +22,14 @@ pub struct TakenDown {
 ///
 /// A process without `CAP_SYS_ADMIN` knows its own program only by the pin, and without
 /// `CAP_NET_ADMIN` it cannot detach; then the pins stay, for one that can.
-#[must_use]
-pub fn take_down(node: &str) -> Option<TakenDown> {
+///
+/// # Errors
+/// It is no leftover: a living process of this node has it. Nothing was touched.
+pub fn take_down(node: &str) -> Result<Option<TakenDown>, Reason> {
     let mut taken = TakenDown::default();
     let (pins, mark) = (pins_of(node), mark(node));
+    let _owner = Owner::take(&pins)
+        .map_err(|Held(process)| Reason::NodeInUse { node: node.into(), process })?;
     let pinned = pinned_programs(&pins);
     match Netlink::open() {
         Ok(mut netlink) => {
@@ -51,5 +57,5 @@ pub fn take_down(node: &str) -> Option<TakenDown> {
             Err(error) => taken.refused.push(format!("{}: {error}", pins.display())),
         }
     }
-    (taken != TakenDown::default()).then_some(taken)
+    Ok((taken != TakenDown::default()).then_some(taken))
 }

@@ -3,6 +3,7 @@
 use super::interfaces::{Attached, Interfaces, Mode, Reason};
 use super::layout::{COUNT_BYTES, FLOW_BYTES, LAYOUT, PLACES, VERDICTS};
 use super::netlink::{AttachedAs, Link, Netlink};
+use super::owner::{Held, Owner};
 use super::probe::Prober;
 use super::shared::Flows;
 use super::table::MARK_SLOT;
@@ -57,6 +58,8 @@ pub(super) struct Loaded {
     /// Where it is pinned.
     folder: Option<PathBuf>,
     mark: [u8; 16],
+    /// Last of all: the pins are this process's until they are gone.
+    _owner: Option<Owner>,
 }
 
 /// Where the program can be attached for one interface, and why not better.
@@ -110,7 +113,7 @@ fn hash(text: &str) -> u64 {
 /// left, pinned or attached, is taken over if it has the same layout, else it is replaced.
 ///
 /// # Errors
-/// bpf(2) is not there for us.
+/// bpf(2) is not there for us, or a living process has the node's name.
 pub(super) fn load(
     node: &str,
     slots: u32,
@@ -119,13 +122,15 @@ pub(super) fn load(
 ) -> Result<Loaded, Reason> {
     let mark = mark(node);
     let before = pinned_programs(&pins_of(node));
-    let folder = match node_folder(node).and_then(|folder| layout_folder(&folder, slots)) {
-        Ok(folder) => Some(folder),
-        Err(reason) => {
-            warnings.push(reason);
-            None
+    let mut owner = None;
+    let folder = match node_folder(node) {
+        Ok(pins) => {
+            owner = own(node, &pins)?;
+            layout_folder(&pins, slots)
         }
+        Err(reason) => Err(reason),
     };
+    let folder = folder.map_err(|reason| warnings.push(reason)).ok();
     if let Some(folder) = &folder {
         for link in links {
             pin_attached(link, mark, slots, folder);
@@ -142,7 +147,14 @@ pub(super) fn load(
             None => return Err(first),
         },
     };
-    finish(object, folder, mark, before)
+    finish(object, folder, mark, before, owner)
+}
+
+/// Holds a node's pins, which are there then if they can be.
+fn own(node: &str, pins: &Path) -> Result<Option<Owner>, Reason> {
+    // Where it cannot be made, that is told when it is to be used.
+    let _ = fs::create_dir_all(pins);
+    Owner::take(pins).map_err(|Held(process)| Reason::NodeInUse { node: node.into(), process })
 }
 
 pub(super) fn mark(node: &str) -> [u8; 16] {
@@ -321,6 +333,7 @@ fn finish(
     folder: Option<PathBuf>,
     mark: [u8; 16],
     before: Vec<u32>,
+    owner: Option<Owner>,
 ) -> Result<Loaded, Reason> {
     let maps = Maps {
         ports: Arc::new(map(&object, "ports")?),
@@ -331,12 +344,12 @@ fn finish(
         sockets: Arc::new(map(&object, "sockets")?),
         cpus: cpus()?,
     };
-    let mut owner = [0; FLOW_BYTES];
-    owner[4..8].copy_from_slice(&LAYOUT.to_ne_bytes());
-    owner[8..MARK_BYTES].copy_from_slice(&mark);
+    let mut marked = [0; FLOW_BYTES];
+    marked[4..8].copy_from_slice(&LAYOUT.to_ne_bytes());
+    marked[8..MARK_BYTES].copy_from_slice(&mark);
     Flows::new(&maps.ports, &maps.flows)
         .map_err(|error| kernel("the flows cannot be written")(error.to_string()))?
-        .write(MARK_SLOT, &owner);
+        .write(MARK_SLOT, &marked);
     let opened = kernel("the XDP program cannot be opened");
     let mut fd = |name| {
         let program = program(&mut object, name)?;
@@ -353,7 +366,17 @@ fn finish(
         pinned.map_err(|error| kernel("the XDP program cannot be pinned")(chain(&error)))?;
     }
     let prober = Arc::new(Prober::new(probe));
-    Ok(Loaded { maps, _object: object, relay, relay_id, prober, before, folder, mark })
+    Ok(Loaded {
+        maps,
+        _object: object,
+        relay,
+        relay_id,
+        prober,
+        before,
+        folder,
+        mark,
+        _owner: owner,
+    })
 }
 
 impl Loaded {

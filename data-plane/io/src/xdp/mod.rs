@@ -11,6 +11,7 @@
 //! | `bpf/relay.c` | the program |
 //! | `layout` | the octets of the maps |
 //! | `loader` | load, adopt, attach, remove |
+//! | `owner` | one living process of a node at a time |
 //! | `leftover` | remove what an earlier process left, without a fast path |
 //! | `probe` | whether an interface really sends |
 //! | `interfaces` | which interface has which media address |
@@ -29,6 +30,7 @@ mod leftover;
 mod loader;
 mod netdev;
 mod netlink;
+mod owner;
 mod polling;
 mod probe;
 mod shard;
@@ -128,7 +130,8 @@ impl FastPath {
     /// Loads the program and attaches it wherever a media address is.
     ///
     /// # Errors
-    /// Why no address has a fast path: one reason for each, or one for all.
+    /// Why no address has a fast path: one reason for each, or one for all. With
+    /// [`Reason::NodeInUse`] nothing was touched, and nobody of this name should start.
     pub fn start(options: &Options) -> Result<Self, Vec<Reason>> {
         let kernel = |what| {
             move |error: std::io::Error| vec![Reason::Kernel { what, error: error.to_string() }]

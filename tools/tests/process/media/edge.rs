@@ -73,7 +73,7 @@ impl Default for Setup<'_> {
     }
 }
 
-fn config(net: &Net, setup: &Setup<'_>, node: &str) -> String {
+pub(super) fn config(net: &Net, setup: &Setup<'_>, node: &str) -> String {
     let Net { access, core, caller, callee, .. } = net;
     let Setup { pairs, driver, media: [near, far], .. } = setup;
     let ports = format!("{FIRST_PORT}-{}", FIRST_PORT + 2 * pairs - 1);
@@ -140,6 +140,21 @@ impl Edge {
         let done = work();
         self.process.signal("CONT");
         done
+    }
+
+    /// `kill -9`, and nobody starts it again; gives where its data are.
+    pub(super) fn kill(mut self) -> Scratch {
+        self.process.signal("KILL");
+        self.process.wait();
+        self.scratch
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.scratch.data()
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// `kill -9`, and the same edge again; gives what it has logged until it was ready.

@@ -9,6 +9,7 @@ mod dtls;
 mod edge;
 mod failure;
 mod namespaces;
+mod one_owner;
 mod pool;
 mod reuse;
 mod sdes;

@@ -231,14 +231,14 @@ fn an_edge_without_the_fast_path_takes_down_what_was_left() {
             std::fs::remove_dir_all(pins(&world)).unwrap();
         }
         assert_eq!(peers.pass(50), 50);
-        assert_eq!(world.here(|| take_down("another")), None);
+        assert_eq!(world.here(|| take_down("another")), Ok(None));
         assert_eq!(peers.pass(50), 50);
-        let taken = world.here(|| take_down(&world.node)).unwrap();
+        let taken = world.here(|| take_down(&world.node)).unwrap().unwrap();
         assert_eq!((taken.interfaces, taken.pins), (vec!["d0".to_owned()], pinned));
         assert_eq!(taken.refused, Vec::<String>::new());
         assert!(!attached(&world) && !pins(&world).exists());
         assert_eq!(peers.pass(20), 0, "nobody forwards any more");
-        assert_eq!(world.here(|| take_down(&world.node)), None);
+        assert_eq!(world.here(|| take_down(&world.node)), Ok(None));
     }
 }
 
