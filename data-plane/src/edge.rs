@@ -32,7 +32,7 @@ use crate::{
     snapshots::{Document, Snapshots},
     spool::{Sizes, Spool, SpoolOptions},
     start,
-    survival::Place,
+    survival::{Place, forget_others},
     telemetry::{
         self, event, expiry, log, pulse,
         report::{ProcessCounters, Sources},
@@ -68,7 +68,8 @@ pub fn run(options: EdgeOptions) -> Result<(), String> {
         collected: target.is_some(),
     })
     .map_err(|error| format!("{}/audit cannot be used: {error}", options.data.display()))?;
-    let mut edge = Edge::new(options, &spool);
+    let mut edge = Edge::new(options, &spool)?;
+    forget_others();
     let result = edge.live(target, &spool, events);
     let reason = match &result {
         Ok(()) => "stopped by a signal".to_owned(),
@@ -101,8 +102,8 @@ struct Edge {
 }
 
 impl Edge {
-    fn new(options: EdgeOptions, spool: &Spool) -> Self {
-        Self {
+    fn new(options: EdgeOptions, spool: &Spool) -> Result<Self, String> {
+        Ok(Self {
             test_signals: settings::test_signals_here(options.config.as_deref()),
             snapshots: Snapshots::new(&options.data),
             registry: Registry::default(),
@@ -115,9 +116,9 @@ impl Edge {
             active: None,
             link: None,
             told_warnings: Vec::new(),
-            survival: Place::find(&options.data),
+            survival: Place::find(&options.data)?,
             options,
-        }
+        })
     }
 
     fn live(

@@ -33,3 +33,4 @@ pub mod telemetry;
 
 pub use edge::{FAREWELL_WITHIN, run};
 pub use settings::EdgeOptions;
+pub use survival::{ForgetOutcome, Forgotten, forget};

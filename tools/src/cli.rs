@@ -63,6 +63,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ravelin parse invite.sip\n  ravelin parse --json *.sip\n\nPrints `FILE accept INVITE`, `FILE accept 200` or `FILE reject 400 REASON`. Exit code 1 if any was rejected."
     )]
     Parse(ParseArgs),
+    /// Wipe the keys of calls that a killed edge left in memory
+    #[command(
+        after_help = "Examples:\n  ravelin forget                                # of every data directory of this user\n  ravelin forget --now --data /var/lib/ravelin  # which gets no edge again\n\nA record whose calls an edge that starts now takes over (for 120 s) stays as it is, unless --now\nsays otherwise; a living edge's always does. What is left of a record has no secrets, and the next\nedge of its data directory ends its calls with it."
+    )]
+    Forget(ForgetArgs),
     /// What would happen to a call, and why
     #[command(
         after_help = "Example:\n  ravelin explain --config ravelin.yml --realm access --source 127.0.1.7 --to sip:911@sbc.example"
@@ -163,6 +168,16 @@ pub(crate) struct CheckArgs {
     /// One JSON object per error
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ForgetArgs {
+    /// Only what edges with this data directory left
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Also what an edge that starts now would take over
+    #[arg(long, requires = "data")]
+    pub(crate) now: bool,
 }
 
 #[derive(Args, Debug)]

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Node(args) => match args.command {
             NodeCommand::Add(args) => offline::node::add(&args),
         },
+        Command::Forget(args) => offline::forget::run(&args),
         Command::Parse(args) => offline::parse::run(&args),
         Command::Explain(args) => offline::explain::run(&args),
         Command::Audit(args) => match args.command {

@@ -8,18 +8,23 @@
 //! end of a process does not tear such a write, for a record is at most a page; a checksum and a
 //! second copy are there all the same.
 
+mod forget;
 mod slots;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
+    thread,
     time::Duration,
 };
 
 use ravelin_engine::{checkpoint::NotAdopted, time::Instant};
 
+pub use forget::{ForgetOutcome, Forgotten, forget};
 pub(crate) use slots::Slots;
 use slots::{Origin, read};
 
@@ -32,6 +37,9 @@ pub(crate) const ADOPTED_WITHIN: Duration = Duration::from_secs(120);
 const TMPFS: i64 = 0x0102_1994;
 /// Where such a file system is on every Linux.
 const MEMORY: &str = "/dev/shm";
+/// How long a start waits for who wipes keys in its place: that takes a moment.
+const HOLD_WITHIN: Duration = Duration::from_secs(5);
+const HOLD_STEP: Duration = Duration::from_millis(10);
 
 /// The files of one data directory.
 #[derive(Clone, Debug)]
@@ -39,6 +47,8 @@ pub(crate) struct Place {
     dir: PathBuf,
     origin: Origin,
     in_memory: bool,
+    /// The folder, locked as long as this process lives.
+    _held: Option<Arc<File>>,
 }
 
 /// What one shard of the process before left.
@@ -54,14 +64,21 @@ pub(crate) struct Left {
 impl Place {
     /// Finds the place of a data directory: `DIR/run` if that is in memory, else a directory of this
     /// user's own in `/dev/shm`, named after `DIR`; without one, `DIR/run` all the same.
-    pub(crate) fn find(data: &Path) -> Self {
+    ///
+    /// # Errors
+    /// Another process has it.
+    pub(crate) fn find(data: &Path) -> Result<Self, String> {
         let run = data.join("run");
         let origin = Origin::of_this_boot();
-        if is_in_memory(&run) {
-            return Self { dir: run, origin, in_memory: true };
-        }
+        let (dir, in_memory) =
+            if is_in_memory(&run) { (run, true) } else { Self::apart(data, run) };
+        let held = Self::hold(&dir)?;
+        Ok(Self { dir, origin, in_memory, _held: held })
+    }
+
+    fn apart(data: &Path, run: PathBuf) -> (PathBuf, bool) {
         match in_shared_memory(data) {
-            Ok(dir) => Self { dir, origin, in_memory: true },
+            Ok(dir) => (dir, true),
             Err(error) => {
                 let text = format!(
                     "records of calls are on a disk, which may make a shard wait, and calls with SRTP \
@@ -69,9 +86,26 @@ impl Place {
                      ({error})"
                 );
                 log("warning", "start", &text);
-                Self { dir: run, origin, in_memory: false }
+                (run, false)
             }
         }
+    }
+
+    /// Two edges whose folders of records are one: data directories of one name in two containers
+    /// that share this memory.
+    fn hold(dir: &Path) -> Result<Option<Arc<File>>, String> {
+        for _ in 0..=HOLD_WITHIN.as_millis() / HOLD_STEP.as_millis() {
+            match forget::hold(dir) {
+                Ok(Some(held)) => return Ok(Some(Arc::new(held))),
+                Ok(None) => thread::sleep(HOLD_STEP),
+                // No locks there: the one on the data directory has to do.
+                Err(_) => return Ok(None),
+            }
+        }
+        Err(format!(
+            "another process keeps its records of calls in {}: stop that one, or give another --data",
+            dir.display()
+        ))
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -162,11 +196,7 @@ fn in_shared_memory(data: &Path) -> io::Result<PathBuf> {
         return Err(io::Error::other("no file system in memory"));
     }
     let user = rustix::process::geteuid().as_raw();
-    let path = fs::canonicalize(data)?;
-    let digest =
-        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path.as_os_str().as_encoded_bytes());
-    let name: String = digest.as_ref().iter().take(8).map(|octet| format!("{octet:02x}")).collect();
-    let dir = Path::new(MEMORY).join(format!("ravelin-{user}-{name}"));
+    let dir = in_shared_memory_of(data)?;
     match fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -176,4 +206,34 @@ fn in_shared_memory(data: &Path) -> io::Result<PathBuf> {
         return Err(io::Error::other(format!("{} is not this user's alone", dir.display())));
     }
     Ok(dir)
+}
+
+/// The name of such a directory.
+fn in_shared_memory_of(data: &Path) -> io::Result<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let path = fs::canonicalize(data)?;
+    let digest =
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path.as_os_str().as_encoded_bytes());
+    let name: String = digest.as_ref().iter().take(8).map(|octet| format!("{octet:02x}")).collect();
+    Ok(Path::new(MEMORY).join(format!("ravelin-{user}-{name}")))
+}
+
+/// Wipes what other edges of this user left, on whose data directory nobody started one in time.
+pub(crate) fn forget_others() {
+    match forget(None, false) {
+        Ok(all) => {
+            for one in all {
+                if let ForgetOutcome::Wiped(calls @ 1..) = one.outcome {
+                    let text = format!(
+                        "{}: keys of {calls} calls that an edge left are wiped",
+                        one.place.display()
+                    );
+                    log("info", "start", &text);
+                }
+            }
+        }
+        Err(error) => {
+            log("warning", "start", &format!("keys that an edge left stay: {error}"));
+        }
+    }
 }

@@ -18,9 +18,9 @@ use crate::telemetry::log;
 
 const MAGIC: &[u8; 8] = b"RvCalls1";
 /// Octets of one copy of one record.
-const COPY_BYTES: u64 = RECORD_BYTES_MAX as u64;
+pub(super) const COPY_BYTES: u64 = RECORD_BYTES_MAX as u64;
 /// Before the first slot.
-const HEAD_BYTES: u64 = COPY_BYTES;
+pub(super) const HEAD_BYTES: u64 = COPY_BYTES;
 const BOOT_BYTES: usize = 36;
 /// Where the time stands at which the process was alive.
 const ALIVE_AT: u64 = 64;
@@ -160,13 +160,19 @@ pub(super) fn read(path: &Path) -> io::Result<Found> {
     }
     let (numbers, boot) = rest.split_at(2);
     let origin = Origin { boot: String::from_utf8_lossy(boot).into_owned() };
-    let mut alive = [0; 8];
-    // Written behind the head; a process that ended before that was hardly alive.
-    let alive = file.read_exact_at(&mut alive, ALIVE_AT).map_or(0, |()| u64::from_le_bytes(alive));
+    let alive = alive_at(&file);
     let length = file.metadata()?.len().saturating_sub(HEAD_BYTES);
     let slots = u32::try_from(length.div_ceil(2 * COPY_BYTES)).unwrap_or(u32::MAX);
     let records = (0..slots).filter_map(|slot| newest(&file, slot)).collect();
-    Ok(Found { origin, shards: numbers[1], alive: Instant(alive), records })
+    Ok(Found { origin, shards: numbers[1], alive, records })
+}
+
+/// When the process that wrote a file was last known to be alive.
+pub(super) fn alive_at(file: &File) -> Instant {
+    let mut alive = [0; 8];
+    // Written behind the head; a process that ended before that was hardly alive.
+    let read = file.read_exact_at(&mut alive, ALIVE_AT);
+    Instant(read.map_or(0, |()| u64::from_le_bytes(alive)))
 }
 
 /// The newest sound copy of a slot, else any that is there.
@@ -182,7 +188,7 @@ fn newest(file: &File, slot: u32) -> Option<Vec<u8>> {
     copies.into_iter().flatten().max_by_key(sequence)
 }
 
-fn read_at_most(file: &File, at: u64) -> Vec<u8> {
+pub(super) fn read_at_most(file: &File, at: u64) -> Vec<u8> {
     let mut bytes = vec![0; RECORD_BYTES_MAX];
     let mut length = 0;
     while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {

@@ -8,7 +8,7 @@ fn place(name: &str) -> (PathBuf, Place) {
     let dir = std::env::temp_dir().join(format!("ravelin-slots-{}-{name}", std::process::id()));
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir).unwrap();
-    (dir.clone(), Place { dir, origin: Origin::of_this_boot(), in_memory: true })
+    (dir.clone(), Place { dir, origin: Origin::of_this_boot(), in_memory: true, _held: None })
 }
 
 const NOW: Instant = Instant(500_000_000_000);
@@ -145,4 +145,36 @@ fn a_place_in_memory_is_this_users_alone() {
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
     assert!(in_shared_memory(&std::env::temp_dir()).is_err());
     fs::remove_dir(&dir).unwrap();
+}
+
+/// Nobody takes them over after [`ADOPTED_WITHIN`]: no secret stays, and each record is still counted.
+#[test]
+fn keys_of_a_process_that_is_long_gone_are_wiped() {
+    let (dir, place) = place("forgotten");
+    let held = forget::hold(&dir).unwrap();
+    let mut slots = create(&place, 0, 1);
+    for sequence in 1..=2 {
+        put(&mut slots, 3, sequence, b"inline:a secret");
+    }
+    put(&mut slots, 9, 1, b"inline:a secret");
+    slots.publish().unwrap();
+    // Killed while it started: a file that was never in force.
+    let mut draft = create(&place, 1, 2);
+    put(&mut draft, 0, 1, b"inline:a secret");
+    let holds_it = || {
+        let files = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+        let contents: Vec<_> = files.map(|path| fs::read(path).unwrap()).collect();
+        contents.concat().windows(8).filter(|octets| octets == b"a secret").count()
+    };
+    let late = NOW + ADOPTED_WITHIN + Duration::from_secs(1);
+    let wipe = |time, now| forget::wipe(&dir, time, now).unwrap().unwrap();
+    assert_eq!(wipe(late, true), ForgetOutcome::InUse);
+    drop(held);
+    assert_eq!(wipe(NOW + Duration::from_secs(1), false), ForgetOutcome::StillGood(120));
+    assert_eq!(holds_it(), 4);
+    assert_eq!(wipe(late, false), ForgetOutcome::Wiped(2));
+    assert_eq!(holds_it(), 0);
+    assert_eq!(place.left(1, NOW)[0][0].records.len(), 2);
+    fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(forget::wipe(&dir, late, true).unwrap(), None);
 }

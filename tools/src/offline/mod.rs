@@ -3,5 +3,6 @@
 pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod explain;
+pub(crate) mod forget;
 pub(crate) mod node;
 pub(crate) mod parse;

@@ -99,6 +99,21 @@ pub fn sequence(bytes: &[u8]) -> Result<u64, Refused> {
     layout::open(bytes).map(|(header, _)| header.sequence)
 }
 
+/// A record without anything secret, of the same length or shorter: its call can be ended in order,
+/// and go on no more. Of what cannot be read as a record the head stays, so that it is still counted.
+#[must_use]
+pub fn without_keys(bytes: &[u8]) -> Vec<u8> {
+    let Ok(mut record) = record::Record::decode(bytes) else {
+        return bytes.get(..layout::HEADER_BYTES).unwrap_or_default().to_vec();
+    };
+    record.forget_keys();
+    let mut out = vec![0; layout::HEADER_BYTES];
+    record.write(&mut layout::Writer(&mut out));
+    let hash = layout::body_hash(out.get(layout::HEADER_BYTES..).unwrap_or_default());
+    layout::seal(&mut out, record.header, hash);
+    out
+}
+
 /// A record with any body, for tests of what keeps records.
 #[doc(hidden)]
 #[must_use]

@@ -216,6 +216,15 @@ impl<'a> Record<'a> {
         })
     }
 
+    /// Takes out everything that is secret: keys of SRTP, ICE and DTLS. Without them the call cannot
+    /// go on ([`super::NotAdopted::Media`]); it can still be ended and written down.
+    pub(super) fn forget_keys(&mut self) {
+        self.anchor = None;
+        for leg in [&mut self.caller, &mut self.callee] {
+            leg.keys = Cow::Borrowed(&[]);
+        }
+    }
+
     /// Appends the body.
     pub(super) fn write(&self, into: &mut Writer<'_>) {
         into.0.extend_from_slice(&self.id);

@@ -137,3 +137,34 @@ fn without_memory_of_its_own_no_key_is_written() {
     assert!(talk.world.kept.is_empty());
     assert_eq!(talk.world.engine.counters().checkpoints_too_long, 1);
 }
+
+/// What is left of an edge that nobody starts again: no key is in its records any more, and the next
+/// process still ends its calls, with their CDRs.
+#[test]
+fn a_record_whose_keys_were_wiped_ends_its_call() {
+    let (mut talk, _) = call();
+    assert!(talk.up(&rtp(1)).is_some());
+    let ours = lines(&talk.offer)[TAKEN.0 as usize - 1].keys.clone();
+    let (slot, bytes) = talk.world.kept.pop_first().unwrap();
+    let wiped = ravelin_engine::checkpoint::without_keys(&bytes);
+    for keys in [ours, keys(TAKEN.1, 7)] {
+        let secret = keys.masters()[0].key.key_and_salt().to_vec();
+        let is_in = |bytes: &[u8]| bytes.windows(secret.len()).any(|part| part == secret);
+        assert!(is_in(&bytes) && !is_in(&wiped));
+    }
+    talk.world.kept.insert(slot, wiped);
+    let adoption = crash(&mut talk);
+    assert_eq!(adoption.ended.get("media_unknown"), Some(&1), "{adoption:?}");
+    let world = &mut talk.world;
+    for (party, listener) in [(PBX, ACCESS), (CARRIER_A, CORE)] {
+        let bye = world.expect(party, "BYE ");
+        world.send(party, listener, &bye.reply("200 OK", "", ""));
+    }
+    let cdr = world.call_cdr();
+    assert_eq!((cdr.cause, cdr.adopted), (503, 1));
+    // Nothing readable: the head alone stays, and is counted as what it is.
+    let mut other = bytes;
+    other[4..6].copy_from_slice(&99_u16.to_le_bytes());
+    let wiped = ravelin_engine::checkpoint::without_keys(&other);
+    assert_eq!(wiped, other[..48]);
+}

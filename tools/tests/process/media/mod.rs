@@ -8,6 +8,7 @@ mod call;
 mod dtls;
 mod edge;
 mod failure;
+mod forget;
 mod namespaces;
 mod one_owner;
 mod pool;

@@ -78,6 +78,11 @@ impl Sealed {
         }
     }
 
+    /// Master keys and salts of both directions, as their octets.
+    pub(super) fn secrets(&self) -> [Vec<u8>; 2] {
+        [self.key.clone(), base64::decode(&self.told)]
+    }
+
     fn change_key(&mut self, octet: u8) {
         self.key.fill(octet);
         self.seal = context(self.profile, &self.key);
