@@ -31,9 +31,9 @@ const TRY: Duration = Duration::from_millis(200);
 
 /// What an edge has counted since it was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Counts {
+pub(super) struct Counts {
     /// Datagrams received by AF_XDP, and by sockets.
-    by_af_xdp: u64,
+    pub(super) by_af_xdp: u64,
     by_sockets: u64,
     /// Sent by AF_XDP; what would have been, and went by sockets.
     sent: u64,
@@ -69,7 +69,7 @@ impl Counts {
 }
 
 /// The edge's numbers, as a control plane gets them each second.
-struct Numbers(Peer);
+pub(super) struct Numbers(pub(super) Peer);
 
 impl Numbers {
     fn next(&mut self) -> Counts {
@@ -80,7 +80,7 @@ impl Numbers {
     }
 
     /// When nothing moves any more.
-    fn at_rest(&mut self) -> Counts {
+    pub(super) fn at_rest(&mut self) -> Counts {
         self.0.send(&Down::Ping { nonce: 1 });
         // What was sent before is of earlier.
         self.0.until("a pong", |frame| matches!(frame, Up::Pong { .. }).then_some(()));
