@@ -29,7 +29,7 @@ pub struct Forgotten {
 /// See [`Forgotten`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ForgetOutcome {
-    /// Records whose keys were overwritten with zeros, those that had none included.
+    /// Calls whose records were cut down; none the second time.
     Wiped(u32),
     /// A living edge keeps them.
     InUse,
@@ -116,7 +116,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).custom_flags(no_links).open(path)
 }
 
-/// Gives how many slots had a record.
+/// Gives how many slots had a record with more than may stay.
 fn wipe_file(file: &File) -> io::Result<u32> {
     let length = file.metadata()?.len();
     let (mut at, mut slots) = (HEAD_BYTES, 0);
@@ -127,8 +127,10 @@ fn wipe_file(file: &File) -> io::Result<u32> {
             if bytes.iter().any(|octet| *octet != 0) {
                 let mut kept = checkpoint::without_keys(&bytes);
                 kept.resize(bytes.len(), 0);
-                file.write_all_at(&kept, copy)?;
-                any = true;
+                if kept != bytes {
+                    file.write_all_at(&kept, copy)?;
+                    any = true;
+                }
             }
         }
         slots += u32::from(any);

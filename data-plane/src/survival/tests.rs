@@ -174,6 +174,7 @@ fn keys_of_a_process_that_is_long_gone_are_wiped() {
     assert_eq!(holds_it(), 4);
     assert_eq!(wipe(late, false), ForgetOutcome::Wiped(2));
     assert_eq!(holds_it(), 0);
+    assert_eq!(wipe(late, false), ForgetOutcome::Wiped(0));
     assert_eq!(place.left(1, NOW)[0][0].records.len(), 2);
     fs::remove_dir_all(&dir).unwrap();
     assert_eq!(forget::wipe(&dir, late, true).unwrap(), None);
