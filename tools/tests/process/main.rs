@@ -6,6 +6,7 @@ mod compliance;
 mod demo;
 mod edge;
 mod failover;
+mod figures;
 mod link;
 mod media;
 mod nodes;

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -157,7 +158,91 @@ fn callee_stops(action: &str) {
 
 #[test]
 fn a_callee_that_stops_sending_is_told_of_hung_up_or_left_alone() {
+    let _turn = TURN.lock();
     for action in ["alarm", "bye", "nothing"] {
         callee_stops(action);
     }
+}
+
+/// An edge whose trunks of this role end calls for silence, a caller, and a peer of the role.
+fn with_byes(role: &str, host: [u8; 2]) -> (Scratch, Process, Peer, Peer) {
+    let scratch = Scratch::new();
+    let line = format!("    role: {role}\n");
+    let media = format!("{line}    media: {{ rtp_timeout: 3s, rtp_timeout_action: bye }}\n");
+    let config = config(PLACE).replace("127.4.", "127.11.");
+    assert!(config.contains(&line), "{config}");
+    let file = scratch.write("ravelin.yml", &config.replace(&line, &media));
+    let mut command = ravelin();
+    command.args(["edge", "--drain-within", "24h", "--config"]).arg(&file);
+    let mut process = Process::start(command.arg("--data").arg(scratch.data()));
+    process.wait_for_line("edge: ready", 1);
+    let caller = Peer::new(address(1, 7, 0), address(0, 10, 5060));
+    let peer = Peer::new(address(host[0], host[1], 5060), address(0, 20, 5060));
+    (scratch, process, caller, peer)
+}
+
+fn ends_at_once(mut process: Process) {
+    process.signal("TERM");
+    process.wait_for_line("taking no new calls", 1);
+    process.signal("TERM");
+    process.wait();
+}
+
+/// Of 127.11.PLACE: the tests of this file share it, so they take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+#[test]
+fn silence_is_told_of_an_emergency_call_and_does_not_end_it() {
+    let _turn = TURN.lock();
+    let (scratch, process, mut caller, mut psap) = with_byes("emergency", [9, 1]);
+    caller.invite("help", "911");
+    let invite = psap.expect("INVITE ", "");
+    psap.reply(&invite, "200 OK");
+    psap.expect("ACK ", "");
+    let answer = caller.expect("SIP/2.0 200", "help");
+    caller.ack("help", &answer);
+    let mut near = Talker::new(caller.address().ip(), &answer);
+    let far = Talker::new(psap.address().ip(), &invite);
+    // The psap says nothing at all: it is told, and the call goes on for as long again.
+    let end = Instant::now() + PATIENCE;
+    while !told(&scratch) {
+        assert!(Instant::now() < end, "nobody is told");
+        near.talk();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    far.heard();
+    let (end, mut heard) = (Instant::now() + ALLOWED * 2, 0);
+    while Instant::now() < end || heard == 0 {
+        near.talk();
+        std::thread::sleep(Duration::from_millis(20));
+        heard += far.heard();
+    }
+    ends_at_once(process);
+    let entries = chain(&scratch.data());
+    let cdr = record(&entries).expect("a record of the call");
+    assert!(cdr.emergency && cdr.cause != 408, "{cdr:?}");
+    assert_eq!(cdr.streams[1].timeouts, 1);
+}
+
+#[test]
+fn a_callee_that_announces_media_and_sends_none_is_given_up_before_it_answers() {
+    let _turn = TURN.lock();
+    let (scratch, process, mut caller, mut carrier) = with_byes("carrier", [2, 1]);
+    caller.invite("early", "+12125550001");
+    let invite = carrier.expect("INVITE ", "");
+    let ip = carrier.address().ip();
+    let early = format!(
+        "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 40000 RTP/AVP 0\r\n"
+    );
+    carrier.answer(&invite, "183 Session Progress", &early);
+    caller.expect("SIP/2.0 183", "early");
+    let cancel = carrier.expect("CANCEL ", "");
+    carrier.reply(&cancel, "200 OK");
+    carrier.reply(&invite, "487 Request Terminated");
+    let refusal = caller.expect("SIP/2.0 480", "ravelin;cause=408");
+    caller.ack_refusal("early", "+12125550001", &refusal);
+    ends_at_once(process);
+    let entries = chain(&scratch.data());
+    let cdr = record(&entries).expect("a record of the call");
+    assert_eq!((cdr.cause, cdr.status), (408, 480), "{cdr:?}");
 }

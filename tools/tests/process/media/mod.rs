@@ -19,4 +19,5 @@ mod sdes;
 mod spray;
 mod strangers;
 mod table;
+mod timeout;
 mod voice;
