@@ -257,7 +257,7 @@ fn an_operator_sees_what_became_of_a_calls_media() {
         let is_typed = |name: &str| page.contains(&format!("# TYPE {name} "));
         name.starts_with("ravelin_")
             && !name.ends_with('_')
-            && **name != ONCE_DELIVERED
+            && *name != ONCE_DELIVERED
             && !is_typed(name)
             && !is_typed(name.trim_end_matches("_total"))
     };
