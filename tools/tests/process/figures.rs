@@ -19,7 +19,7 @@ use crate::{
 
 /// Of 127.11.0.0/16.
 const NETS: u8 = 3 * 10;
-const PACKET: Duration = Duration::from_millis(10);
+const PACKET: Duration = Duration::from_millis(20);
 /// There is no series of it before a notification was sent, which this test does not do.
 const ONCE_DELIVERED: &str = "ravelin_emergency_delivery_attempts_total";
 /// How long the callee keeps a sender report without saying so.
