@@ -149,7 +149,7 @@ fn calls_with_srtp_outlive_kills_under_their_keys() {
         process.wait();
         process = start(&file, &scratch.data());
         let told = format!("{CALLS} of its calls go on");
-        assert!(process.log().contains(&told), "{}", process.log());
+        process.wait_for_line(&told, 1);
         for call in &mut calls {
             let near = media_socket(at(1, 7, 40_000));
             let far = media_socket(at(2, 1, Secure::port(call.number)));
