@@ -6,7 +6,7 @@ use super::interfaces::{Interfaces, Mode};
 use super::layout::Hop;
 use super::netlink::{Changes, Event, Netlink};
 use super::polling::{Deferred, Polling};
-use super::probe::Prober;
+use super::probe::{self, Prober};
 use super::table::{HopKey, Table};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::BTreeSet;
@@ -124,7 +124,9 @@ fn stalls(netlink: &mut Netlink, interfaces: &mut Interfaces, prober: &Prober) -
     for (index, attached) in std::mem::take(&mut interfaces.attached) {
         let link = interfaces.link(index).filter(|link| link.up);
         let stalled = match link {
-            Some(link) if attached.mode == Mode::Native => prober.try_link(netlink, link).is_err(),
+            Some(link) if attached.mode == Mode::Native => {
+                prober.try_link(netlink, link, probe::WHILE_RUNNING).is_err()
+            }
             _ => false,
         };
         turned |= stalled != attached.stalled;

@@ -4,7 +4,7 @@ use super::interfaces::{Attached, Interfaces, Mode, Reason};
 use super::layout::{COUNT_BYTES, FLOW_BYTES, LAYOUT, PLACES, VERDICTS};
 use super::netlink::{AttachedAs, Link, Netlink};
 use super::owner::{Held, Owner};
-use super::probe::Prober;
+use super::probe::{self, Prober};
 use super::shared::Flows;
 use super::table::MARK_SLOT;
 use crate::sys::bpf::{self, Map};
@@ -414,7 +414,7 @@ impl Loaded {
             }
         }
         match netlink.set_xdp(link.index, Some(self.relay.as_fd()), false) {
-            Ok(()) => match self.prober.try_link(netlink, link) {
+            Ok(()) => match self.prober.try_link(netlink, link, probe::AT_START) {
                 Ok(()) => return Attachment { attached: attached(Mode::Native), reasons },
                 Err(error) => {
                     // Nothing that was attached here is of use.

@@ -8,6 +8,7 @@ use super::survival::{
     wait_for_hop, world,
 };
 use super::world::{Injector, World, missing, run, skip};
+use crate::xdp::netlink::Netlink;
 use crate::xdp::{FastPath, FastSample, Mode, Reason, take_down};
 use ravelin_engine::port::{FastChange, FastFlow, FastKind, MediaPortId};
 use std::path::{Path, PathBuf};
@@ -98,6 +99,31 @@ fn a_receiver_drops_what_arrived_with_a_wrong_checksum() {
         let mut counts = Vec::new();
         driver.fast_counts(&mut counts);
         assert_eq!(counts[0].packets, 100, "all went on, the wrong ones wrong");
+    });
+}
+
+/// Test frames that found no room are sent again: the other end's thread may only be late.
+#[test]
+fn an_interface_whose_other_end_is_late_is_not_given_up() {
+    if let Some(why) = missing() {
+        return skip("an_interface_whose_other_end_is_late_is_not_given_up", &why);
+    }
+    let world = world();
+    world.here(|| {
+        let fast = start(&world, &[stream()]);
+        run(&format!("ip netns exec {} ethtool -K p0 gro off", world.peer));
+        let mut netlink = Netlink::open().unwrap();
+        let links = netlink.links().unwrap();
+        let link = links.iter().find(|link| link.name == "d0").unwrap();
+        let prober = &fast.loaded.prober;
+        let refused = prober.try_link(&mut netlink, link, Duration::ZERO).unwrap_err();
+        assert!(refused.contains("does not take frames"), "{refused}");
+        let found = thread::scope(|scope| {
+            let late = scope.spawn(|| prober.try_link(&mut netlink, link, PATIENCE));
+            run(&format!("ip netns exec {} ethtool -K p0 gro on", world.peer));
+            late.join().unwrap()
+        });
+        assert_eq!(found, Ok(()));
     });
 }
 
