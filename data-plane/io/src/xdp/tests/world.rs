@@ -3,6 +3,7 @@
 
 use crate::sys::bpf;
 use crate::sys::thread::enter_network_namespace;
+use crate::xdp::probe::Prober;
 use aya::programs::{ProgramFd, Xdp};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -174,6 +175,11 @@ impl Injector {
             .map(|name| (*name, links.iter().find(|link| link.name == *name).unwrap().index))
             .collect();
         Self { program, _object: object, interfaces }
+    }
+
+    /// Tries interfaces, with no fast path around that does the same.
+    pub(in crate::xdp) fn prober(&self) -> Prober {
+        Prober::new(self.program.try_clone().unwrap())
     }
 
     pub(crate) fn send(&self, device: &str, frame: &[u8]) {
