@@ -104,6 +104,7 @@ pub(crate) fn address(place: u8, net: u8, host: u8, port: u16) -> std::net::Sock
 pub(crate) struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    reader: std::thread::JoinHandle<()>,
 }
 
 impl Process {
@@ -115,12 +116,12 @@ impl Process {
             .expect("the binary starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (stderr, book) = (child.stderr.take().expect("a pipe"), Arc::clone(&lines));
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 book.lock().expect("lines").push(line);
             }
         });
-        Self { child, lines }
+        Self { child, lines, reader }
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -135,14 +136,13 @@ impl Process {
     pub(crate) fn wait_for_line(&mut self, part: &str, count: usize) {
         let end = Instant::now() + PATIENCE;
         loop {
-            let found = self.log().lines().filter(|line| line.contains(part)).count();
-            if found >= count {
+            // Asked first: what is written before the end counts.
+            let over = Instant::now() >= end || self.reader.is_finished();
+            let log = self.log();
+            if log.lines().filter(|line| line.contains(part)).count() >= count {
                 return;
             }
-            let over = Instant::now() >= end || matches!(self.child.try_wait(), Ok(Some(_)));
-            if over && !self.log().contains(part) {
-                panic!("no line with {part:?} came; the log:\n{}", self.log());
-            }
+            assert!(!over, "no {count} lines with {part:?} came; the log:\n{log}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -157,11 +157,12 @@ impl Edge {
         self.process.id()
     }
 
-    /// `kill -9`, and the same edge again; gives what it has logged until it was ready.
+    /// `kill -9`, and the same edge again, with the one call that was up; gives what it has logged.
     pub(super) fn kill_and_start(&mut self, spaces: Option<&Spaces>, followed: bool) -> String {
         self.process.signal("KILL");
         self.process.wait();
         self.process = launch(spaces, &self.scratch, followed);
+        self.process.wait_for_line("1 of its calls go on", 1);
         self.process.log()
     }
 
