@@ -224,14 +224,19 @@ impl Traffic {
     }
 
     /// Looks `times` whether packets are due, and sends those that are. Blocks as long as that
-    /// takes; other threads of the core run in between.
+    /// takes, or until the kernel wants this thread for something else: [`Self::progress`] says how far
+    /// it came. Other threads of the core run in between.
     ///
     /// # Errors
     /// The kernel has no live frames.
     pub fn poll(&self, payload: u16, times: u32) -> io::Result<()> {
         const RTP_BYTES: usize = 12;
         let frame = vec![0; HEAD_BYTES + RTP_BYTES + usize::from(payload)];
-        bpf::run_live(self.source.as_fd(), &frame, times, FRAMES_PER_BATCH)
+        match bpf::run_live(self.source.as_fd(), &frame, times, FRAMES_PER_BATCH) {
+            // The kernel has other work for this thread: how far it came is in `progress`.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            ended => ended,
+        }
     }
 
     /// # Errors
