@@ -609,7 +609,7 @@ over_both_drivers! {
         peer.write_all(&message(1, 0)).unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
         let (flow, _) = rig.message();
-        rig.settle();
+        rig.until(|rig, _| rig.ended == [flow]);
         rig.send(on(flow), 0, b"answer");
         assert_eq!(read_exactly(&mut peer, 6), b"answer");
         // A request, which has a token, would wait there for an answer that cannot come.
@@ -647,6 +647,8 @@ over_both_drivers! {
                 assert!(rig.streams.held_bytes() <= 100_000);
             }
         }
+        rig.until(|rig, _| rig.closed_by(CloseReason::Memory) >= 2);
+        assert!(rig.streams.held_bytes() <= 100_000);
         assert_eq!(rig.closed_by(CloseReason::Memory), 2);
         assert_eq!(rig.streams.open_count(), 2);
     }

@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,8 +23,14 @@ pub(crate) fn run(line: &str) {
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Why a test that needs root, namespaces and XDP cannot run here.
+/// Why a test that needs root, namespaces and XDP cannot run here. Tried once: two tests that try at
+/// the same time would be in each other's way.
 pub(crate) fn missing() -> Option<String> {
+    static MISSING: OnceLock<Option<String>> = OnceLock::new();
+    MISSING.get_or_init(look).clone()
+}
+
+fn look() -> Option<String> {
     for tool in ["ip", "ethtool", "tcpdump"] {
         if Command::new(tool).arg("--version").output().is_err() {
             return Some(format!("{tool} is not installed (tools/setup test)"));
@@ -187,6 +194,12 @@ impl Injector {
     }
 }
 
+/// Longest frame that is recorded, and what the kernel keeps of them while tcpdump does not run. By
+/// default it keeps eight frames of an interface with GRO, of the longest that there can be, and
+/// records no more for as long as nobody reads them.
+const SNAPLEN: &str = "2048";
+const RING_KIB: &str = "16384";
+
 /// What arrives at the peers' end of a wire, recorded by tcpdump.
 pub(crate) struct Capture {
     child: Child,
@@ -199,7 +212,7 @@ impl Capture {
         let name = file.to_str().unwrap();
         let mut child = Command::new("ip")
             .args(["netns", "exec", &world.peer, "tcpdump", "-i", device, "-Q", "in", "-U", "-n"])
-            .args(["--immediate-mode", "-s", "0", "-Z", "root", "-w", name])
+            .args(["--immediate-mode", "-s", SNAPLEN, "-B", RING_KIB, "-Z", "root", "-w", name])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -208,24 +221,31 @@ impl Capture {
         Self { child, file }
     }
 
-    /// All frames so far, once nothing more comes.
-    pub(crate) fn frames(&self) -> Vec<Vec<u8>> {
-        let mut size = 0;
-        let mut since = Instant::now();
-        while since.elapsed() < Duration::from_millis(200) {
-            thread::sleep(Duration::from_millis(10));
-            let now = fs::metadata(&self.file).map_or(0, |metadata| metadata.len());
-            if now != size {
-                (size, since) = (now, Instant::now());
+    /// All frames up to one that `last` knows, which is waited for.
+    pub(crate) fn frames_until(&self, last: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut frames = self.frames();
+            if let Some(at) = frames.iter().position(|frame| last(frame)) {
+                frames.truncate(at + 1);
+                return frames;
             }
+            assert!(Instant::now() < until, "the last one is not in {} frames", frames.len());
+            thread::sleep(Duration::from_millis(10));
         }
-        let octets = fs::read(&self.file).unwrap();
+    }
+
+    /// All frames so far.
+    fn frames(&self) -> Vec<Vec<u8>> {
+        let octets = fs::read(&self.file).unwrap_or_default();
         let mut rest = octets.get(24..).unwrap_or_default();
         let mut frames = Vec::new();
         while let Some((head, after)) = rest.split_first_chunk::<16>() {
             let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
-            frames.push(after[..length].to_vec());
-            rest = &after[length..];
+            // The last one may be half written.
+            let Some((frame, after)) = after.split_at_checked(length) else { break };
+            frames.push(frame.to_vec());
+            rest = after;
         }
         frames
     }
