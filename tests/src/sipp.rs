@@ -31,8 +31,21 @@ pub fn is_installed() -> bool {
     Command::new("sipp").arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
+/// Whoever is called before it listens has refused the call.
+const LISTENS_WITHIN: Duration = Duration::from_secs(30);
+
+/// Where the words say that it listens, as the kernel writes it.
+fn listens_at(arguments: &str) -> Option<String> {
+    let words: Vec<_> = arguments.split_whitespace().collect();
+    let after = |name| words.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
+    let ip: std::net::Ipv4Addr = after("-i")?.parse().ok()?;
+    let port: u16 = after("-p")?.parse().ok()?;
+    Some(format!("{:08X}:{port:04X}", u32::from_ne_bytes(ip.octets())))
+}
+
 impl Sipp {
-    /// Starts SIPp in `folder` with the words of `arguments`.
+    /// Starts SIPp in `folder` with the words of `arguments`; with `-i` and `-p`, waits until it listens
+    /// there.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -53,7 +66,17 @@ impl Sipp {
             .env("TERM", "dumb")
             .spawn()
             .expect("sipp");
-        Self { child, statistics, name: name.into() }
+        let mut started = Self { child, statistics, name: name.into() };
+        if let Some(address) = listens_at(arguments) {
+            wait::until(&format!("SIPp {name} listens"), LISTENS_WITHIN, || {
+                let ended = started.child.try_wait().ok().flatten();
+                assert!(ended.is_none(), "SIPp {name} ended: {ended:?}");
+                let sockets = std::fs::read_to_string("/proc/net/udp").ok()?;
+                let mut local = sockets.lines().filter_map(|line| line.split_whitespace().nth(1));
+                local.any(|at| at == address).then_some(())
+            });
+        }
+        started
     }
 
     /// Waits for SIPp to have done its calls.

@@ -3,20 +3,18 @@
 use std::time::Duration;
 
 use ravelin_tests::{
+    product::{Folder, Product},
     sipp::{Grade, Sipp},
-    wait::Watch,
+    wait::{self, Watch},
 };
 
-use super::support::{SBC, settle, start};
-
-/// Two such standstills on one path take as long as SIPp waits before it repeats (RFC 3261 T1).
-const HALF_T1: Duration = Duration::from_millis(250);
+use super::support::{SBC, is_forgiven, settle, start};
 
 /// SIPp's built-in scenarios at 300 calls/s for 60 s on two shards (issue: "must show" 2): no call
 /// fails, nothing is sent twice, both parties agree, every table returns to zero.
 ///
 /// A machine that stands still for long makes SIPp repeat itself whatever Ravelin does. When a
-/// watch that runs beside has seen that, and only then, the minute is played once more. A failed
+/// watch that runs beside has seen that, and only then, the minute is played again. A failed
 /// call is never forgiven.
 #[test]
 fn default_scenarios_at_300_calls_per_second() {
@@ -44,18 +42,19 @@ fn default_scenarios_at_300_calls_per_second() {
         if of_caller == expected && of_callee == expected {
             break;
         }
-        let standstill = watch.longest_standstill();
-        println!(
-            "repeats: {of_caller:?} {of_callee:?}; the machine stood still for {standstill:?}"
-        );
-        assert!(standstill >= HALF_T1, "datagrams were repeated on a machine that ran on");
-        assert!(minutes < 2, "datagrams were repeated twice in a row");
+        is_forgiven(watch, minutes, &format!("repeats: {of_caller:?} {of_callee:?}"));
     }
     settle(&product);
-    let records = product.metric("ravelin_cdrs_stored_total");
     let expected = (calls * 2 * minutes) as f64;
-    assert_eq!(records, Some(expected), "a call and an attempt record for each call");
+    let stored = || product.metric("ravelin_cdrs_stored_total");
+    wait::until("a call and an attempt record for each call", ALL_STORED, || {
+        stored().filter(|records| *records >= expected)
+    });
+    assert_eq!(stored(), Some(expected), "a call and an attempt record for each call");
 }
+
+/// Within which a slow disk has what the edge handed in.
+const ALL_STORED: Duration = Duration::from_secs(60);
 
 /// Memory does not grow from one round of calls to the next.
 #[test]
@@ -99,40 +98,72 @@ fn audio_on_200_concurrent_calls() {
         return;
     }
     let Some((folder, product)) = start(name) else { return };
+    std::os::unix::fs::symlink("/usr/share/sip-tester", folder.path().join("pcap"))
+        .expect("link to SIPp's recordings");
+    let mut rounds = 0;
+    loop {
+        rounds += 1;
+        let watch = Watch::start();
+        let Err(why) = audio(&folder, &product, rounds) else { break };
+        is_forgiven(watch, rounds, &why);
+    }
+}
+
+/// A round of calls with audio; an error is what a machine that stands still makes of them.
+fn audio(folder: &Folder, product: &Product, round: u64) -> Result<(), String> {
     let calls = 400;
     let mut callee = Sipp::start(
         folder.path(),
-        "uas",
+        &format!("uas{round}"),
         &format!("-sn uas -i 127.8.2.1 -p 5060 -mp 7000 -rtp_echo -m {calls}"),
     );
-    std::os::unix::fs::symlink("/usr/share/sip-tester", folder.path().join("pcap"))
-        .expect("link to SIPp's recordings");
     let mut caller = Sipp::start(
         folder.path(),
-        "uac",
+        &format!("uac{round}"),
         &format!(
             "-sn uac_pcap {SBC} -i 127.8.1.1 -p 5060 -s 14045551234 -mi 127.8.1.1 -mp 8000 -r 20 \
              -l 200 -m {calls}"
         ),
     );
-    let grade = caller.finish(Duration::from_secs(180));
-    assert_eq!((grade.successful, grade.failed), (calls, 0), "the caller's count");
-    assert_eq!(grade.retransmissions, 0, "the caller's retransmissions");
-    let grade = callee.finish(Duration::from_secs(30));
-    assert_eq!((grade.successful, grade.failed), (calls, 0), "the callee's count");
-    settle(&product);
-    let (_, text) =
-        product.request("GET", "/api/cdrs?limit=1000", None).expect("CDRs through the API");
-    let answer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let records = answer["cdrs"].as_array().expect("cdrs");
-    let of_calls: Vec<_> = records.iter().filter(|record| record["kind"] == "call").collect();
-    assert_eq!(of_calls.len() as u64, calls, "one call record each");
-    for record in of_calls {
+    let of_caller = caller.finish(Duration::from_secs(180));
+    assert_eq!((of_caller.successful, of_caller.failed), (calls, 0), "the caller's count");
+    let of_callee = callee.finish(Duration::from_secs(30));
+    assert_eq!((of_callee.successful, of_callee.failed), (calls, 0), "the callee's count");
+    settle(product);
+    let records = wait::until("one call record each", ALL_STORED, || {
+        let records = records_of_calls(product);
+        (records.len() as u64 >= calls * round).then_some(records)
+    });
+    assert_eq!(records.len() as u64, calls * round, "one call record each");
+    if of_caller.retransmissions > 0 {
+        return Err(format!("repeats: {of_caller:?}"));
+    }
+    // The newest come first.
+    for record in &records[..calls as usize] {
         let sent = record["media_caller"]["packets"].as_u64().unwrap_or_default();
         let echoed = record["media_callee"]["packets"].as_u64().unwrap_or_default();
         // The recording has 236 packets of audio and a digit of telephone events.
         assert!(sent > 200, "the caller sent audio: {record}");
-        assert!(echoed + 25 >= sent, "the echo came back: {record}");
+        // SIPp echoes 10,000 packets/s from one socket, whose queue holds few of them.
+        if echoed + 25 < sent {
+            return Err(format!("{echoed} of {sent} came back: {record}"));
+        }
+    }
+    Ok(())
+}
+
+/// Records of calls, the newest first.
+fn records_of_calls(product: &Product) -> Vec<serde_json::Value> {
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/api/cdrs?kind=call&limit=1000{cursor}");
+        let (_, text) = product.request("GET", &path, None).expect("CDRs through the API");
+        let answer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        found.extend(answer["cdrs"].as_array().expect("cdrs").iter().cloned());
+        match answer["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return found,
+        }
     }
 }
 

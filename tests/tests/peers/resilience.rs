@@ -6,24 +6,44 @@ use std::{
 };
 
 use ravelin_tests::{
-    product::{Product, binary, signal},
-    sipp::Sipp,
-    wait,
+    product::{Folder, Product, binary, signal},
+    sipp::{Grade, Sipp},
+    wait::{self, Watch},
 };
 
-use super::support::{CONFIG, SBC, settle, start};
+use super::support::{CONFIG, SBC, is_forgiven, settle, start};
 
 /// Twenty pushes a second, every second one bad: no call fails, each bad one is refused whole with
 /// path and reason, and the node reports the version in force.
+///
+/// A machine that stands still makes SIPp repeat itself: then, and only then, it is played again.
 #[test]
 fn pushes_under_load_lose_no_call() {
     let Some((folder, product)) = start("pushes_under_load") else { return };
+    let mut rounds = 0;
+    loop {
+        rounds += 1;
+        let watch = Watch::start();
+        let grade = pushes(&folder, &product, rounds);
+        if grade.retransmissions == 0 {
+            break;
+        }
+        is_forgiven(watch, rounds, &format!("something was sent twice: {grade:?}"));
+    }
+    settle(&product);
+}
+
+/// A round of calls and pushes; gives what the caller counts.
+fn pushes(folder: &Folder, product: &Product, round: u64) -> Grade {
     let calls = 3_000;
-    let mut callee =
-        Sipp::start(folder.path(), "uas", &format!("-sn uas -i 127.8.2.1 -p 5060 -m {calls}"));
+    let mut callee = Sipp::start(
+        folder.path(),
+        &format!("uas{round}"),
+        &format!("-sn uas -i 127.8.2.1 -p 5060 -m {calls}"),
+    );
     let mut caller = Sipp::start(
         folder.path(),
-        "uac",
+        &format!("uac{round}"),
         &format!("-sn uac {SBC} -i 127.8.1.1 -p 5060 -s 14045551234 -r 150 -m {calls}"),
     );
     let mut last_good = 0;
@@ -34,9 +54,11 @@ fn pushes_under_load_lose_no_call() {
             wait::pause();
         }
         if push % 2 == 0 {
-            let good = CONFIG.replace("\"+1313555*\"", &format!("\"+1313555*\", \"+1{push:010}\""));
+            let number = round * 1_000 + u64::from(push);
+            let good =
+                CONFIG.replace("\"+1313555*\"", &format!("\"+1313555*\", \"+1{number:010}\""));
             assert_ne!(good, CONFIG, "the pushed document differs");
-            last_good = stage(&product, &good);
+            last_good = stage(product, &good);
             let body = format!("{{\"version\":{last_good}}}");
             let (status, text) = product
                 .request("POST", "/api/config/activate", Some(("application/json", &body)))
@@ -54,12 +76,11 @@ fn pushes_under_load_lose_no_call() {
     }
     let grade = caller.finish(Duration::from_secs(60));
     assert_eq!((grade.successful, grade.failed), (calls, 0), "the caller's count: {grade:?}");
-    assert_eq!(grade.retransmissions, 0, "nothing was sent twice");
     assert_eq!(callee.finish(Duration::from_secs(30)).failed, 0, "the callee's count");
     let (_, text) = product.request("GET", "/api/nodes", None).expect("an answer");
     let nodes: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(nodes["nodes"][0]["active_version"], last_good, "{text}");
-    settle(&product);
+    grade
 }
 
 fn stage(product: &Product, document: &str) -> u64 {
