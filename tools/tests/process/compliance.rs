@@ -62,12 +62,13 @@ fn check<'a>(report: &'a Value, id: &str) -> &'a Value {
 #[test]
 fn karis_law_reports_and_soc2_work_against_both_planes() {
     let mut planes = Planes::start();
+    let day = today("+%F");
     let demo = run(ravelin().args(["demo", "--seconds", "1", "--config"]).arg(&planes.file));
     assert!(demo.status.success(), "{}", text(&demo.stdout));
     karis_law(&planes);
     reports(&planes);
     soc2(&planes);
-    audit_package(&planes);
+    audit_package(&planes, &day);
 
     // Nobody answers: that is no verdict.
     planes.up.take().unwrap().stop();
@@ -165,8 +166,8 @@ fn soc2(planes: &Planes) {
     assert_eq!(planes.ask("soc2 test --token nobody").status.code(), Some(2));
 }
 
-fn audit_package(planes: &Planes) {
-    let day = today("+%F");
+/// `day`: on which the first records were made.
+fn audit_package(planes: &Planes, day: &str) {
     let path = |name: &str| planes.scratch.path().join(name);
     let make = |name: &str| {
         let out = path(name);
@@ -224,8 +225,8 @@ fn audit_package(planes: &Planes) {
     assert_eq!(verify(&path("three.tar")).status.code(), Some(2));
     let year =
         planes.json(&format!("soc2 package --to {day} --out {}", path("y.tar").display()), 0);
-    assert_eq!(year["to"], day.as_str());
-    assert!(year["from"].as_str().unwrap() < day.as_str());
+    assert_eq!(year["to"], day);
+    assert!(year["from"].as_str().unwrap() < day);
     assert_eq!(planes.ask("soc2 package --from 2026-01-32").status.code(), Some(2));
     let late = planes.ask("soc2 package --from 2026-02-01 --to 2026-01-01 --out x.tar");
     assert_eq!(late.status.code(), Some(2), "{}", text(&late.stderr));

@@ -5,7 +5,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use ravelin_contract::{
@@ -14,7 +14,7 @@ use ravelin_contract::{
     link::{ApplyResult, Down, Up},
 };
 
-use crate::support::{PATIENCE, Process, Scratch, config, kinds, ravelin};
+use crate::support::{self, PATIENCE, Process, Scratch, kinds, ravelin};
 
 /// A control plane's end.
 pub(crate) struct Peer {
@@ -48,10 +48,23 @@ impl Peer {
     }
 
     pub(crate) fn send(&mut self, frame: &Down) {
+        self.try_send(frame).expect("sent");
+    }
+
+    /// An edge that ends waits for this, but not for ever: it may be gone.
+    fn acknowledge_the_end(&mut self, head: &Head) {
+        match self.try_send(&Down::Stored { seq: head.seq }) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+            sent => sent.expect("sent"),
+        }
+    }
+
+    fn try_send(&mut self, frame: &Down) -> std::io::Result<()> {
         let body = serde_json::to_vec(frame).expect("a frame");
         let stream = self.stream.as_mut().expect("a stream");
-        stream.write_all(&u32::try_from(body.len()).expect("small").to_be_bytes()).expect("sent");
-        stream.write_all(&body).expect("sent");
+        let mut bytes = u32::try_from(body.len()).expect("small").to_be_bytes().to_vec();
+        bytes.extend_from_slice(&body);
+        stream.write_all(&bytes)
     }
 
     /// The next frame; `None` when the edge has closed the stream.
@@ -125,6 +138,11 @@ impl Peer {
     }
 }
 
+/// Of 127.13.0.0/16.
+fn config(place: u8) -> String {
+    support::config(place).replace("127.4.", "127.13.")
+}
+
 fn follow(scratch: &Scratch, place: u8) -> (Peer, Process) {
     let file = scratch.write("ravelin.yml", &config(place));
     let socket = scratch.data().join("run/link.sock");
@@ -166,7 +184,7 @@ fn records_are_repeated_until_they_are_stored_and_never_twice_after() {
     process.signal("TERM");
     let last = peer.records(&mut again_head, |entries| has(entries, "edge.stopped"));
     assert!(!has(&last, "gap"));
-    peer.send(&Down::Stored { seq: again_head.seq });
+    peer.acknowledge_the_end(&again_head);
     process.stop();
 }
 
@@ -194,7 +212,7 @@ fn pushes_are_answered_after_every_shard_has_them_and_refusals_name_paths() {
     process.signal("TERM");
     let mut head = Head::START;
     peer.records(&mut head, |entries| has(entries, "edge.stopped"));
-    peer.send(&Down::Stored { seq: head.seq });
+    peer.acknowledge_the_end(&head);
     process.stop();
 
     // The restart was the one that the kept document waited for.
@@ -262,7 +280,7 @@ fn a_lost_spool_goes_on_behind_what_the_control_plane_has() {
     process.signal("TERM");
     let last = peer.records(&mut head, |entries| has(entries, "edge.stopped"));
     assert!(!has(&last, "gap"), "{:?}", kinds(&last));
-    peer.send(&Down::Stored { seq: head.seq });
+    peer.acknowledge_the_end(&head);
     process.stop();
 }
 
@@ -285,12 +303,13 @@ fn questions_are_answered_and_numbers_come_every_second() {
     peer.until("a ladder", |frame| {
         matches!(frame, Up::Ladder { query: 2, ladder: None }).then_some(())
     });
-    let began = Instant::now();
-    for _ in 0..3 {
+    let mut made = Vec::new();
+    for _ in 0..5 {
         let report = peer.until("metrics", |frame| match frame {
             Up::Metrics(report) => Some(report),
             _ => None,
         });
+        made.push(report.unix_ms);
         let value = |name: &str| {
             let of_name = report.samples.iter().filter(|sample| sample.name == name);
             of_name.map(|sample| sample.value).reduce(|a, b| a + b)
@@ -302,7 +321,9 @@ fn questions_are_answered_and_numbers_come_every_second() {
         assert_eq!(named("shard_turn"), 2, "the length of turns, per shard");
         assert_eq!(named("media_added_latency"), 2, "what each shard adds to media");
     }
-    assert!(began.elapsed() >= Duration::from_millis(1_500), "more often than once a second");
+    // By the edge's clock: they may have waited for this test. One that was due while the edge was held
+    // up follows the one before at once.
+    assert!(made[4] - made[0] >= 2_500, "more often than once a second: {made:?}");
     let trunks = peer.until("trunks", |frame| match frame {
         Up::Trunks { trunks } => Some(trunks),
         _ => None,

@@ -1,5 +1,5 @@
 //! The binary as its users have it: real processes, real sockets, real files. Each test has its own
-//! loopback addresses in 127.4.0.0/16 and its own data directory.
+//! loopback addresses in 127.4.0.0/16, or in 127.9 to 127.14, and its own data directory.
 
 mod cli;
 mod compliance;

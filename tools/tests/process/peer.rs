@@ -1,8 +1,10 @@
 //! A SIP peer over UDP, played by hand: says what a test has it say, and reads what it is sent.
 
 use std::{
+    collections::HashSet,
     io::ErrorKind,
     net::{SocketAddr, UdpSocket},
+    sync::atomic::{AtomicU16, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -15,12 +17,24 @@ pub(crate) struct Peer {
     listener: SocketAddr,
     /// Received and not yet asked for.
     waiting: Vec<String>,
+    /// Everything that was received: what comes again, octet for octet, was sent again because this
+    /// test was held up, and is nothing new.
+    seen: HashSet<String>,
 }
 
+/// Ports that are given where a test names none: below those that the kernel gives, among which some
+/// tests name theirs.
+const PORTS_OF_OURS: std::ops::Range<u16> = 10_000..20_000;
+
 /// A process that another test starts holds every socket of ours from its fork to its exec: one that
-/// was closed may be in use a little longer.
+/// was closed may be in use a little longer. Port 0: one that no other socket of this process has.
 #[track_caller]
-pub(crate) fn bind(at: SocketAddr) -> UdpSocket {
+pub(crate) fn bind(mut at: SocketAddr) -> UdpSocket {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    if at.port() == 0 {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS_OF_OURS.len() as u16;
+        at.set_port(PORTS_OF_OURS.start + number);
+    }
     let end = Instant::now() + PATIENCE;
     loop {
         match UdpSocket::bind(at) {
@@ -36,7 +50,7 @@ impl Peer {
     pub(crate) fn new(at: SocketAddr, listener: SocketAddr) -> Self {
         let socket = bind(at);
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
-        Self { socket, listener, waiting: Vec::new() }
+        Self { socket, listener, waiting: Vec::new(), seen: HashSet::new() }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -47,7 +61,8 @@ impl Peer {
         self.socket.send_to(message.as_bytes(), self.listener).expect("sent");
     }
 
-    /// The next message that begins with `start` and contains `part`; others wait.
+    /// The next message that begins with `start` and contains `part`; others wait. Each is given once,
+    /// however often it was sent.
     #[track_caller]
     pub(crate) fn expect(&mut self, start: &str, part: &str) -> String {
         let end = Instant::now() + PATIENCE;
@@ -64,7 +79,10 @@ impl Peer {
                 self.waiting
             );
             if let Ok((length, _)) = self.socket.recv_from(&mut buffer) {
-                self.waiting.push(text(&buffer[..length]));
+                let message = text(&buffer[..length]);
+                if self.seen.insert(message.clone()) {
+                    self.waiting.push(message);
+                }
             }
         }
     }

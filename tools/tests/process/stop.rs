@@ -43,7 +43,8 @@ fn causes(entries: &[Entry]) -> Vec<u16> {
 fn a_stop_drains_then_ends_every_call_in_order_and_on_record() {
     const PLACE: u8 = 18;
     let scratch = Scratch::new();
-    let mut process = start(&scratch, PLACE, "2s");
+    // Longer than a loaded machine takes for what happens meanwhile.
+    let mut process = start(&scratch, PLACE, "10s");
     let (mut caller, mut carrier) = peers(PLACE);
     let mut psap = Peer::new(address(PLACE, 9, 1, 5060), address(PLACE, 0, 20, 5060));
     connect(&mut caller, &mut carrier, "answered", "+12125550001");

@@ -317,7 +317,8 @@ fn whatever_two_parties_agree_on_arrives_where_they_said() {
 /// however short `rtp_timeout` is; without it the same silence ends the call.
 #[test]
 fn a_hold_in_every_spelling_stops_media_and_suspends_the_timeout() {
-    let media = ["{ rtp_timeout: 1s, rtp_timeout_action: bye }"; 2];
+    // Longer than a loaded machine keeps this test from the next re-INVITE.
+    let media = ["{ rtp_timeout: 6s, rtp_timeout_action: bye }"; 2];
     let mut edge = Edge::start(Net::loopback(15), &Setup { media, ..Setup::default() });
     let mut parties = Parties::new(&edge.net);
     let [near, far] = edge.net.parties();
@@ -340,7 +341,7 @@ fn a_hold_in_every_spelling_stops_media_and_suspends_the_timeout() {
         call.again(&mut edge, &offer, &answer);
         parties.learn(&call);
         // Longer than the timeout, in silence but for music where there may be some.
-        let end = Instant::now() + Duration::from_millis(2_500);
+        let end = Instant::now() + Duration::from_secs(8);
         let mut number = 0;
         while Instant::now() < end {
             number += 1;
