@@ -25,6 +25,7 @@ mod backlog;
 pub mod clock;
 pub mod cross;
 pub mod driver;
+mod giving_way;
 pub mod host;
 pub mod mmsg;
 pub mod probe;

@@ -6,6 +6,7 @@ use crate::driver::{
     DATAGRAM_MAX_BYTES, Driver, Interest, Kind, MEDIA_DATAGRAM_MAX_BYTES, Options,
     RECEIVE_BATCH_MAX, Ready, Rx, SendError, Stats, Waker, WatchKey,
 };
+use crate::giving_way::GivingWay;
 use crate::sockets::Sockets;
 use crate::sys::epoll::Epoll;
 use crate::sys::mmsg::{BATCH, Receiver, Sender};
@@ -34,6 +35,7 @@ pub struct Mmsg {
     waker: Waker,
     backlog: Backlog,
     stats: Stats,
+    way: GivingWay,
     signalling: Receiver,
     media: Receiver,
     sender: Sender,
@@ -72,6 +74,7 @@ pub(crate) fn open(options: &Options) -> io::Result<Mmsg> {
         waker,
         backlog: Backlog::default(),
         stats: Stats::default(),
+        way: GivingWay::default(),
         signalling: Receiver::new(SIGNALLING_BATCH, DATAGRAM_MAX_BYTES)?,
         media: Receiver::new(BATCH, MEDIA_DATAGRAM_MAX_BYTES)?,
         sender: Sender::new(),
@@ -196,6 +199,7 @@ impl Driver for Mmsg {
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
+        self.stats.gave_way += u64::from(self.way.give_way());
         let timeout = if self.backlog.is_empty() { timeout } else { timeout.min(BACKLOG_WAIT) };
         if self.pending.is_empty() {
             let blocks = self.ready.is_empty() && !timeout.is_zero();
@@ -222,6 +226,7 @@ impl Driver for Mmsg {
                 self.pending.push_back(Pending { error: false, ..pending });
             }
         }
+        self.way.received(datagrams);
         datagrams
     }
 

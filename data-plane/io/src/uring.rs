@@ -45,6 +45,7 @@ use crate::clock;
 use crate::driver::{
     Driver, Interest, Kind, RECEIVE_BATCH_MAX, Ready, Rx, SendError, Stats, Waker, WatchKey,
 };
+use crate::giving_way::GivingWay;
 use crate::sockets::Sockets;
 use crate::sys::ring::{Event, GENERATION_MASK, Group, Outgoing, Ring};
 use crate::sys::thread;
@@ -76,6 +77,7 @@ pub struct Uring {
     /// report waits in the error queue.
     errors_due: Vec<u32>,
     pace: pace::Pace,
+    way: GivingWay,
     /// The kernel can wait for several completions for a while (6.12).
     can_gather: bool,
 }
@@ -103,6 +105,7 @@ impl Uring {
             failures: Vec::new(),
             errors_due: Vec::new(),
             pace: pace::Pace::default(),
+            way: GivingWay::default(),
             can_gather,
         };
         driver.ring.arm_waker(driver.waker.fd())?;
@@ -189,6 +192,7 @@ impl Driver for Uring {
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
+        self.stats.gave_way += u64::from(self.way.give_way());
         let timeout = if self.backlog.is_empty() { timeout } else { timeout.min(BACKLOG_WAIT) };
         let idle = self.ring.events() == 0 && self.ready.is_empty() && self.errors_due.is_empty();
         let blocks = idle && !timeout.is_zero();
@@ -254,6 +258,7 @@ impl Driver for Uring {
         }
         self.ring.publish_buffers();
         self.pace.received(datagrams);
+        self.way.received(datagrams);
         datagrams
     }
 

@@ -98,6 +98,8 @@ pub struct Stats {
     pub submits: u64,
     /// Times that another thread woke this one.
     pub wakes: u64,
+    /// Times that a shard which was behind let others of its priority run.
+    pub gave_way: u64,
     /// Times that the completion queue overflowed into kernel memory.
     pub cq_overflows: u64,
 }
@@ -133,6 +135,7 @@ impl Stats {
             ("io_waits_total", "System calls that waited.", self.waits),
             ("io_submits_total", "System calls that sent or submitted.", self.submits),
             ("io_wakes_total", "Wakes by other threads.", self.wakes),
+            ("io_gave_way_total", "Times others had the core of a shard behind.", self.gave_way),
             ("io_cq_overflows_total", "Overflows of the completion queue.", self.cq_overflows),
         ];
         for (name, help, value) in plain {

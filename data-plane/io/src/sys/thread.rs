@@ -30,6 +30,15 @@ pub(crate) fn precise_timers() -> io::Result<()> {
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Whether the calling thread has a real-time policy: it then keeps its core until it sleeps or
+/// yields.
+#[must_use]
+pub(crate) fn is_real_time() -> bool {
+    // SAFETY: the call takes a number, 0 for the calling thread, and touches no memory.
+    let policy = unsafe { libc::sched_getscheduler(0) };
+    matches!(policy & !libc::SCHED_RESET_ON_FORK, libc::SCHED_FIFO | libc::SCHED_RR)
+}
+
 /// CPU time that the calling thread has used, in the kernel too.
 #[must_use]
 pub fn cpu_time() -> Duration {
@@ -109,6 +118,15 @@ pub(crate) fn enter_network_namespace(namespace: &std::fs::File) -> std::io::Res
     // SAFETY: the call takes a descriptor, which is open, and changes this thread alone.
     let outcome = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
     if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Gives the calling thread the lowest priority of `SCHED_FIFO`, which needs `CAP_SYS_NICE`.
+#[cfg(test)]
+pub(crate) fn become_real_time() -> io::Result<()> {
+    let lowest = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the pointer is to a valid sched_param; 0 means the calling thread.
+    let outcome = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const lowest) };
+    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 #[cfg(test)]
