@@ -38,7 +38,8 @@ pub(super) fn start(snapshot: &Snapshot, shards: u8, vacancy: &Vacancy) -> Resul
         .map(|range| u32::from(range.last_port).saturating_sub(range.first_port.into()) + 1)
         .fold(0, u32::saturating_add);
     let node = snapshot.node.clone();
-    let options = Options { node, addresses, ports, shards, native_only: !asked };
+    let note = |level, text: &str| log(level, "xdp", text);
+    let options = Options { node, addresses, ports, shards, native_only: !asked, note };
     match when_alone(&options.node, vacancy, || FastPath::start(&options))? {
         Ok(fast) => {
             for reason in fast.reasons() {
@@ -99,6 +100,14 @@ fn without(node: &str, vacancy: &Vacancy) -> Result<Outcome, String> {
             let text = format!(
                 "the fast path of an earlier process is taken down ({})",
                 if places.is_empty() { "pins only" } else { &places }
+            );
+            log("info", "xdp", &text);
+        }
+        if taken.deferrals > 0 {
+            let text = format!(
+                "the kernel looks at {} queues as soon as something arrives again: an earlier \
+                 process had put that off",
+                taken.deferrals
             );
             log("info", "xdp", &text);
         }

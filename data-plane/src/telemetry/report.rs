@@ -175,10 +175,13 @@ impl Sources {
             samples.push(sample(name, help, kind, Vec::new(), value));
         }
         if let Some(fast) = &*self.fast.lock().unwrap_or_else(PoisonError::into_inner) {
-            fast.samples(&mut |FastSample { name, help, label, value, total }| {
-                let labels = label.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            fast.samples(&mut |FastSample { name, help, label, shard, value, total }| {
+                let shard = shard.map(|shard| ("shard", shard.to_string()));
+                let label = label.map(|(key, value)| (key, value.to_owned()));
+                let labels = shard.into_iter().chain(label);
+                let labels = labels.map(|(key, value)| (key.to_owned(), value));
                 let kind = if total { Counter } else { Gauge };
-                samples.push(sample(name, help, kind, labels.into_iter().collect(), value));
+                samples.push(sample(name, help, kind, labels.collect(), value));
             });
         }
         let (driver, reason) = self.driver.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -86,6 +86,7 @@ fn start(world: &World, streams: &[Stream], shards: u8) -> Arc<FastPath> {
         ports: 64,
         shards,
         native_only: false,
+        note: |_, _| {},
     };
     Arc::new(FastPath::start(&options).map_err(|reasons| format!("{reasons:?}")).unwrap())
 }

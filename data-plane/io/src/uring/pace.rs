@@ -37,7 +37,7 @@ const WINDOW: Duration = Duration::from_millis(4);
 
 /// Datagrams a second of one shard from which it gathers: more than one is then expected within the
 /// wait. It ends below half of that.
-const GATHER_FROM_PPS: u64 = 30_000;
+pub(crate) const GATHER_FROM_PPS: u64 = 30_000;
 
 /// A window longer than this tells nothing of the present.
 const WINDOW_MAX: Duration = Duration::from_millis(40);

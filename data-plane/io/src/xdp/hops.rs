@@ -5,7 +5,7 @@
 use super::interfaces::{Interfaces, Mode};
 use super::layout::Hop;
 use super::netlink::{Changes, Event, Netlink};
-use super::polling::{Deferred, Polling};
+use super::polling::{Deferred, Note, Notes, Polling};
 use super::probe::{self, Prober};
 use super::table::{HopKey, Table};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
@@ -49,9 +49,13 @@ pub(super) fn run(
     messages: &Receiver<Message>,
     prober: &Prober,
     polling: &Polling,
+    note: Note,
 ) {
-    let mut deferred = Deferred::default();
-    deferred.undo_left(lock(table).interfaces());
+    let (mut deferred, mut notes) = (Deferred::default(), Notes::new(note));
+    let interfaces = lock(table).interfaces().clone();
+    deferred.undo_left(&interfaces);
+    deferred.survey(polling, &interfaces);
+    notes.begin(polling);
     let mut tick = Instant::now() + TICK;
     loop {
         let mut wanted = BTreeSet::new();
@@ -98,6 +102,7 @@ pub(super) fn run(
         }
         if polls || ticking {
             deferred.follow(polling, &interfaces);
+            notes.follow(polling);
         }
         wanted.extend(lock(table).hops().filter_map(|(key, hop, via)| {
             let moved = via.is_some_and(|via| neighbours.contains(&via));

@@ -4,6 +4,7 @@ use super::interfaces::Reason;
 use super::loader::{is_ours, mark, pinned_programs, pins_of, unpin};
 use super::netlink::{AttachedAs, Netlink};
 use super::owner::{Held, Owner};
+use super::polling::undo_left_at;
 use std::fs;
 
 /// What was found and taken down.
@@ -13,12 +14,15 @@ pub struct TakenDown {
     pub interfaces: Vec<String>,
     /// Whether pins were removed.
     pub pins: bool,
+    /// Queues that the kernel looks at as soon as something arrives again.
+    pub deferrals: usize,
     /// What could not be taken down, and why.
     pub refused: Vec<String>,
 }
 
 /// Detaches and unpins what a killed process of this node left: without the one who knows its calls,
-/// the program would go on with what that one decided. `None`: there is nothing.
+/// the program would go on with what that one decided. Has the kernel look at queues at once again
+/// where a killed one's shards had put that off ([`super::polling`]). `None`: there is nothing.
 ///
 /// A process without `CAP_SYS_ADMIN` knows its own program only by the pin, and without
 /// `CAP_NET_ADMIN` it cannot detach; then the pins stay, for one that can.
@@ -33,16 +37,25 @@ pub fn take_down(node: &str) -> Result<Option<TakenDown>, Reason> {
     let pinned = pinned_programs(&pins);
     match Netlink::open() {
         Ok(mut netlink) => {
+            let mut put_off = Vec::new();
             for link in netlink.links().unwrap_or_default() {
-                let Some((how, id)) = link.xdp else { continue };
+                let Some((how, id)) = link.xdp else {
+                    // Whoever lives and polls has a program there.
+                    put_off.push(link.index);
+                    continue;
+                };
                 if !is_ours(id, &pinned, mark) {
                     continue;
                 }
+                put_off.push(link.index);
                 match netlink.set_xdp(link.index, None, how == AttachedAs::Generic) {
                     Ok(()) => taken.interfaces.push(link.name),
                     Err(error) => taken.refused.push(format!("{}: {error}", link.name)),
                 }
             }
+            let (undone, refused) = undo_left_at(&put_off);
+            taken.deferrals = undone;
+            taken.refused.extend(refused);
         }
         Err(error) if pins.exists() => taken.refused.push(format!("netlink: {error}")),
         Err(_) => {}

@@ -4,6 +4,7 @@ use super::interfaces::{Attached, Interfaces, Mode, Reason};
 use super::layout::{COUNT_BYTES, FLOW_BYTES, LAYOUT, PLACES, VERDICTS};
 use super::netlink::{AttachedAs, Link, Netlink};
 use super::owner::{Held, Owner};
+use super::polling::undo_left_at;
 use super::probe::{self, Prober};
 use super::shared::Flows;
 use super::table::MARK_SLOT;
@@ -449,6 +450,7 @@ impl Loaded {
             {
                 // What cannot be detached finds no flow in its maps.
                 let _ = netlink.set_xdp(link.index, None, how == AttachedAs::Generic);
+                let _ = undo_left_at(&[link.index]);
             }
         }
     }

@@ -50,7 +50,7 @@ use hops::Message;
 use interfaces::Interfaces;
 use loader::Loaded;
 use netlink::{Changes, Netlink};
-use polling::Polling;
+use polling::{Polling, Why};
 use ravelin_engine::port::ShardId;
 use shared::{Counts, Flows};
 use std::collections::BTreeMap;
@@ -85,6 +85,9 @@ pub struct Options {
     /// Only where an interface's driver runs the program: generic mode costs each packet of the
     /// interface, and is for who asks for it.
     pub native_only: bool,
+    /// Hears what becomes known while it runs, for the log: how grave it is, and a line. Called from a
+    /// thread of the fast path, never from a shard's.
+    pub note: fn(level: &'static str, text: &str),
 }
 
 /// One interface that has the program.
@@ -102,6 +105,8 @@ pub struct FastSample {
     pub name: &'static str,
     pub help: &'static str,
     pub label: Option<(&'static str, &'static str)>,
+    /// Of one shard alone.
+    pub shard: Option<usize>,
     pub value: u64,
     /// It only grows.
     pub total: bool,
@@ -181,8 +186,7 @@ impl FastPath {
             loaded.remove(&mut netlink, &interfaces);
             return Err(reasons);
         }
-        Self::run(loaded, netlink, interfaces, reasons, options.shards)
-            .map_err(kernel("threads or maps"))
+        Self::run(loaded, netlink, interfaces, reasons, options).map_err(kernel("threads or maps"))
     }
 
     fn run(
@@ -190,7 +194,7 @@ impl FastPath {
         netlink: Netlink,
         interfaces: Interfaces,
         mut reasons: Vec<Reason>,
-        shards: u8,
+        options: &Options,
     ) -> std::io::Result<Self> {
         let attached: Vec<_> = interfaces.attached.clone().into_iter().collect();
         let wanted: Vec<_> = attached
@@ -214,9 +218,9 @@ impl FastPath {
         let adopted = table.left();
         let hops = table.changes();
         // Only now: what an earlier process had delivered to its sockets has ended.
-        let (stations, bound) = match shards {
+        let (stations, bound) = match options.shards {
             0 => (Vec::new(), Vec::new()),
-            _ => af_xdp::bind(&wanted, shards, &loaded.maps.sockets),
+            shards => af_xdp::bind(&wanted, shards, &loaded.maps.sockets),
         };
         let faults = bound.iter().filter_map(|bound| {
             let error = bound.error.clone()?;
@@ -234,7 +238,13 @@ impl FastPath {
         let serving = serving.collect();
         let table = Arc::new(Mutex::new(table));
         let stopping = Arc::new(AtomicBool::new(false));
-        let polling = Arc::new(Polling::default());
+        let polling = Arc::new(Polling::new(stations.len()));
+        for (shard, station) in stations.iter().enumerate() {
+            if station.is_empty() {
+                polling.set(shard, Why::NoSocket);
+            }
+        }
+        let note = options.note;
         let mut fast = Self {
             loaded,
             table: Arc::clone(&table),
@@ -254,7 +264,8 @@ impl FastPath {
         let prober = Arc::clone(&fast.loaded.prober);
         let resolver = thread::Builder::new().name("xdp-hops".into());
         fast.threads.push(
-            resolver.spawn(move || hops::run(netlink, &table, &received, &prober, &polling))?,
+            resolver
+                .spawn(move || hops::run(netlink, &table, &received, &prober, &polling, note))?,
         );
         let listener = thread::Builder::new().name("xdp-changes".into());
         let listen = move || hops::listen(changes, &messages, &stopping);
@@ -350,7 +361,8 @@ impl FastPath {
             ("fast_flows_unclaimed", "Streams of a process before, not claimed so far", left),
             ("fast_interfaces_stalled", "Interfaces whose other end takes no frames", stalled),
         ] {
-            sink(FastSample { name, help, label: None, value: value as u64, total: false });
+            let value = value as u64;
+            sink(FastSample { name, help, label: None, shard: None, value, total: false });
         }
         for (mode, label) in [AfXdpMode::ZeroCopy, AfXdpMode::Copy].map(|mode| (mode, mode.label()))
         {
@@ -363,14 +375,26 @@ impl FastPath {
                 ("af_xdp_frames", "Frames of memory of AF_XDP, by mode", frames),
                 ("af_xdp_memory_bytes", "Memory of AF_XDP, by mode", bytes),
             ] {
-                sink(FastSample { name, help, label: Some(("mode", label)), value, total: false });
+                let label = Some(("mode", label));
+                sink(FastSample { name, help, label, shard: None, value, total: false });
             }
+        }
+        for (shard, why) in self.polling.each().into_iter().enumerate() {
+            sink(FastSample {
+                name: "af_xdp_polling",
+                help: "1: the shard polls its AF_XDP queues itself; else the reason why not",
+                label: Some(("reason", why.label())),
+                shard: Some(shard),
+                value: u64::from(why == Why::Polls),
+                total: false,
+            });
         }
         for (refused, label) in Refused::ALL {
             sink(FastSample {
                 name: "fast_flows_refused_total",
                 help: "Streams that stay with the sockets",
                 label: Some(("reason", label)),
+                shard: None,
                 value: self.refused[refused as usize].load(Ordering::Relaxed),
                 total: true,
             });
@@ -385,6 +409,7 @@ impl FastPath {
                 name: "fast_packets_left_total",
                 help: "Packets of known media ports that the fast path did not forward, by reason",
                 label: Some(("reason", label)),
+                shard: None,
                 value: if read.is_ok() { sum } else { 0 },
                 total: true,
             });

@@ -11,6 +11,10 @@
 //! wait for the next look as well. Who set something else by hand keeps it, and polling has less to
 //! gain then. A process that is killed leaves it put off; the next one undoes it.
 
+mod why;
+
+pub(super) use why::{Note, Notes, Why};
+
 use super::interfaces::{Interfaces, Mode};
 use super::netdev::{Deferral, Netdev, Queue};
 use crate::af_xdp::Station;
@@ -18,10 +22,13 @@ use crate::clock;
 use crate::sys::napi::Poller;
 use crate::sys::thread;
 use crate::uring::pace::Pace;
+use ravelin_engine::port::ShardId;
 use ravelin_engine::time::Instant;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use why::Obstacle;
 
 /// How often a busy shard looks: what it adds to a packet's way is half of it, and it is a hundredth of
 /// the pause between two packets of a voice. A turn costs some 20 us whatever it serves (going to
@@ -60,20 +67,31 @@ const fn is_forced() -> bool {
 }
 
 /// Between the shards that poll and the thread that tells the kernel.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Polling {
     state: Mutex<State>,
     /// Counts the changes of `queues`.
     version: AtomicU64,
+    /// [`Why`] of each shard, as far as it is its own.
+    shards: Vec<AtomicU8>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     shards: u32,
     queues: Vec<u32>,
+    obstacle: Option<Obstacle>,
 }
 
 impl Polling {
+    pub(super) fn new(shards: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            version: AtomicU64::new(0),
+            shards: (0..shards).map(|_| AtomicU8::new(Why::Rate as u8)).collect(),
+        }
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,6 +111,24 @@ impl Polling {
             self.version.fetch_add(1, Ordering::Release);
         }
     }
+
+    pub(super) fn set(&self, shard: usize, why: Why) {
+        if let Some(own) = self.shards.get(shard) {
+            own.store(why as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// As it is now, for each shard.
+    pub(super) fn each(&self) -> Vec<Why> {
+        let all = self.state().obstacle.as_ref().map(|obstacle| obstacle.why);
+        let own = self.shards.iter().map(|own| own.load(Ordering::Relaxed));
+        let own = own.map(|own| Why::ALL.get(usize::from(own)).copied().unwrap_or(Why::Failed));
+        own.map(|own| match own {
+            Why::NoSocket | Why::Failed => own,
+            _ => all.unwrap_or(own),
+        })
+        .collect()
+    }
 }
 
 /// What the kernel was told, to be undone.
@@ -104,27 +140,49 @@ pub(super) struct Deferred {
 }
 
 impl Deferred {
+    /// Whether this machine has what polling needs, as far as it can be told before.
+    pub(super) fn survey(&mut self, polling: &Polling, interfaces: &Interfaces) {
+        let obstacle = match Poller::new() {
+            Err(error) => Some(Obstacle::kernel(&error)),
+            Ok(_) => self.each(interfaces).err(),
+        };
+        polling.state().obstacle = obstacle;
+    }
+
     /// Puts off the kernel's own look, or undoes it, as the shards want it now.
     pub(super) fn follow(&mut self, polling: &Polling, interfaces: &Interfaces) {
         if polling.state().shards == 0 {
             self.undo();
             return;
         }
-        let mut polled = Vec::new();
-        for queue in self.each(interfaces) {
-            if queue.deferral == Deferral::default() && self.set(queue.id, DEFERRED) {
-                self.queues.push(queue.id);
+        let (mut polled, mut refused) = (Vec::new(), None);
+        let found = self.each(interfaces);
+        for queue in found.as_deref().unwrap_or_default() {
+            if queue.deferral != Deferral::default() {
                 polled.push(queue.id);
-            } else if queue.deferral != Deferral::default() {
-                polled.push(queue.id);
+                continue;
+            }
+            match self.set(queue.id, DEFERRED) {
+                Ok(()) => {
+                    self.queues.push(queue.id);
+                    polled.push(queue.id);
+                }
+                Err(error) => refused = Some(error),
             }
         }
+        let refused = refused.filter(|_| polled.is_empty()).map(|error| {
+            Obstacle::new(
+                Why::Refused,
+                format!("the kernel does not put off its own look (6.13 does): {error}"),
+            )
+        });
+        polling.state().obstacle = found.err().or(refused);
         polling.publish(polled);
     }
 
     /// Undoes what a process before us left.
     pub(super) fn undo_left(&mut self, interfaces: &Interfaces) {
-        let all = self.each(interfaces).into_iter();
+        let all = self.each(interfaces).unwrap_or_default().into_iter();
         let left = all.filter(|queue| queue.deferral == DEFERRED).map(|queue| queue.id);
         self.queues.extend(left);
         self.undo();
@@ -134,28 +192,63 @@ impl Deferred {
     pub(super) fn undo(&mut self) {
         for queue in std::mem::take(&mut self.queues) {
             // One that is gone is as it was.
-            self.set(queue, Deferral::default());
+            let _ = self.set(queue, Deferral::default());
         }
     }
 
-    fn each(&mut self, interfaces: &Interfaces) -> Vec<Queue> {
-        if self.netdev.is_none() {
-            self.netdev = Netdev::open().ok();
+    /// The queues that are polled while shards are busy, or why there are none.
+    fn each(&mut self, interfaces: &Interfaces) -> Result<Vec<Queue>, Obstacle> {
+        let is_veth = |index| interfaces.link(index).is_some_and(|link| link.kind == KIND);
+        let attached = interfaces.attached.iter();
+        let those: Vec<_> = attached
+            .filter(|(index, attached)| attached.mode == Mode::Native && is_veth(**index))
+            .map(|(index, _)| *index)
+            .collect();
+        if those.is_empty() {
+            let text = "no interface with AF_XDP is a veth in native mode";
+            return Err(Obstacle::new(Why::Interface, text));
         }
-        let Some(netdev) = &mut self.netdev else { return Vec::new() };
         let mut queues = Vec::new();
-        for (index, attached) in &interfaces.attached {
-            let kind = interfaces.link(*index).map(|link| link.kind.as_str());
-            if attached.mode == Mode::Native && kind == Some(KIND) {
-                queues.extend(netdev.queues(*index).unwrap_or_default());
+        for index in those {
+            queues.extend(self.netdev()?.queues(index).unwrap_or_default());
+        }
+        if queues.is_empty() {
+            let text = "the kernel names no queue (NAPI id) of these interfaces";
+            return Err(Obstacle::new(Why::NoQueue, text));
+        }
+        Ok(queues)
+    }
+
+    fn netdev(&mut self) -> Result<&mut Netdev, Obstacle> {
+        let netdev = match self.netdev.take() {
+            Some(netdev) => netdev,
+            None => Netdev::open().map_err(|error| Obstacle::kernel(&error))?,
+        };
+        Ok(self.netdev.insert(netdev))
+    }
+
+    fn set(&mut self, queue: u32, deferral: Deferral) -> io::Result<()> {
+        self.netdev.as_mut().map_or(Ok(()), |netdev| netdev.set(queue, deferral))
+    }
+}
+
+/// Undoes what a killed process left at interfaces that had its program, or what somebody says had
+/// it. Returns how many queues that were, and what is in the way of the rest.
+pub(super) fn undo_left_at(interfaces: &[u32]) -> (usize, Vec<String>) {
+    let Ok(mut netdev) = Netdev::open() else { return (0, Vec::new()) };
+    let (mut undone, mut refused) = (0, Vec::new());
+    for interface in interfaces {
+        for queue in netdev.queues(*interface).unwrap_or_default() {
+            if queue.deferral != DEFERRED {
+                continue;
+            }
+            match netdev.set(queue.id, Deferral::default()) {
+                Ok(()) => undone += 1,
+                Err(error) => refused.push(format!("queue {}: {error}", queue.id)),
             }
         }
-        queues
     }
-
-    fn set(&mut self, queue: u32, deferral: Deferral) -> bool {
-        self.netdev.as_mut().is_some_and(|netdev| netdev.set(queue, deferral).is_ok())
-    }
+    (undone, refused)
 }
 
 /// The looks of one shard.
@@ -163,15 +256,23 @@ impl Deferred {
 pub(super) struct Looks {
     pace: Pace,
     poller: Option<Poller>,
+    /// Of the shard.
+    place: usize,
     /// This kernel has no polling.
     never: bool,
     busy: bool,
+    /// That it polls is known.
+    shown: bool,
     version: u64,
     next: Instant,
     full: bool,
 }
 
 impl Looks {
+    pub(super) fn of(shard: ShardId) -> Self {
+        Self { place: usize::from(shard.0), ..Self::default() }
+    }
+
     /// So many frames came with the last turn.
     pub(super) fn received(&mut self, frames: usize) {
         self.pace.received(frames);
@@ -197,6 +298,7 @@ impl Looks {
                 Ok(poller) => self.poller = Some(poller),
                 Err(_) => {
                     self.never = true;
+                    polling.set(self.place, Why::Failed);
                     return false;
                 }
             }
@@ -204,6 +306,9 @@ impl Looks {
             let _ = thread::precise_timers();
         }
         self.busy = busy;
+        if !busy && std::mem::take(&mut self.shown) {
+            polling.set(self.place, Why::Rate);
+        }
         if polling.change(busy) {
             tell();
         }
@@ -222,6 +327,9 @@ impl Looks {
         if poller.is_idle() {
             return false;
         }
+        if !std::mem::replace(&mut self.shown, true) {
+            polling.set(self.place, Why::Polls);
+        }
         let now = clock::monotonic();
         let mut pause = self.next.since(now).min(longest);
         if self.full {
@@ -238,6 +346,7 @@ impl Looks {
             if polled.is_err() {
                 self.never = true;
                 self.end(polling);
+                polling.set(self.place, Why::Failed);
                 return false;
             }
             self.full = station.arrived().saturating_sub(before) >= FULL;

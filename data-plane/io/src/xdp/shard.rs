@@ -65,7 +65,7 @@ impl Shard {
             ports: Vec::new(),
             marks: BTreeMap::new(),
             station,
-            looks: Looks::default(),
+            looks: Looks::of(shard),
             hops: (0, 0),
             ready: Vec::new(),
             events: Vec::new(),

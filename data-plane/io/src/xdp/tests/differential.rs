@@ -162,6 +162,7 @@ pub(crate) fn start(world: &World, streams: &[Stream]) -> Arc<FastPath> {
         ports: 64,
         shards: 1,
         native_only: false,
+        note: |_, _| {},
     };
     Arc::new(FastPath::start(&options).map_err(|reasons| format!("{reasons:?}")).unwrap())
 }

@@ -3,15 +3,15 @@
 
 use super::differential::{Stream, plain};
 use super::packet::rtp;
-use super::world::{Injector, World, missing, skip};
+use super::world::{Injector, World, missing, run, skip};
 use crate::driver::{self, Choice, Driver, Options as DriverOptions};
 use crate::sys::napi::Poller;
 use crate::xdp::netdev::{Deferral, Netdev, Queue};
 use crate::xdp::netlink::Netlink;
 use crate::xdp::polling::{BUSY, DEFERRED};
-use crate::xdp::{FastPath, Options};
+use crate::xdp::{FastPath, Options, Reason, take_down};
 use ravelin_engine::port::{FastChange, FastFlow, FastKind, ShardId};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,12 +60,21 @@ fn wait_for(deferral: Deferral, mut meanwhile: impl FnMut()) {
 }
 
 fn start(world: &World, stream: &Stream) -> (Arc<FastPath>, Box<dyn Driver>) {
+    start_with(world, stream, |_, _| {})
+}
+
+fn start_with(
+    world: &World,
+    stream: &Stream,
+    note: fn(&'static str, &str),
+) -> (Arc<FastPath>, Box<dyn Driver>) {
     let options = Options {
         node: world.node.clone(),
         addresses: vec![stream.local.ip()],
         ports: 64,
         shards: 1,
-        native_only: true,
+        native_only: false,
+        note,
     };
     let fast = FastPath::start(&options).map_err(|reasons| format!("{reasons:?}")).unwrap();
     let fast = Arc::new(fast);
@@ -208,4 +217,109 @@ fn an_orderly_end_while_a_shard_polls_leaves_nothing_put_off() {
         drop((driver, fast));
         assert!(queues().iter().all(|queue| queue.deferral == Deferral::default()));
     });
+}
+
+/// Whether the only shard polls, and the reason that is shown.
+fn shown(fast: &FastPath) -> (u64, &'static str) {
+    let mut found = None;
+    fast.samples(&mut |sample| {
+        if sample.name == "af_xdp_polling" {
+            assert_eq!((sample.shard, found), (Some(0), None));
+            found = Some((sample.value, sample.label.unwrap().1));
+        }
+    });
+    found.unwrap()
+}
+
+fn wait_until_shown(fast: &FastPath, wanted: (u64, &str), mut meanwhile: impl FnMut()) {
+    let until = Instant::now() + WITHIN;
+    while shown(fast) != wanted {
+        assert!(Instant::now() < until, "{:?} instead of {wanted:?}", shown(fast));
+        meanwhile();
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Lines of the one test that reads them.
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn note(level: &'static str, text: &str) {
+    LINES.lock().unwrap().push(format!("{level}: {text}"));
+}
+
+#[test]
+fn it_is_shown_why_a_shard_does_not_poll() {
+    let name = "it_is_shown_why_a_shard_does_not_poll";
+    if let Some(why) = cannot() {
+        return skip(name, &why);
+    }
+    let world = World::new(1);
+    let stream = plain(&world).remove(0);
+    let lines = || LINES.lock().unwrap().clone();
+    let begins = "info: a shard polls AF_XDP while it has more than 30000 packets a second";
+    world.here(|| {
+        let (fast, mut driver) = start_with(&world, &stream, note);
+        wait_until_shown(&fast, (0, "rate"), || {});
+        for _ in 0..2 {
+            BUSY.set(true);
+            wait_until_shown(&fast, (1, "polls"), || turns(&mut *driver));
+            BUSY.set(false);
+            wait_until_shown(&fast, (0, "rate"), || turns(&mut *driver));
+        }
+        BUSY.set(true);
+        let until = Instant::now() + WITHIN;
+        while lines().len() < 2 {
+            assert!(Instant::now() < until, "{:?}", lines());
+            turns(&mut *driver);
+        }
+        BUSY.set(false);
+        drop((driver, fast));
+        assert_eq!(lines(), [begins, "info: shard 0 polls AF_XDP"], "once, however often");
+    });
+    LINES.lock().unwrap().clear();
+    // Native mode needs somebody at the other end who takes frames.
+    run(&format!("ip netns exec {} ethtool -K p0 gro off", world.peer));
+    world.here(|| {
+        let (fast, mut driver) = start_with(&world, &stream, note);
+        BUSY.set(true);
+        wait_until_shown(&fast, (0, "interface"), || turns(&mut *driver));
+        BUSY.set(false);
+        drop((driver, fast));
+    });
+    let why = "no interface with AF_XDP is a veth in native mode";
+    assert_eq!(lines(), [format!("info: busy shards do not poll AF_XDP: {why}")]);
+}
+
+/// What a killed process had put off is undone by one that goes without the fast path, and what
+/// somebody else has set, or another's edge, stays.
+#[test]
+fn an_edge_without_the_fast_path_undoes_what_was_put_off() {
+    let name = "an_edge_without_the_fast_path_undoes_what_was_put_off";
+    if let Some(why) = cannot() {
+        return skip(name, &why);
+    }
+    for detached in [false, true] {
+        let world = super::survival::world();
+        let (mut killed, _output, _) = super::survival::spawn(&world);
+        world.here(|| set(DEFERRED));
+        // Its shards may live and poll.
+        assert!(matches!(world.here(|| take_down(&world.node)), Err(Reason::NodeInUse { .. })));
+        assert_eq!(world.here(|| take_down("another")), Ok(None));
+        world.here(|| wait_for(DEFERRED, || {}));
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        if detached {
+            run(&format!("ip -n {} link set d0 xdp off", world.here));
+        }
+        let taken = world.here(|| take_down(&world.node)).unwrap().unwrap();
+        assert_eq!(taken.deferrals, world.here(queues).len(), "{taken:?}");
+        assert_eq!(taken.interfaces.is_empty(), detached, "{taken:?}");
+        assert_eq!(taken.refused, Vec::<String>::new());
+        world.here(|| {
+            assert!(queues().iter().all(|queue| queue.deferral == Deferral::default()));
+            set(LONG);
+            assert_eq!(take_down(&world.node), Ok(None));
+            assert!(queues().iter().all(|queue| queue.deferral == LONG));
+        });
+    }
 }

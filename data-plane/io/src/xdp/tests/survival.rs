@@ -238,6 +238,7 @@ fn process_that_is_killed() {
         ports: 8,
         shards: 1,
         native_only: false,
+        note: |_, _| {},
     };
     let fast = Arc::new(FastPath::start(&options).map_err(|why| format!("{why:?}")).unwrap());
     let adopted = fast.adopted();
