@@ -192,6 +192,7 @@ impl Shard {
             }
         };
         driver.receive(&mut |rx| match rx {
+            Rx::Coming { ports } => engine.read_ahead(ports),
             Rx::Datagram { meta, bytes } => offer(engine, out, meta, bytes),
             Rx::Unreachable { listener, to } => {
                 engine.unreachable(now, listener, to, out);

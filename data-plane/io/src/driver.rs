@@ -40,6 +40,11 @@ pub const FAST_WATCHES_MAX: u32 = 256;
 /// What a driver delivers.
 #[derive(Clone, Copy, Debug)]
 pub enum Rx<'a> {
+    /// What comes next is datagrams of these media ports, in this order: whoever takes them may read
+    /// what they will need, for all at once. A hint; drivers give it where they know.
+    Coming {
+        ports: &'a [MediaPortId],
+    },
     Datagram {
         meta: Meta,
         bytes: &'a [u8],

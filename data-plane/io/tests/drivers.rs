@@ -53,6 +53,7 @@ fn run(driver: &mut dyn Driver, mut enough: impl FnMut(&[Got]) -> bool) -> Vec<G
         driver.wait(Duration::from_millis(20)).unwrap();
         let datagrams = driver.receive(&mut |rx| {
             got.push(match rx {
+                Rx::Coming { .. } => return,
                 Rx::Datagram { meta, bytes } => {
                     Got::Datagram(meta.source, meta.local, bytes.to_vec())
                 }

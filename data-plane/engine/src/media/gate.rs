@@ -164,6 +164,11 @@ impl Gate {
         }
     }
 
+    /// See [`super::MediaTable::read_ahead`].
+    pub(super) fn read_ahead(&self) -> u64 {
+        u64::from(self.rtp.is_some()) ^ u64::from(self.ssrc) ^ u64::from(self.latch.is_some())
+    }
+
     /// Takes notice of an RTP packet that passed [`Self::check`].
     ///
     /// # Errors

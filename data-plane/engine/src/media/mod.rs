@@ -15,6 +15,7 @@
 //! leg's port to the address of the other party. The gate says which addresses these are; no packet
 //! of anybody else redirects or injects anything (lessons.md 1.3, 2.20, 2.21).
 
+mod ahead;
 mod anchor;
 mod closed;
 mod cycle;

@@ -87,6 +87,17 @@ impl Warn {
 }
 
 impl Shield {
+    /// See [`super::MediaTable::read_ahead`].
+    pub(super) fn read_ahead_to_open(&self) -> u64 {
+        let keyed = self.keyed.as_ref();
+        keyed.map_or(0, |keyed| keyed.opener.rtp_left() ^ keyed.opener.sources() as u64)
+    }
+
+    /// See [`super::MediaTable::read_ahead`].
+    pub(super) fn read_ahead_to_seal(&self) -> u64 {
+        self.keyed.as_ref().map_or(0, |keyed| keyed.sealer.rtp_left() ^ keyed.warn.sealer)
+    }
+
     /// With the keys of an offer and its answer.
     pub(super) fn of(keying: Keying) -> Self {
         let (opener, sealer) = (Opener::new(&keying.theirs), Sealer::new(&keying.ours));

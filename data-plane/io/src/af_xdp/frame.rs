@@ -35,6 +35,8 @@ pub(crate) enum Reject {
 pub(crate) struct Datagram<'f> {
     pub(crate) source: SocketAddr,
     pub(crate) target: SocketAddr,
+    /// Where in the frame the payload begins.
+    pub(crate) start: usize,
     pub(crate) payload: &'f [u8],
 }
 
@@ -76,7 +78,9 @@ pub(crate) fn parse(frame: &[u8], partial: bool) -> Result<Datagram<'_>, Reject>
     let (ethernet, rest) = frame.split_first_chunk::<ETHERNET_BYTES>().ok_or(Reject::Malformed)?;
     let mut protocol = [ethernet[12], ethernet[13]];
     let mut ip = rest;
+    let mut start = ETHERNET_BYTES;
     if protocol == ETHERTYPE_VLAN {
+        start += TAG_BYTES;
         let (tag, rest) = rest.split_first_chunk::<TAG_BYTES>().ok_or(Reject::Malformed)?;
         protocol = [tag[2], tag[3]];
         ip = rest;
@@ -100,7 +104,8 @@ pub(crate) fn parse(frame: &[u8], partial: bool) -> Result<Datagram<'_>, Reject>
             let address = |at: usize| {
                 Ipv4Addr::new(header[at], header[at + 1], header[at + 2], header[at + 3]).into()
             };
-            datagram(udp, address(12), address(16), sum(&header[12..]), partial)
+            let start = start + V4_BYTES;
+            datagram(udp, start, address(12), address(16), sum(&header[12..]), partial)
         }
         ETHERTYPE_V6 => {
             let (header, rest) = ip.split_first_chunk::<V6_BYTES>().ok_or(Reject::Malformed)?;
@@ -113,7 +118,8 @@ pub(crate) fn parse(frame: &[u8], partial: bool) -> Result<Datagram<'_>, Reject>
                 let octets = header.get(at..).and_then(|rest| rest.first_chunk::<16>());
                 Ipv6Addr::from(octets.copied().unwrap_or_default()).into()
             };
-            datagram(udp, address(8), address(24), sum(&header[8..]), partial)
+            let start = start + V6_BYTES;
+            datagram(udp, start, address(8), address(24), sum(&header[8..]), partial)
         }
         _ => Err(Reject::Foreign),
     }
@@ -121,6 +127,7 @@ pub(crate) fn parse(frame: &[u8], partial: bool) -> Result<Datagram<'_>, Reject>
 
 fn datagram(
     udp: &[u8],
+    start: usize,
     source: IpAddr,
     target: IpAddr,
     addresses: u64,
@@ -147,6 +154,7 @@ fn datagram(
     Ok(Datagram {
         source: SocketAddr::new(source, source_port),
         target: SocketAddr::new(target, target_port),
+        start: start + UDP_BYTES,
         payload,
     })
 }
@@ -209,6 +217,11 @@ impl Template {
         let ip_sum = if v4 { sum(head.get(ip..ip + V4_BYTES)?) } else { 0 };
         let udp_sum = pseudo(addresses, 0) + sum(head.get(bytes - UDP_BYTES..bytes)?);
         Some(Self { head, bytes, ip, v4, mtu: usize::from(way.mtu), ip_sum, udp_sum })
+    }
+
+    /// Reads it, for the sake of reading.
+    pub(crate) fn read_ahead(&self) -> u64 {
+        u64::from(self.head[0]) ^ self.udp_sum ^ self.mtu as u64
     }
 
     /// Octets of the frame around a payload; `None`: longer than may leave there.

@@ -10,8 +10,10 @@ use crate::driver::{
 use crate::sys::napi::Poller;
 use crate::sys::xsk::Socket;
 use ravelin_engine::port::{Egress, Local, MediaPortId, Meta, TxQueue};
+use std::hint::black_box;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::fd::AsFd;
 
 /// Why an arrived frame was dropped, in the order of its counters.
@@ -33,6 +35,10 @@ pub(crate) struct Counters {
     pub(crate) polls: u64,
 }
 
+/// Packets that are looked at before the first of them is delivered: what they need of memory still is
+/// in the nearest cache then.
+const BATCH: usize = 16;
+
 struct Place {
     socket: Socket,
     interface: u32,
@@ -45,6 +51,15 @@ struct Place {
     dead: bool,
     /// The last send failed: not tried again before [`Station::revive`].
     down: bool,
+}
+
+/// A packet of a batch.
+struct Packet {
+    /// Of its socket.
+    packet: usize,
+    port: MediaPortId,
+    source: SocketAddr,
+    payload: Range<usize>,
 }
 
 /// Where packets of one of our ports go past the sockets.
@@ -98,6 +113,9 @@ pub(crate) struct Station {
     turn: usize,
     /// What the sockets send in a batch of which some leaves here.
     rest: TxQueue,
+    /// Room for packets of one batch, and their ports.
+    batch: Vec<Packet>,
+    coming: Vec<MediaPortId>,
     pub(crate) counters: Counters,
 }
 
@@ -249,31 +267,49 @@ impl Station {
 
     /// Delivers what has arrived, at most `most` frames. Returns how many datagrams.
     pub(crate) fn receive(&mut self, most: usize, sink: &mut dyn FnMut(Rx<'_>)) -> usize {
-        let Self { places, ports, counters, turn, .. } = self;
+        let Self { places, ports, counters, turn, batch, coming, .. } = self;
         let (mut frames, before) = (0, counters.rx_packets);
         let all = places.len();
         *turn = turn.wrapping_add(1);
         for step in 0..all {
             let Some(place) = places.get_mut((*turn % all + step) % all) else { continue };
-            let partial = place.partial;
-            let taken = place.socket.receive(most - frames, &mut |bytes| match read(
-                bytes, partial, ports,
-            ) {
-                Ok((meta, payload)) => {
-                    counters.rx_packets += 1;
-                    counters.rx_bytes += payload.len() as u64;
-                    sink(Rx::Datagram { meta, bytes: payload });
+            let mut taken = 0;
+            loop {
+                let packets = place.socket.receive(BATCH.min(most - frames));
+                if packets.is_empty() {
+                    break;
                 }
-                Err(drop) => {
-                    if let Some(count) = counters.rx_drops.get_mut(drop) {
-                        *count += 1;
+                taken += packets.len();
+                frames += packets.len();
+                batch.clear();
+                coming.clear();
+                for packet in packets {
+                    match read(place.socket.packet(packet), place.partial, ports) {
+                        Ok((port, source, payload)) => {
+                            coming.push(port);
+                            batch.push(Packet { packet, port, source, payload });
+                        }
+                        Err(drop) => {
+                            if let Some(count) = counters.rx_drops.get_mut(drop) {
+                                *count += 1;
+                            }
+                        }
                     }
                 }
-            });
+                if !coming.is_empty() {
+                    sink(Rx::Coming { ports: coming });
+                }
+                for Packet { packet, port, source, payload } in batch.drain(..) {
+                    let bytes = place.socket.packet(packet).get(payload).unwrap_or_default();
+                    counters.rx_packets += 1;
+                    counters.rx_bytes += bytes.len() as u64;
+                    let meta = Meta { source, local: Local::Media { port } };
+                    sink(Rx::Datagram { meta, bytes });
+                }
+            }
             if taken > 0 {
                 place.socket.exchange();
             }
-            frames += taken;
         }
         usize::try_from(counters.rx_packets - before).unwrap_or(frames)
     }
@@ -283,6 +319,7 @@ impl Station {
         let Self { places, routes, counters, rest, .. } = self;
         let mut taken = false;
         rest.clear();
+        read_ahead(routes, queue);
         for (number, tx) in queue.iter().enumerate() {
             let route = match tx.egress {
                 Egress::Media { port, to } => {
@@ -345,15 +382,35 @@ impl Station {
     }
 }
 
-/// The datagram of a frame, if it is for one of our ports; or which counter it belongs to.
-fn read<'f>(bytes: &'f [u8], partial: bool, ports: &Ports) -> Result<(Meta, &'f [u8]), usize> {
+/// Reads the routes of all packets of a turn: each stands in memory of its own, and is waited for
+/// together with the others.
+fn read_ahead(routes: &[Option<Route>], queue: &TxQueue) {
+    let mut read = 0;
+    for tx in queue.iter() {
+        if let Egress::Media { port, .. } = tx.egress
+            && let Some(Some(Route { to, out: Some((template, place)), .. })) =
+                routes.get(port.0 as usize)
+        {
+            read ^= u64::from(to.port()) ^ template.read_ahead() ^ *place as u64;
+        }
+    }
+    black_box(read);
+}
+
+/// Port, sender and place of the datagram of a frame, if it is for one of our ports; or which counter
+/// it belongs to.
+fn read(
+    bytes: &[u8],
+    partial: bool,
+    ports: &Ports,
+) -> Result<(MediaPortId, SocketAddr, Range<usize>), usize> {
     // `DROPS` begins with these, in their order.
     let found = frame::parse(bytes, partial).map_err(|reject: Reject| reject as usize)?;
     let port = ports.find(found.target).ok_or(3_usize)?;
     if found.payload.len() > MEDIA_DATAGRAM_MAX_BYTES {
         return Err(4);
     }
-    Ok((Meta { source: found.source, local: Local::Media { port } }, found.payload))
+    Ok((port, found.source, found.start..found.start + found.payload.len()))
 }
 
 /// Puts a packet into the ring of its route's socket; if not, it is the sockets' to send.

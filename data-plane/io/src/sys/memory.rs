@@ -36,6 +36,15 @@ impl Mapping {
         Ok(Self { base, len })
     }
 
+    /// As [`Self::new`], in large pages where the kernel has some, for what is in use throughout.
+    pub(crate) fn dense(len: usize) -> io::Result<Self> {
+        let mapping = Self::new(len)?;
+        // SAFETY: it is this mapping, which nobody else knows. A kernel that refuses keeps the pages
+        // as they were.
+        unsafe { libc::madvise(mapping.base.as_ptr().cast(), len, libc::MADV_HUGEPAGE) };
+        Ok(mapping)
+    }
+
     /// Memory that a driver of the kernel offers through a descriptor, whole.
     pub(crate) fn shared(fd: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         Self::shared_at(fd, len, 0)

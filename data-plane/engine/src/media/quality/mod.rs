@@ -143,6 +143,12 @@ impl Quality {
         }
     }
 
+    /// See [`super::MediaTable::read_ahead`].
+    pub(super) fn read_ahead(&self) -> u64 {
+        let ssrc = self.ssrc.map_or(0, u64::from);
+        self.received ^ self.packets ^ ssrc ^ self.other_sources ^ self.rtcp_packets
+    }
+
     /// Whether a packet of a source that is not the measured one makes it so: the first of all at
     /// once, another when two of its packets follow each other (RFC 3550 A.1).
     fn meet(&mut self, header: &rtp::Header<'_>) -> bool {

@@ -17,6 +17,7 @@ use super::memory::Mapping;
 use super::socket::{set_int, view};
 use ring::{Consumer, Producer};
 use socket2::{Domain, SockAddr, Type};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::{io, mem, slice};
@@ -63,6 +64,13 @@ impl Sizes {
 
 /// A frame that is not the kernel's.
 struct Frame(u32);
+
+/// A frame that a packet arrived in, and where it stands there.
+struct Arrived {
+    frame: Frame,
+    start: u32,
+    len: u32,
+}
 
 /// Memory of one interface's queue.
 struct Umem {
@@ -136,8 +144,8 @@ pub(crate) struct Socket {
     umem: Arc<Umem>,
     /// For packets that leave, taken from the pool.
     spare: Vec<Frame>,
-    /// Read, and to be given back to arriving packets.
-    used: Vec<Frame>,
+    /// Taken off the ring and to be given back to arriving packets.
+    used: Vec<Arrived>,
     /// Written to the ring since the last publication.
     written: bool,
 }
@@ -175,7 +183,7 @@ fn open() -> io::Result<socket2::Socket> {
 
 fn first(interface: u32, queue: u32, sizes: Sizes, mode: Mode) -> io::Result<Socket> {
     let fd = open()?;
-    let memory = Mapping::new(sizes.bytes())?;
+    let memory = Mapping::dense(sizes.bytes())?;
     let registration = libc::xdp_umem_reg {
         addr: memory.as_ptr() as u64,
         len: memory.len() as u64,
@@ -325,10 +333,12 @@ impl Socket {
         self.rx.waiting()
     }
 
-    /// Hands out frames that have arrived, oldest first, at most `most`. No system call, no lock.
-    /// Their memory is given back by [`Self::exchange`].
-    pub(crate) fn receive(&mut self, most: usize, sink: &mut dyn FnMut(&[u8])) -> usize {
+    /// Takes what has arrived off the ring, oldest first, at most `most` packets. Gives their numbers
+    /// for [`Self::packet`], until [`Self::exchange`] gives their memory back. No system call, no
+    /// lock.
+    pub(crate) fn receive(&mut self, most: usize) -> Range<usize> {
         let frame_bytes = u64::from(self.umem.sizes.frame_bytes);
+        let first = self.used.len();
         let mut taken = 0;
         while taken < most && self.used.len() < self.used.capacity() {
             let Some(entry) = self.rx.pop() else { break };
@@ -336,18 +346,23 @@ impl Socket {
             let Some(frame) = self.umem.frame(entry.addr) else { continue };
             let start = entry.addr % frame_bytes;
             let len = u64::from(entry.len).min(frame_bytes - start);
-            let at = (self.umem.address(&frame) + start) as usize;
-            // SAFETY: the kernel has handed the frame to us and writes to it no more before it is
-            // given back, after this borrow; start and length stay within the frame, and that
-            // within the mapping.
-            let bytes = unsafe { view(self.umem.memory.as_ptr().add(at), len as usize) };
-            sink(bytes);
-            self.used.push(frame);
+            // Both are at most the size of a frame.
+            self.used.push(Arrived { frame, start: start as u32, len: len as u32 });
         }
         if taken > 0 {
             self.rx.release();
         }
-        taken
+        first..self.used.len()
+    }
+
+    /// A packet that was taken off the ring.
+    pub(crate) fn packet(&self, number: usize) -> &[u8] {
+        let Some(Arrived { frame, start, len }) = self.used.get(number) else { return &[] };
+        let at = self.umem.address(frame) as usize + *start as usize;
+        // SAFETY: the kernel has handed the frame to us and writes to it no more before `exchange`
+        // gives it back, which takes it out of `used` and cannot be called during this borrow; start
+        // and length stay within the frame, as `receive` saw to, and that within the mapping.
+        unsafe { view(self.umem.memory.as_ptr().add(at), *len as usize) }
     }
 
     /// Adds a frame that `fill` writes, to be sent by [`Self::flush`]; `fill` returns its length, or
@@ -445,7 +460,7 @@ impl Socket {
         }
         let given = !used.is_empty();
         // The ring has room for all frames that there are.
-        used.retain(|frame| !fill.push(umem.address(frame)));
+        used.retain(|arrived| !fill.push(umem.address(&arrived.frame)));
         if given {
             fill.publish();
         }
