@@ -115,7 +115,9 @@ fn a_911_call_goes_out_while_the_mail_server_hangs() {
         let all = told["deliveries"].as_array().expect("deliveries");
         all.iter().find(|one| one["method"] == method).expect(method)["state"].clone()
     };
-    assert_eq!((state("email"), state("call")), ("sent".into(), "delivered".into()));
+    // The attempt is under way, or was given up by now and waits for the next one.
+    assert!(["sent", "queued"].map(Value::from).contains(&state("email")), "{told}");
+    assert_eq!(state("call"), "delivered");
 
     // The seed's line, once, as a rendering of the event.
     let line = "[E911] INFO: E911 call allowed in production - number: 911, extension: ";

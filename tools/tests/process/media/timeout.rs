@@ -48,14 +48,21 @@ fn falls_silent(spaces: &Spaces) {
     let (mut caller, mut callee) = (Voice::new(near, PORT, 7), Voice::new(far, PORT, 8));
     (caller.to, callee.to) = (media_of(&call.answer, 0), media_of(&call.invite, 0));
     let mut parties = [[caller, callee]];
-    let end = Instant::now() + PATIENCE;
-    while edge.frozen(|| talk_within(TRY, &mut parties, false)) != 0 {
+    let long = Instant::now() + 3 * PATIENCE;
+    loop {
+        let end = Instant::now() + PATIENCE;
+        while edge.frozen(|| talk_within(TRY, &mut parties, false)) != 0 {
+            talk(&mut parties, false);
+            assert!(Instant::now() < end, "it is not taken over");
+        }
+        talk_on(&mut parties);
+        // An interface whose other end is late on a loaded machine is left to the sockets for a while.
+        if edge.frozen(|| talk_within(TRY * 10, &mut parties, false)) == 0 {
+            break;
+        }
+        assert!(Instant::now() < long, "the fast path loses the call time and again");
         talk(&mut parties, false);
-        assert!(Instant::now() < end, "it is not taken over");
     }
-    talk_on(&mut parties);
-    let still = edge.frozen(|| talk_within(TRY * 10, &mut parties, false));
-    assert_eq!(still, 0, "the fast path has lost the call");
 
     let [[mut caller, callee]] = parties;
     let over = AtomicBool::new(false);
