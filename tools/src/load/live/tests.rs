@@ -110,7 +110,7 @@ fn quantiles_are_those_of_the_packets() {
 fn a_run_sends_and_counts_every_packet() {
     let Some(wire) = Wire::new("a_run_sends_and_counts_every_packet") else { return };
     let args = arguments(&format!(
-        "ravelin load --plan none --via xdp --rate 20000 --seconds 0.5 --payload-bytes {PAYLOAD}"
+        "ravelin load --plan none --via xdp --rate 5000 --seconds 2 --payload-bytes {PAYLOAD}"
     ));
     let report = drive(&args, &wire.plan, DATAGRAM).map_err(failed).unwrap();
     let counts = &report.counts;
