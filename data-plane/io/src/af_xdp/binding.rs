@@ -63,6 +63,31 @@ pub(crate) fn bind(wanted: &[Wanted], shards: u8, map: &Map) -> (Vec<Station>, V
     (stations, bound)
 }
 
+/// Binds the sockets of one interface, which came later, at a place that is free. `memory`: octets that
+/// the others have.
+pub(crate) fn bind_at(
+    place: u32,
+    wanted: &Wanted,
+    shards: u8,
+    map: &Map,
+    mut memory: usize,
+) -> (Vec<Station>, Bound) {
+    let mut stations: Vec<_> = (0..shards).map(|_| Station::default()).collect();
+    let until = Instant::now() + BUSY_WITHIN;
+    let bound = bind_one(place, wanted, &mut stations, map, &mut memory, until);
+    (stations, bound)
+}
+
+/// Takes the sockets of a place out of the program's map, so that packets pass: what is delivered to a
+/// socket whose interface is gone is lost.
+pub(crate) fn leave(place: u32, shards: u8, map: &Map) {
+    let each = u32::from(shards) * QUEUES_MAX;
+    for key in place * each..(place + 1) * each {
+        // Few queues are there of those that may be.
+        let _ = map.delete(&key.to_ne_bytes());
+    }
+}
+
 fn bind_one(
     place: u32,
     wanted: &Wanted,

@@ -129,6 +129,34 @@ impl Station {
         self.places.push(Place { socket, interface, first, partial, armed, dead, down });
     }
 
+    /// Takes over the sockets of an interface that came later; those that had their place before are
+    /// closed. Ways out are to be looked for anew ([`Self::find_ways`]).
+    pub(crate) fn join(&mut self, other: Self, driver: &mut dyn Driver) {
+        let Some(first) = other.places.first().map(|place| place.first) else { return };
+        let all = FAST_WATCH_FIRST..FAST_WATCH_FIRST + FAST_WATCHES_MAX;
+        let mut free: Vec<_> = all
+            .zip(&mut self.places)
+            .filter(|(_, place)| place.first == first)
+            .map(|(key, place)| {
+                if std::mem::take(&mut place.armed) {
+                    driver.unwatch(WatchKey(key), place.socket.as_fd());
+                }
+                // Nothing comes or leaves here, if no other takes its place.
+                place.dead = true;
+                place
+            })
+            .collect();
+        let mut more = Vec::new();
+        for place in other.places {
+            match free.pop() {
+                Some(old) => *old = place,
+                None => more.push(place),
+            }
+        }
+        let room = (FAST_WATCHES_MAX as usize).saturating_sub(self.places.len());
+        self.places.extend(more.into_iter().take(room));
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.places.is_empty()
     }

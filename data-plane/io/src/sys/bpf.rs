@@ -7,6 +7,7 @@ use std::{io, mem};
 
 const MAP_LOOKUP_ELEM: i32 = 1;
 const MAP_UPDATE_ELEM: i32 = 2;
+const MAP_DELETE_ELEM: i32 = 3;
 const PROG_TEST_RUN: i32 = 10;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
 
@@ -155,6 +156,16 @@ impl Map {
         let mut attr = ElementAttr { value: value.as_ptr() as u64, flags, ..self.element(key)? };
         // SAFETY: the kernel reads one key and one value, whose lengths were checked.
         unsafe { bpf(MAP_UPDATE_ELEM, &mut attr) }
+    }
+
+    /// Takes a key away. Says whether it was there.
+    ///
+    /// # Errors
+    /// As [`Map::update`].
+    pub(crate) fn delete(&self, key: &[u8]) -> io::Result<bool> {
+        let mut attr = self.element(key)?;
+        // SAFETY: the kernel reads one key, whose length was checked.
+        found(unsafe { bpf(MAP_DELETE_ELEM, &mut attr) })
     }
 
     /// Whether there is such a key; `value` then holds what it has.

@@ -2,10 +2,11 @@
 //! changes. The kernel's own lookup (`bpf_fib_lookup`) would cost each packet what this costs each
 //! change; see `bench/results` for the difference.
 
+use super::follow::Follower;
 use super::interfaces::{Interfaces, Mode};
 use super::layout::Hop;
 use super::netlink::{Changes, Event, Netlink};
-use super::polling::{Deferred, Note, Notes, Polling};
+use super::polling::{Deferred, Notes, Polling};
 use super::probe::{self, Prober};
 use super::table::{HopKey, Table};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
@@ -35,23 +36,33 @@ pub(super) enum Message {
 pub(super) type Via = (u32, IpAddr);
 
 /// Follows what the kernel tells, until `stopping`.
-pub(super) fn listen(mut changes: Changes, sender: &Sender<Message>, stopping: &AtomicBool) {
+pub(super) fn listen(
+    mut changes: Changes,
+    sender: &Sender<Message>,
+    missed: &AtomicBool,
+    stopping: &AtomicBool,
+) {
     while !stopping.load(Ordering::Relaxed) {
-        // A full channel already holds that something changed.
-        changes.next(&mut |event| drop(sender.try_send(Message::Changed(event))));
+        changes.next(&mut |event| {
+            if sender.try_send(Message::Changed(event)).is_err() {
+                // A full channel: with the next tick everything is looked at.
+                missed.store(true, Ordering::Relaxed);
+            }
+        });
     }
 }
 
-/// Resolves next hops for the table until it is told to stop.
+/// Resolves next hops for the table, and follows the interfaces, until it is told to stop. `missed`:
+/// something changed that no message tells of.
 pub(super) fn run(
     mut netlink: Netlink,
     table: &Arc<Mutex<Table>>,
     messages: &Receiver<Message>,
-    prober: &Prober,
+    missed: &AtomicBool,
     polling: &Polling,
-    note: Note,
+    mut follower: Follower,
 ) {
-    let (mut deferred, mut notes) = (Deferred::default(), Notes::new(note));
+    let (mut deferred, mut notes) = (Deferred::default(), Notes::new(follower.note));
     let interfaces = lock(table).interfaces().clone();
     deferred.undo_left(&interfaces);
     deferred.survey(polling, &interfaces);
@@ -60,7 +71,7 @@ pub(super) fn run(
     loop {
         let mut wanted = BTreeSet::new();
         let mut neighbours = BTreeSet::new();
-        let (mut all, mut polls) = (false, false);
+        let (mut all, mut polls, mut urgent) = (false, false, false);
         let first = messages.recv_timeout(tick.saturating_duration_since(Instant::now()));
         match first {
             Ok(first) => {
@@ -75,12 +86,14 @@ pub(super) fn run(
                         Message::Polling => polls = true,
                         Message::Resolve(key) => drop(wanted.insert(key)),
                         Message::Changed(Event::Network) => all = true,
+                        Message::Changed(Event::LinkLost) => (all, urgent) = (true, true),
                         Message::Changed(Event::Neighbour { interface, address }) => {
                             neighbours.insert((interface, address));
                         }
                     }
-                    // Who waits for an answer does not wait for more questions.
-                    next = if wanted.is_empty() {
+                    // Who waits for an answer does not wait for more questions, and what is sent to an
+                    // interface that is gone gets lost.
+                    next = if wanted.is_empty() && !urgent {
                         messages.recv_deadline(until).ok()
                     } else {
                         messages.try_recv().ok()
@@ -93,10 +106,16 @@ pub(super) fn run(
         let ticking = Instant::now() >= tick;
         if ticking {
             tick = Instant::now() + TICK;
+            all |= missed.swap(false, Ordering::Relaxed);
         }
         let mut interfaces = lock(table).interfaces().clone();
         let refreshed = all && interfaces.refresh(&mut netlink).is_ok();
-        let turned = ticking && stalls(&mut netlink, &mut interfaces, prober);
+        let mut turned = false;
+        if refreshed || ticking {
+            turned = follower.follow(&mut netlink, &mut interfaces, refreshed);
+            all |= turned;
+        }
+        turned |= ticking && stalls(&mut netlink, &mut interfaces, &follower.loaded.prober);
         if refreshed || turned {
             lock(table).set_interfaces(interfaces.clone());
         }

@@ -129,6 +129,14 @@ impl Interfaces {
         Ok(())
     }
 
+    /// Whether the same addresses are at the same interfaces with the program.
+    pub(super) fn serves_as(&self, other: &Self) -> bool {
+        let modes = |all: &Self| -> Vec<_> {
+            all.attached.iter().map(|(index, attached)| (*index, attached.mode)).collect()
+        };
+        self.addresses == other.addresses && modes(self) == modes(other)
+    }
+
     pub(super) fn link(&self, index: u32) -> Option<&Link> {
         self.links.get(&index)
     }

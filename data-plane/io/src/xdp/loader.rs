@@ -5,7 +5,7 @@ use super::layout::{COUNT_BYTES, FLOW_BYTES, LAYOUT, PLACES, VERDICTS};
 use super::netlink::{AttachedAs, Link, Netlink};
 use super::owner::{Held, Owner};
 use super::polling::undo_left_at;
-use super::probe::{self, Prober};
+use super::probe::Prober;
 use super::shared::Flows;
 use super::table::MARK_SLOT;
 use crate::sys::bpf::{self, Map};
@@ -17,6 +17,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/relay.o");
 
@@ -381,16 +382,19 @@ fn finish(
 }
 
 impl Loaded {
-    /// Attaches to one interface: in its driver, else in generic mode, else not.
+    /// Attaches to one interface: in its driver, else in generic mode, else not. `within`: how long the
+    /// driver may take to send test frames.
     pub(super) fn attach(
         &self,
         netlink: &mut Netlink,
         link: &Link,
         native_only: bool,
+        within: Duration,
     ) -> Attachment {
         let mut reasons = Vec::new();
         let interface = || link.name.clone();
         if let Some((_, id)) = link.xdp
+            && !self.is_attached(link)
             && !is_ours(id, &self.before, self.mark)
         {
             let program = program_info(id);
@@ -415,7 +419,7 @@ impl Loaded {
             }
         }
         match netlink.set_xdp(link.index, Some(self.relay.as_fd()), false) {
-            Ok(()) => match self.prober.try_link(netlink, link, probe::AT_START) {
+            Ok(()) => match self.prober.try_link(netlink, link, within) {
                 Ok(()) => return Attachment { attached: attached(Mode::Native), reasons },
                 Err(error) => {
                     // Nothing that was attached here is of use.
@@ -439,6 +443,27 @@ impl Loaded {
                 Attachment { attached: None, reasons }
             }
         }
+    }
+
+    /// Whether the program of this process is at an interface.
+    pub(super) fn is_attached(&self, link: &Link) -> bool {
+        // With two at once the kernel names neither.
+        link.xdp.is_some_and(|(how, id)| id == self.relay_id || how == AttachedAs::Other)
+    }
+
+    /// Has packets of other interfaces leave by this one.
+    pub(super) fn open_way(&self, index: u32) -> std::io::Result<()> {
+        let key = index.to_ne_bytes();
+        // Behind the index there is room for a program that we do not use.
+        let mut value = key.to_vec();
+        value.resize(self.maps.interfaces.sizes().1, 0);
+        self.maps.interfaces.update(&key, &value, 0)
+    }
+
+    /// Undoes [`Self::open_way`].
+    pub(super) fn close_way(&self, index: u32) {
+        // The kernel has done it when the interface is gone.
+        let _ = self.maps.interfaces.delete(&index.to_ne_bytes());
     }
 
     /// Detaches what an earlier process of this node left at interfaces that are served no more.

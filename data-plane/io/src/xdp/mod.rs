@@ -15,6 +15,8 @@
 //! | `leftover` | remove what an earlier process left, without a fast path |
 //! | `probe` | whether an interface really sends |
 //! | `interfaces` | which interface has which media address |
+//! | `follow` | interfaces that go and come |
+//! | `places` | AF_XDP sockets by interface |
 //! | `netlink` | what the kernel knows of links, routes, neighbours |
 //! | `hops` | next hops, followed |
 //! | `polling` | shards that look by themselves, and the kernel's own look put off meanwhile |
@@ -23,6 +25,7 @@
 //! | `table` | ports, flows, and who asked for them |
 //! | `shard` | the driver of one shard with the fast path around it |
 
+mod follow;
 mod hops;
 mod interfaces;
 mod layout;
@@ -31,6 +34,7 @@ mod loader;
 mod netdev;
 mod netlink;
 mod owner;
+mod places;
 mod polling;
 mod probe;
 mod shard;
@@ -43,19 +47,21 @@ pub use crate::af_xdp::Mode as AfXdpMode;
 pub use interfaces::{Mode, Reason};
 pub use leftover::{TakenDown, take_down};
 
-use crate::af_xdp::{self, Bound, Station, Wanted};
+use crate::af_xdp::Wanted;
 use crate::driver::Driver;
 use crossbeam::channel::{Sender, bounded};
+use follow::{Comings, Follower, Lost};
 use hops::Message;
-use interfaces::Interfaces;
+use interfaces::{Attached, Interfaces};
 use loader::Loaded;
-use netlink::{Changes, Netlink};
+use netlink::{Changes, Link, Netlink};
+use places::Places;
 use polling::{Polling, Why};
 use ravelin_engine::port::ShardId;
 use shared::{Counts, Flows};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -114,7 +120,7 @@ pub struct FastSample {
 
 /// The fast path of this process.
 pub struct FastPath {
-    loaded: Loaded,
+    loaded: Arc<Loaded>,
     table: Arc<Mutex<Table>>,
     counts: Counts,
     refused: [AtomicU64; Refused::ALL.len()],
@@ -124,9 +130,10 @@ pub struct FastPath {
     serving: Vec<Serving>,
     reasons: Vec<Reason>,
     adopted: usize,
-    /// Sockets of shards that have not asked for them.
-    stations: Mutex<Vec<Option<Station>>>,
-    bound: Vec<Bound>,
+    places: Arc<Places>,
+    comings: Arc<Comings>,
+    /// Flows that shards set again when interfaces change.
+    waiting: AtomicI64,
     hops: Arc<HopChanges>,
     polling: Arc<Polling>,
 }
@@ -167,14 +174,11 @@ impl FastPath {
         };
         loaded.leave(&mut netlink, &links.keys().copied().collect::<Vec<_>>());
         for link in links.values() {
-            let attachment = loaded.attach(&mut netlink, link, options.native_only);
+            let attachment =
+                loaded.attach(&mut netlink, link, options.native_only, probe::AT_START);
             reasons.extend(attachment.reasons);
             let Some(attached) = attachment.attached else { continue };
-            let index = link.index.to_ne_bytes();
-            // Behind the index there is room for a program that we do not use.
-            let mut value = index.to_vec();
-            value.resize(loaded.maps.interfaces.sizes().1, 0);
-            match loaded.maps.interfaces.update(&index, &value, 0) {
+            match loaded.open_way(link.index) {
                 Ok(()) => drop(interfaces.attached.insert(link.index, attached)),
                 Err(error) => {
                     let error = error.to_string();
@@ -196,32 +200,23 @@ impl FastPath {
         mut reasons: Vec<Reason>,
         options: &Options,
     ) -> std::io::Result<Self> {
+        let loaded = Arc::new(loaded);
         let attached: Vec<_> = interfaces.attached.clone().into_iter().collect();
         let wanted: Vec<_> = attached
             .iter()
-            .map(|(index, attached)| Wanted {
-                interface: *index,
-                name: attached.name.clone(),
-                mtu: interfaces.link(*index).map_or(u32::MAX, |link| link.mtu),
-                partial: attached.partial,
-                is_made_of_others: interfaces
-                    .link(*index)
-                    .is_some_and(|link| MADE_OF_OTHERS.contains(&link.kind.as_str())),
-            })
+            .map(|(index, attached)| af_xdp_wanted(*index, interfaces.link(*index), attached))
             .collect();
         let changes = Changes::open(LISTEN_FOR)?;
         let (messages, received) = bounded(MESSAGES_MAX);
         let maps = &loaded.maps;
         let flows = Flows::new(&maps.ports, &maps.flows)?;
         let counts = Counts::new(&maps.counts, maps.cpus)?;
-        let table = Table::adopt(flows, interfaces, messages.clone());
+        let table = Table::adopt(flows, interfaces.clone(), messages.clone());
         let adopted = table.left();
         let hops = table.changes();
         // Only now: what an earlier process had delivered to its sockets has ended.
-        let (stations, bound) = match options.shards {
-            0 => (Vec::new(), Vec::new()),
-            shards => af_xdp::bind(&wanted, shards, &loaded.maps.sockets),
-        };
+        let places = Arc::new(Places::bind(&wanted, options.shards, &maps.sockets));
+        let bound = places.bound();
         let faults = bound.iter().filter_map(|bound| {
             let error = bound.error.clone()?;
             Some(Reason::NoAfXdp { interface: bound.name.clone(), error })
@@ -238,13 +233,19 @@ impl FastPath {
         let serving = serving.collect();
         let table = Arc::new(Mutex::new(table));
         let stopping = Arc::new(AtomicBool::new(false));
-        let polling = Arc::new(Polling::new(stations.len()));
-        for (shard, station) in stations.iter().enumerate() {
-            if station.is_empty() {
-                polling.set(shard, Why::NoSocket);
-            }
+        let polling = Arc::new(Polling::new(options.shards.into()));
+        for shard in (0..options.shards).filter(|shard| places.is_without(ShardId(*shard))) {
+            polling.set(shard.into(), Why::NoSocket);
         }
-        let note = options.note;
+        let follower = Follower::new(
+            Arc::clone(&loaded),
+            Arc::clone(&places),
+            (options.addresses.clone(), options.native_only),
+            options.note,
+            &interfaces,
+        );
+        // What changed since the interfaces were read is found with the first tick.
+        let missed = Arc::new(AtomicBool::new(true));
         let mut fast = Self {
             loaded,
             table: Arc::clone(&table),
@@ -256,30 +257,30 @@ impl FastPath {
             serving,
             reasons,
             adopted,
-            stations: Mutex::new(stations.into_iter().map(Some).collect()),
-            bound,
+            places: Arc::clone(&places),
+            comings: Arc::clone(&follower.comings),
+            waiting: AtomicI64::new(0),
             hops,
             polling: Arc::clone(&polling),
         };
-        let prober = Arc::clone(&fast.loaded.prober);
+        let heard = Arc::clone(&missed);
         let resolver = thread::Builder::new().name("xdp-hops".into());
-        fast.threads.push(
-            resolver
-                .spawn(move || hops::run(netlink, &table, &received, &prober, &polling, note))?,
-        );
+        fast.threads.push(resolver.spawn(move || {
+            hops::run(netlink, &table, &received, &heard, &polling, follower);
+        })?);
         let listener = thread::Builder::new().name("xdp-changes".into());
-        let listen = move || hops::listen(changes, &messages, &stopping);
+        let listen = move || hops::listen(changes, &messages, &missed, &stopping);
         fast.threads.push(listener.spawn(listen)?);
         Ok(fast)
     }
 
-    /// Interfaces that have the program.
+    /// Interfaces that had the program at the start.
     #[must_use]
     pub fn serving(&self) -> &[Serving] {
         &self.serving
     }
 
-    /// Why it is not everywhere, or not native, or not pinned.
+    /// Why it was not everywhere then, or not native, or not pinned.
     #[must_use]
     pub fn reasons(&self) -> &[Reason] {
         &self.reasons
@@ -319,16 +320,19 @@ impl FastPath {
         self.table().without_hop()
     }
 
-    /// The AF_XDP sockets of a shard, once.
-    fn take_station(&self, shard: ShardId) -> Station {
-        let mut stations = self.stations.lock().unwrap_or_else(PoisonError::into_inner);
-        let station = stations.get_mut(usize::from(shard.0)).and_then(Option::take);
-        station.unwrap_or_default()
+    /// Changes when interfaces got or lost the program, or a media address.
+    fn interface_changes(&self) -> u64 {
+        self.hops.interfaces.load(Ordering::Acquire)
     }
 
     /// How many next hops became known so far, and how many moved.
     pub(crate) fn hop_changes(&self) -> (u64, u64) {
         (self.hops.found.load(Ordering::Acquire), self.hops.moved.load(Ordering::Acquire))
+    }
+
+    /// So many more flows wait for an interface, or fewer.
+    fn wait_for_interface(&self, more: i64) {
+        self.waiting.fetch_add(more, Ordering::Relaxed);
     }
 
     /// A shard began or ended to poll.
@@ -349,15 +353,24 @@ impl FastPath {
 
     /// Hands over what it counts.
     pub fn samples(&self, sink: &mut dyn FnMut(FastSample)) {
-        let (flows, waiting, left, stalled) = {
+        let (flows, waiting, without, left, stalled, modes) = {
             let table = self.table();
             let attached = table.interfaces().attached.values();
             let stalled = attached.filter(|attached| attached.stalled).count();
-            (table.flows_in_use(), table.without_hop(), table.left(), stalled)
+            let modes = [Mode::Native, Mode::Generic]
+                .map(|mode| (mode, follow::count_of(table.interfaces(), mode)));
+            let asleep = usize::try_from(self.waiting.load(Ordering::Relaxed)).unwrap_or(0);
+            let (waiting, without) = (table.without_hop(), table.lost() + asleep);
+            (table.flows_in_use(), waiting, without, table.left(), stalled, modes)
         };
         for (name, help, value) in [
             ("fast_flows", "Streams that the fast path has", flows),
             ("fast_flows_without_next_hop", "Of these, left to the sockets: no next hop", waiting),
+            (
+                "fast_flows_without_interface",
+                "Streams left to the sockets until an interface is back",
+                without,
+            ),
             ("fast_flows_unclaimed", "Streams of a process before, not claimed so far", left),
             ("fast_interfaces_stalled", "Interfaces whose other end takes no frames", stalled),
         ] {
@@ -366,7 +379,8 @@ impl FastPath {
         }
         for (mode, label) in [AfXdpMode::ZeroCopy, AfXdpMode::Copy].map(|mode| (mode, mode.label()))
         {
-            let those = self.bound.iter().filter(|bound| bound.mode == Some(mode));
+            let bound = self.places.bound();
+            let those = bound.iter().filter(|bound| bound.mode == Some(mode));
             let (queues, frames, bytes) = those.fold((0, 0, 0), |sum, bound| {
                 (sum.0 + u64::from(bound.queues), sum.1 + bound.frames, sum.2 + bound.bytes)
             });
@@ -387,6 +401,49 @@ impl FastPath {
                 shard: Some(shard),
                 value: u64::from(why == Why::Polls),
                 total: false,
+            });
+        }
+        for (mode, value) in modes {
+            sink(FastSample {
+                name: "fast_interfaces",
+                help: "Interfaces that have the program, by mode",
+                label: Some(("mode", mode.label())),
+                shard: None,
+                value: value as u64,
+                total: false,
+            });
+        }
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        for (name, help, count, total) in [
+            (
+                "fast_interfaces_attached_total",
+                "Interfaces that got the program while the edge ran",
+                &self.comings.attached,
+                true,
+            ),
+            (
+                "fast_addresses_without_interface",
+                "Media addresses whose interface has no program",
+                &self.comings.without,
+                false,
+            ),
+            (
+                "fast_interfaces_down",
+                "Interfaces with the program that are down, or have nothing at their other end",
+                &self.comings.down,
+                false,
+            ),
+        ] {
+            sink(FastSample { name, help, label: None, shard: None, value: load(count), total });
+        }
+        for ((_, label), count) in Lost::ALL.into_iter().zip(&self.comings.lost) {
+            sink(FastSample {
+                name: "fast_interfaces_lost_total",
+                help: "Interfaces that serve the fast path no more, by reason",
+                label: Some(("reason", label)),
+                shard: None,
+                value: load(count),
+                total: true,
             });
         }
         for (refused, label) in Refused::ALL {
@@ -414,6 +471,17 @@ impl FastPath {
                 total: true,
             });
         }
+    }
+}
+
+/// What AF_XDP needs to know of an interface.
+fn af_xdp_wanted(index: u32, link: Option<&Link>, attached: &Attached) -> Wanted {
+    Wanted {
+        interface: index,
+        name: attached.name.clone(),
+        mtu: link.map_or(u32::MAX, |link| link.mtu),
+        partial: attached.partial,
+        is_made_of_others: link.is_some_and(|link| MADE_OF_OTHERS.contains(&link.kind.as_str())),
     }
 }
 

@@ -34,6 +34,7 @@ const IFLA_XDP_FD: u16 = 1;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_FLAGS: u16 = 3;
 const IFLA_XDP_PROG_ID: u16 = 4;
+const IFF_LOWER_UP: u32 = 1 << 16;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const NDA_DST: u16 = 1;
@@ -66,6 +67,8 @@ pub(super) struct Link {
     pub(super) mac: Option<[u8; 6]>,
     pub(super) loopback: bool,
     pub(super) up: bool,
+    /// Something is at the other end, so that what is sent can arrive.
+    pub(super) carrier: bool,
     pub(super) mtu: u32,
     /// `vlan`, `veth`, `bond`...; empty for a card.
     pub(super) kind: String,
@@ -96,8 +99,13 @@ pub(super) struct Route {
 /// Something changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
-    Neighbour { interface: u32, address: IpAddr },
+    Neighbour {
+        interface: u32,
+        address: IpAddr,
+    },
     Network,
+    /// An interface went away or down: what is sent there gets lost.
+    LinkLost,
 }
 
 /// A socket for questions.
@@ -331,6 +339,10 @@ impl Changes {
                         sink(Event::Neighbour { interface: u32_at(head, 4), address });
                     }
                 }
+                libc::RTM_DELLINK => sink(Event::LinkLost),
+                libc::RTM_NEWLINK if link(body).is_some_and(|link| !link.up || !link.carrier) => {
+                    sink(Event::LinkLost);
+                }
                 _ => sink(Event::Network),
             }
         }
@@ -458,6 +470,7 @@ fn link(body: &[u8]) -> Option<Link> {
         mac: find(rest, IFLA_ADDRESS).filter(|_| ethernet).and_then(|mac| mac.try_into().ok()),
         loopback: kind == libc::ARPHRD_LOOPBACK,
         up: flags & libc::IFF_UP as u32 != 0,
+        carrier: flags & IFF_LOWER_UP != 0,
         mtu: find(rest, IFLA_MTU).map_or(0, |mtu| u32_at(mtu, 0)),
         kind: name,
         vlan,

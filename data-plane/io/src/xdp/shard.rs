@@ -2,7 +2,7 @@
 
 use super::FastPath;
 use super::layout::{Action, Count, Decision};
-use super::polling::Looks;
+use super::polling::{Looks, Why};
 use super::table::{HopKey, Refused};
 use crate::af_xdp::{Station, Way};
 use crate::clock;
@@ -30,12 +30,22 @@ const UNSENT_WAIT: Duration = Duration::from_millis(1);
 struct Active {
     slot: u32,
     generation: u32,
-    epoch: u32,
+    flow: FastFlow,
+    before: Before,
+}
+
+/// What was counted of a flow before its interface went away.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    packets: u64,
+    bytes: u64,
+    lost: u64,
 }
 
 pub(super) struct Shard {
     fast: Arc<FastPath>,
     inner: Box<dyn Driver>,
+    shard: ShardId,
     ports: Vec<Option<SocketAddr>>,
     /// Code points of what leaves each port.
     marks: BTreeMap<u32, u8>,
@@ -47,6 +57,11 @@ pub(super) struct Shard {
     ready: Vec<Ready>,
     events: Vec<Ready>,
     active: BTreeMap<u32, Active>,
+    /// Flows that the sockets have, for want of an interface or a socket there: set again when the
+    /// interfaces change.
+    waiting: BTreeMap<u32, (FastFlow, Before)>,
+    /// Changes of interfaces, and sockets that came later, as they were when last looked at.
+    interfaces: (u64, u64),
     /// Last counts of flows that others have replaced.
     finished: Vec<FastCount>,
     /// Flows that were cleared and not counted for the last time.
@@ -58,21 +73,80 @@ pub(super) struct Shard {
 impl Shard {
     pub(super) fn new(fast: Arc<FastPath>, inner: Box<dyn Driver>, shard: ShardId) -> Self {
         let cpus = Vec::with_capacity(fast.counts.cpus());
-        let station = fast.take_station(shard);
-        Self {
+        let interfaces = (fast.interface_changes(), fast.places.given());
+        let mut shard = Self {
             fast,
             inner,
+            shard,
             ports: Vec::new(),
             marks: BTreeMap::new(),
-            station,
+            station: Station::default(),
             looks: Looks::of(shard),
             hops: (0, 0),
             ready: Vec::new(),
             events: Vec::new(),
             active: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            interfaces,
             finished: Vec::new(),
             ended: Vec::new(),
             cpus,
+        };
+        shard.take_sockets();
+        shard
+    }
+
+    /// AF_XDP sockets that were bound since the last time.
+    fn take_sockets(&mut self) {
+        for station in self.fast.places.take(self.shard) {
+            self.station.join(station, &mut *self.inner);
+        }
+    }
+
+    /// Interfaces got or lost the program: flows that are not there are set again, and those for user
+    /// space are led to the sockets that there are.
+    fn follow_interfaces(&mut self) {
+        let newest = (self.fast.interface_changes(), self.fast.places.given());
+        if newest == self.interfaces {
+            return;
+        }
+        let sockets = newest.1 != self.interfaces.1;
+        self.interfaces = newest;
+        if sockets {
+            // What polls has to know of the new ones.
+            self.looks.end(&self.fast.polling);
+            self.looks = Looks::of(self.shard);
+            self.take_sockets();
+            if !self.station.is_empty() {
+                self.fast.polling.set(self.shard.0.into(), Why::Rate);
+            }
+        }
+        let moved = self.active.iter().filter(|(port, active)| {
+            let is_lost = self.fast.table().is_lost(active.slot);
+            is_lost
+                || matches!(active.flow.kind, FastKind::Deliver { .. })
+                    && self.decision(MediaPortId(**port), &active.flow)
+                        != self.fast.table().decision(active.slot)
+        });
+        let moved: Vec<_> = moved.map(|(port, active)| (*port, *active)).collect();
+        let waiting = std::mem::take(&mut self.waiting);
+        self.fast.wait_for_interface(-(waiting.len() as i64));
+        for (port, (flow, before)) in waiting {
+            // Who waits was counted when it began to.
+            let _ = self.try_set(MediaPortId(port), &flow, before);
+        }
+        for (port, Active { flow, .. }) in moved {
+            // What it has counted is told now, and goes on from there.
+            self.end_active(MediaPortId(port));
+            let before = self.finished.last().map_or_else(Before::default, |count| Before {
+                packets: count.packets,
+                bytes: count.bytes,
+                lost: count.lost,
+            });
+            let _ = self.try_set(MediaPortId(port), &flow, before);
+        }
+        if sockets {
+            self.find_ways(true);
         }
     }
 
@@ -106,40 +180,69 @@ impl Shard {
     }
 
     fn set(&mut self, port: MediaPortId, flow: &FastFlow) {
+        self.wait_no_more(port);
+        self.end_active(port);
+        if let Err(refused) = self.try_set(port, flow, Before::default()) {
+            self.fast.refuse(refused);
+        }
+    }
+
+    fn wait_no_more(&mut self, port: MediaPortId) {
+        if self.waiting.remove(&port.0).is_some() {
+            self.fast.wait_for_interface(-1);
+        }
+    }
+
+    /// Ends the flow of a port, if it has one: nothing is forwarded between its last count and the
+    /// first of the next.
+    fn end_active(&mut self, port: MediaPortId) {
         self.station.clear_route(port);
         if let Some(active) = self.active.remove(&port.0) {
-            // Nothing is forwarded between the last count of the one and the first of the other.
             self.fast.table().clear(active.slot);
             let count = self.count(port.0, active);
             self.finished.push(count);
         }
+    }
+
+    /// Sets the flow of a port that has none, or has it wait.
+    fn try_set(
+        &mut self,
+        port: MediaPortId,
+        flow: &FastFlow,
+        before: Before,
+    ) -> Result<(), Refused> {
+        let outcome = self.begin(port, flow, before);
+        if matches!(outcome, Err(Refused::Interface | Refused::NoSocket)) {
+            self.waiting.insert(port.0, (*flow, before));
+            self.fast.wait_for_interface(1);
+        }
+        outcome
+    }
+
+    fn begin(&mut self, port: MediaPortId, flow: &FastFlow, before: Before) -> Result<(), Refused> {
         // A port that is not open has no packets; without a socket of ours they take the others.
         let Some(decision) = self.decision(port, flow) else {
             if let Some(local) = self.address(port) {
                 self.fast.table().clear_port(local);
             }
-            if matches!(flow.kind, FastKind::Deliver { .. }) {
-                self.fast.refuse(Refused::NoSocket);
-            }
-            return;
+            return match flow.kind {
+                FastKind::Deliver { .. } => Err(Refused::NoSocket),
+                FastKind::Forward { .. } => Ok(()),
+            };
         };
-        let outcome = self.fast.table().set(decision);
-        match outcome {
-            Ok((slot, generation)) => {
-                if let FastKind::Deliver { out, to } = flow.kind
-                    && let Some(from) = self.address(out)
-                {
-                    let tos = self.marks.get(&out.0).map_or(0, |dscp| dscp << 2);
-                    self.station.set_route(port, out, from, to, tos);
-                }
-                let active = Active { slot, generation, epoch: flow.epoch };
-                self.active.insert(port.0, active);
-            }
-            Err(refused) => self.fast.refuse(refused),
+        let (slot, generation) = self.fast.table().set(decision)?;
+        if let FastKind::Deliver { out, to } = flow.kind
+            && let Some(from) = self.address(out)
+        {
+            let tos = self.marks.get(&out.0).map_or(0, |dscp| dscp << 2);
+            self.station.set_route(port, out, from, to, tos);
         }
+        self.active.insert(port.0, Active { slot, generation, flow: *flow, before });
+        Ok(())
     }
 
     fn clear(&mut self, port: MediaPortId) {
+        self.wait_no_more(port);
         self.station.clear_route(port);
         match self.active.remove(&port.0) {
             Some(active) => {
@@ -154,13 +257,13 @@ impl Shard {
         }
     }
 
-    /// Asks for the ways of what leaves past the sockets, if they may have changed.
-    fn find_ways(&mut self) {
+    /// Asks for the ways of what leaves past the sockets, if they may have changed; `all`: they have.
+    fn find_ways(&mut self, all: bool) {
         let newest = self.fast.hop_changes();
-        if newest == self.hops && !self.station.has_new_routes() {
+        if newest == self.hops && !all && !self.station.has_new_routes() {
             return;
         }
-        let moved = newest.1 != self.hops.1;
+        let moved = all || newest.1 != self.hops.1;
         self.hops = newest;
         let table = self.fast.table();
         self.station.find_ways(moved, &|from, to| {
@@ -194,10 +297,10 @@ impl Shard {
         let sum = merge(&self.cpus);
         FastCount {
             port: MediaPortId(port),
-            epoch: active.epoch,
-            packets: sum.packets,
-            bytes: sum.bytes,
-            lost: sum.lost(),
+            epoch: active.flow.epoch,
+            packets: active.before.packets + sum.packets,
+            bytes: active.before.bytes + sum.bytes,
+            lost: active.before.lost + sum.lost(),
             jitter: sum.jitter >> 4,
             highest_sequence: sum.sequence(),
             last: instant(sum.last),
@@ -232,6 +335,7 @@ fn instant(kernel_ns: u64) -> Instant {
 impl Drop for Shard {
     fn drop(&mut self) {
         self.looks.end(&self.fast.polling);
+        self.fast.wait_for_interface(-(self.waiting.len() as i64));
     }
 }
 
@@ -264,10 +368,11 @@ impl Driver for Shard {
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
+        self.follow_interfaces();
         if self.station.is_empty() {
             return self.inner.wait(timeout);
         }
-        self.find_ways();
+        self.find_ways(false);
         let mut timeout = timeout;
         let (fast, station) = (&self.fast, &self.station);
         if self.looks.judge(&fast.polling, station, || fast.tell_polling())

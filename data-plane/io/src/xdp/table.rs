@@ -50,6 +50,8 @@ struct Used {
     decision: Decision,
     generation: u32,
     hop: Option<HopKey>,
+    /// Its interface went away: empty until whoever set it has counted it and sets it again.
+    lost: bool,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +84,8 @@ pub(super) struct HopChanges {
     pub(super) found: AtomicU64,
     /// Those that were known and are another now, or none.
     pub(super) moved: AtomicU64,
+    /// Times that interfaces got or lost the program or a media address.
+    pub(super) interfaces: AtomicU64,
 }
 
 impl Table {
@@ -141,6 +145,21 @@ impl Table {
         self.hops.values().filter(|state| state.hop.is_none()).map(|state| state.slots.len()).sum()
     }
 
+    /// What stands in a slot by the engine's decision.
+    pub(super) fn decision(&self, slot: u32) -> Option<Decision> {
+        self.used.get(&slot).map(|used| used.decision)
+    }
+
+    /// Whether the interface of a flow went away.
+    pub(super) fn is_lost(&self, slot: u32) -> bool {
+        self.used.get(&slot).is_some_and(|used| used.lost)
+    }
+
+    /// Flows whose interface went away, and that nobody has taken back so far.
+    pub(super) fn lost(&self) -> usize {
+        self.used.values().filter(|used| used.lost).count()
+    }
+
     pub(super) fn changes(&self) -> Arc<HopChanges> {
         Arc::clone(&self.changes)
     }
@@ -161,6 +180,9 @@ impl Table {
 
     /// The interfaces have changed.
     pub(super) fn set_interfaces(&mut self, interfaces: Interfaces) {
+        if !self.interfaces.serves_as(&interfaces) {
+            self.changes.interfaces.fetch_add(1, Ordering::Release);
+        }
         self.interfaces = interfaces;
         for slot in self.used.keys().copied().collect::<Vec<_>>() {
             // A flow that cannot be written any more is cleared by `write`.
@@ -209,7 +231,7 @@ impl Table {
         {
             generation = generation_of(left).unwrap_or(generation);
         }
-        self.used.insert(slot, Used { decision, generation, hop });
+        self.used.insert(slot, Used { decision, generation, hop, lost: false });
         self.write(slot)?;
         Ok((slot, generation))
     }
@@ -277,8 +299,13 @@ impl Table {
 
     /// Writes the flow of a slot as it is now.
     fn write(&mut self, slot: u32) -> Result<(), Refused> {
-        let Some(used) = self.used.get(&slot) else { return Ok(()) };
+        let Some(used) = self.used.get_mut(&slot) else { return Ok(()) };
+        if used.lost {
+            return Ok(());
+        }
         let Some((interface, ingress)) = self.interfaces.ingress(used.decision.local.ip()) else {
+            // Packets that come by the sockets from now on would be missing in its counts.
+            used.lost = true;
             self.flows.empty(slot);
             return Err(Refused::Interface);
         };
@@ -291,7 +318,11 @@ impl Table {
         });
         let next = self.flows.next(slot);
         let flow = flow(next, used.generation, &used.decision, &ingress, hop.as_ref());
-        self.flows.write(slot, &flow);
+        let stands = self.flows.read(slot);
+        // A packet that meets a rule while it is written goes to the sockets: not without need.
+        if stands.is_none_or(|stands| stands.torn || stands.flow != flow) {
+            self.flows.write(slot, &flow);
+        }
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// As long as a test waits for what has to come.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn sample(fast: &FastPath, name: &str, reason: &str) -> u64 {
+pub(super) fn sample(fast: &FastPath, name: &str, reason: &str) -> u64 {
     let mut found = None;
     fast.samples(&mut |FastSample { name: this, label, value, .. }| {
         if this == name && label.is_none_or(|(_, this)| this == reason) {
@@ -28,7 +28,7 @@ fn sample(fast: &FastPath, name: &str, reason: &str) -> u64 {
     found.unwrap()
 }
 
-fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !there() {
         assert!(Instant::now() < until, "{what}");

@@ -5,6 +5,7 @@ pub(crate) mod differential;
 pub(crate) mod packet;
 mod polling;
 mod program;
+mod reborn;
 mod rules;
 mod survival;
 pub(crate) mod world;

@@ -52,16 +52,19 @@ pub(super) fn take_over(fast: &Arc<FastPath>) -> Box<dyn Driver> {
     let mut driver = fast.around(inner, ShardId(0));
     driver.open_media(MediaPortId(0), parse(LOCAL)).unwrap();
     driver.open_media(MediaPortId(2), parse(OUT)).unwrap();
-    let flow = FastFlow {
+    driver.program(&[FastChange::Set { port: MediaPortId(0), flow: flow() }]);
+    driver
+}
+
+pub(super) fn flow() -> FastFlow {
+    FastFlow {
         source: parse(SENDER),
         ssrc: SSRC,
         kind: FastKind::Forward { out: MediaPortId(2), to: parse(RECEIVER), dscp: None },
         epoch: 1,
         clock_hz: 8_000,
         payload_types_to_user: [0xff; 2],
-    };
-    driver.program(&[FastChange::Set { port: MediaPortId(0), flow }]);
-    driver
+    }
 }
 
 pub(super) fn wait_for_hop(fast: &FastPath) {
