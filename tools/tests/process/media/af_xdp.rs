@@ -210,6 +210,43 @@ fn interworking(spaces: &Spaces, suite: (&'static str, ProtectionProfile)) {
     assert_eq!((records[0].status, records[0].adopted), (200, 1));
 }
 
+/// Both wires are cut and made again, one after the other, while a call is up.
+fn made_anew(spaces: &Spaces, suite: (&'static str, ProtectionProfile)) {
+    let media = ["{ srtp: off }", &format!("{{ srtp: sdes, srtp_suites: [{}] }}", suite.0)];
+    let setup = Setup { media, driver: "xdp", followed: true, ..Setup::default() };
+    let mut edge = Edge::start_in(Some(spaces), Spaces::net(), &setup);
+    let mut numbers = Numbers(edge.control.take().expect("a control plane's end"));
+    numbers.0.welcome(Head::START);
+    let mut plain = Voice::new(edge.net.caller, PORT, 0x0a0a_0a0a);
+    let mut sealed = Sealed::new(&edge, suite, 1);
+    let offer = plain_offer(edge.net.caller, 1);
+    let call = Call::up(&mut edge, 1, &offer, &sealed.answer(1));
+    sealed.learn(&call.invite);
+    plain.to = media_of(&call.answer, 0);
+    let mut parties = Parties { plain, sealed, sequence: 65_435 };
+    parties.talk_by_af_xdp(&mut numbers);
+    for wire in 0..2 {
+        spaces.cut(wire);
+        edge.wait_for_line(&format!("e{wire} is gone"), 1);
+        spaces.wire(wire).expect("the wire again");
+        parties.exchange(FEW);
+        edge.wait_for_line(&format!("e{wire} has the program again: native with AF_XDP"), 1);
+        parties.talk_by_af_xdp(&mut numbers);
+    }
+    call.end(&mut edge);
+    let records = edge.stop();
+    assert_eq!((records.len(), records[0].status), (1, 200));
+}
+
+#[test]
+fn srtp_goes_past_the_sockets_again_when_its_interfaces_were_made_anew() {
+    let name = "srtp_goes_past_the_sockets_again_when_its_interfaces_were_made_anew";
+    match Spaces::new() {
+        Ok(spaces) => spaces.at_the_peers(|| made_anew(&spaces, SUITES[2])),
+        Err(why) => println!("skipped: {name}: {why}"),
+    }
+}
+
 fn in_spaces(name: &str, suite: (&'static str, ProtectionProfile)) {
     match Spaces::new() {
         Ok(spaces) => spaces.at_the_peers(|| interworking(&spaces, suite)),

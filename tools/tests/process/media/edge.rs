@@ -153,6 +153,12 @@ impl Edge {
         self.scratch.data()
     }
 
+    /// Waits until the edge has logged a line with these words so often.
+    #[track_caller]
+    pub(super) fn wait_for_line(&mut self, words: &str, times: usize) {
+        self.process.wait_for_line(words, times);
+    }
+
     pub(super) fn id(&self) -> u32 {
         self.process.id()
     }

@@ -13,6 +13,7 @@ mod forget;
 mod namespaces;
 mod one_owner;
 mod pool;
+mod reborn;
 mod reuse;
 mod rfc3550;
 mod sdes;

@@ -56,30 +56,37 @@ impl Spaces {
             run(&format!("ip -n {name} link set lo up"))?;
         }
         for wire in 0..2 {
-            run(&format!(
-                "ip link add p{wire} netns {peers} type veth peer name e{wire} netns {edge}"
-            ))?;
-            for (space, end) in [(peers, "p"), (edge, "e")] {
-                // A veth takes frames natively if its other end has GRO; and sums are made before a
-                // program sees the frame.
-                run(&format!(
-                    "ip netns exec {space} ethtool -K {end}{wire} gro on txvlan off tx off"
-                ))?;
-                run(&format!("ip -n {space} link set {end}{wire} up"))?;
-            }
-        }
-        let net = Self::net();
-        for (space, device, address) in [
-            (peers, "p0", net.caller),
-            (peers, "p0", net.strangers[0]),
-            (peers, "p1", net.callee),
-            (peers, "p1", net.strangers[1]),
-            (edge, "e0", net.access),
-            (edge, "e1", net.core),
-        ] {
-            run(&format!("ip -n {space} addr add {address}/24 dev {device}"))?;
+            spaces.wire(wire)?;
         }
         Ok(spaces)
+    }
+
+    /// Makes a wire, with its addresses: 0 is the caller's, 1 the callee's.
+    pub(super) fn wire(&self, wire: usize) -> Result<(), String> {
+        let Self { peers, edge } = self;
+        run(&format!(
+            "ip link add p{wire} netns {peers} type veth peer name e{wire} netns {edge}"
+        ))?;
+        for (space, end) in [(peers, "p"), (edge, "e")] {
+            // A veth takes frames natively if its other end has GRO; and sums are made before a
+            // program sees the frame.
+            run(&format!("ip netns exec {space} ethtool -K {end}{wire} gro on txvlan off tx off"))?;
+            run(&format!("ip -n {space} link set {end}{wire} up"))?;
+        }
+        let net = Self::net();
+        for (space, end, address) in [
+            (peers, "p", net.parties()[wire]),
+            (peers, "p", net.strangers[wire]),
+            (edge, "e", net.ours()[wire]),
+        ] {
+            run(&format!("ip -n {space} addr add {address}/24 dev {end}{wire}"))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a wire.
+    pub(super) fn cut(&self, wire: usize) {
+        run(&format!("ip -n {} link del p{wire}", self.peers)).expect("a wire");
     }
 
     pub(super) fn net() -> Net {
