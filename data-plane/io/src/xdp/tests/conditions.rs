@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// As long as a test waits for what has to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn sample(fast: &FastPath, name: &str, reason: &str) -> u64 {
     let mut found = None;
