@@ -8,9 +8,9 @@ use crate::xdp::tests::packet::rtp;
 use crate::xdp::tests::world::{Capture, Injector, World, missing, run, skip};
 use crate::xdp::{FastPath, Mode, Options};
 use ravelin_engine::port::{
-    Egress, FastChange, FastFlow, FastKind, Local, MediaPortId, ShardId, Token, TxQueue,
+    Egress, FastChange, FastFlow, FastKind, Local, MediaPortId, Meta, ShardId, Token, TxQueue,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -119,21 +119,33 @@ fn counters(driver: &dyn Driver) -> BTreeMap<(&'static str, &'static str), u64> 
 
 /// Turns of a shard until `enough` datagrams came; each waits much longer than it should need to.
 fn turns(driver: &mut dyn Driver, enough: usize) -> Vec<MediaPortId> {
+    turns_foretold(driver, enough).0
+}
+
+/// And how many of them were foretold.
+fn turns_foretold(driver: &mut dyn Driver, enough: usize) -> (Vec<MediaPortId>, usize) {
     let (mut ports, mut ready, began) = (Vec::new(), Vec::new(), Instant::now());
+    let (mut coming, mut foretold) = (VecDeque::new(), 0);
     while ports.len() < enough {
         assert!(began.elapsed() < WITHIN, "{} of {enough}", ports.len());
         driver.wait(WITHIN).unwrap();
-        driver.receive(&mut |rx| {
-            if let Rx::Datagram { meta, .. } = rx
-                && let Local::Media { port } = meta.local
-            {
+        driver.receive(&mut |rx| match rx {
+            Rx::Coming { ports } => {
+                assert!(coming.is_empty(), "{coming:?} did not come");
+                coming.extend(ports);
+                foretold += ports.len();
+            }
+            Rx::Datagram { meta: Meta { local: Local::Media { port }, .. }, .. } => {
+                assert_eq!(coming.pop_front().unwrap_or(port), port, "another was foretold");
                 ports.push(port);
             }
+            other => panic!("{other:?}"),
         });
+        assert!(coming.is_empty(), "{coming:?} did not come");
         driver.take_ready(&mut ready);
         assert!(ready.is_empty(), "wake-ups of AF_XDP are no business of the shard's: {ready:?}");
     }
-    ports
+    (ports, foretold)
 }
 
 fn send(world: &World, stream: &Stream, packets: u16) {
@@ -187,7 +199,8 @@ fn two_shards_share_a_queue() {
             assert!(counters(&*two)[&("af_xdp_wakes_total", "")] >= 1, "nothing woke it");
             assert_eq!(one.wait(Duration::ZERO).unwrap(), 0, "nothing came for the other");
             send(&world, &streams[0], 400);
-            assert_eq!(turns(&mut *one, 400), vec![Stream::ports(0).0; 400]);
+            let (came, foretold) = turns_foretold(&mut *one, 400);
+            assert_eq!((came, foretold), (vec![Stream::ports(0).0; 400], 400));
             for (driver, packets) in [(&one, 400), (&two, sent)] {
                 let counters = counters(&**driver);
                 assert_eq!(counters[&("af_xdp_rx_packets_total", "")], packets);

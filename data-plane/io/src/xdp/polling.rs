@@ -31,10 +31,9 @@ use std::time::Duration;
 use why::Obstacle;
 
 /// How often a busy shard looks: what it adds to a packet's way is half of it, and it is a hundredth of
-/// the pause between two packets of a voice. A turn costs some 20 us whatever it serves (going to
-/// sleep and back, the other ends' threads woken, caches that went cold), a packet in it 1.3 us: at
-/// 50,000 packets a second (`bench/peers/srtp`, both cores in use) 8.8 us a packet through the sockets,
-/// 5.3 by looks every 100 us, 3.3 every 200 us.
+/// the pause between two packets of a voice. A turn costs some 15 us whatever it serves (code and data
+/// that went out of the caches while the core slept, going to sleep and back, waking the other ends'
+/// threads), a packet in it 0.9 us (`bench/peers/srtp`; `bench/README.md` has the table).
 pub(super) const EVERY: Duration = Duration::from_micros(200);
 
 /// How the kernel's own look is put off. The time is one that nobody else would choose: by it the next

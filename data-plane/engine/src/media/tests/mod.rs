@@ -104,6 +104,8 @@ impl Rig {
         bytes: &[u8],
     ) -> Result<(MediaPortId, SocketAddr), DropReason> {
         self.tx.clear();
+        // Whatever a driver says comes next.
+        self.table.read_ahead(&[port, MediaPortId(0), port, MediaPortId(u32::MAX)]);
         self.table.relay(self.now, port, source, bytes, &mut self.tx, &mut self.counters)?;
         assert_eq!(self.tx.len(), 1);
         let sent = self.tx.iter().next().unwrap();
