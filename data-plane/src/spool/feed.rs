@@ -24,16 +24,18 @@ pub const OVERFLOW_RECORDS: usize = 65_536;
 /// What a shard holds: the producer end of its ring.
 #[derive(Debug)]
 pub struct Feed {
-    ring: rtrb::Producer<Entry>,
+    /// Of boxes: a record is long, and a ring of records would be megabytes of a shard, of which nothing
+    /// is in use for as long as the disk answers.
+    ring: rtrb::Producer<Box<Entry>>,
     /// Urgent records that found the ring full, oldest first. They go before anything newer.
-    overflow: VecDeque<Entry>,
+    overflow: VecDeque<Box<Entry>>,
     shared: Arc<Shared>,
 }
 
 /// What the spool thread holds of one shard.
 #[derive(Debug)]
 pub(super) struct Drain {
-    ring: rtrb::Consumer<Entry>,
+    ring: rtrb::Consumer<Box<Entry>>,
     shared: Arc<Shared>,
     lost_told: u64,
 }
@@ -99,7 +101,7 @@ impl Feed {
             }
         }
         for entry in entries.drain(..) {
-            self.push(entry);
+            self.push(Box::new(entry));
         }
         self.shared.wake.wake();
     }
@@ -116,7 +118,7 @@ impl Feed {
         !self.overflow.is_empty()
     }
 
-    fn push(&mut self, entry: Entry) {
+    fn push(&mut self, entry: Box<Entry>) {
         let urgent = is_urgent(&entry);
         let room = if urgent { 0 } else { RING_RESERVE };
         let entry = if self.overflow.is_empty() && self.ring.slots() > room {
@@ -144,7 +146,7 @@ impl Drain {
     pub(super) fn take(&mut self, batch: &mut Vec<Entry>, limit: usize) {
         let take = self.ring.slots().min(limit);
         if let Ok(chunk) = self.ring.read_chunk(take) {
-            batch.extend(chunk);
+            batch.extend(chunk.into_iter().map(|entry| *entry));
         }
     }
 
