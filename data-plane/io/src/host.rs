@@ -12,7 +12,10 @@
 //! 1. The shard's loop holds the thread. It enters glommio's own loop only when glommio has tasks
 //!    (see [`Tasks`]), by waiting for a timer of a microsecond, and it is back after one pass.
 //! 2. `spin_before_park` is unlimited: the code that parks cannot be reached.
-//! 3. Spinning instead of parking ends when any timer fires. A ladder of timers, each four times
+//! 3. Before the shard has started no timer is pending that could end a wait, so nothing may make the
+//!    first pass run nothing: the preemption timer is a matter of the queue of glommio's tasks, which
+//!    does not exist then. Without this a start hung now and then on a loaded machine.
+//! 4. Spinning instead of parking ends when any timer fires. A ladder of timers, each four times
 //!    as long as the one before, is always pending. When a stall of any length lets a pass run
 //!    nothing, a rung beyond that length is still ahead and ends the spin: the recovery takes
 //!    at most about four times the stall, once, instead of for ever.
@@ -34,7 +37,9 @@
 mod tests;
 
 use glommio::timer::Timer;
-use glommio::{LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement};
+use glommio::{
+    Latency, LocalExecutor, LocalExecutorBuilder, Placement, PoolPlacement, Shares, TaskQueueHandle,
+};
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,6 +62,9 @@ const IO_MEMORY_BYTES: usize = 64 << 10;
 /// A task of glommio that does not wait is interrupted after this long, so that the shard's loop
 /// gets its turn.
 const PREEMPT_TIMER: Duration = Duration::from_millis(1);
+
+/// The same where the shard's loop alone is there to be run: it gives way by itself.
+const PREEMPT_TIMER_ALONE: Duration = Duration::from_secs(3_600);
 
 /// The timer that the shard's loop waits for while glommio's tasks run: just long enough not to
 /// have fired when it is first asked.
@@ -155,7 +163,8 @@ impl std::error::Error for Panicked {}
 #[derive(Clone, Debug)]
 pub struct Tasks {
     running: Rc<Cell<usize>>,
-    hosted: bool,
+    /// Where they run, if there is an executor.
+    queue: Option<TaskQueueHandle>,
 }
 
 impl Tasks {
@@ -167,15 +176,13 @@ impl Tasks {
     where
         F: Future<Output = ()> + 'static,
     {
-        if !self.hosted {
-            return Err(task);
-        }
+        let Some(queue) = self.queue else { return Err(task) };
         let guard = Running::new(&self.running);
-        glommio::spawn_local(async move {
+        let guarded = async move {
             let _guard = guard;
             task.await;
-        })
-        .detach();
+        };
+        into(queue, guarded);
         Ok(())
     }
 
@@ -247,13 +254,16 @@ where
         Ok(_) => HostedBy::Glommio,
         Err(reason) => HostedBy::Thread { reason: reason.clone() },
     };
-    let tasks = Tasks { running: Rc::default(), hosted: executor.is_ok() };
+    let mut tasks = Tasks { running: Rc::default(), queue: None };
+    let latency = Latency::Matters(options.preempt_timer);
     match executor {
         Ok(executor) => executor.run(async move {
+            let queue = glommio::executor().create_task_queue(Shares::default(), latency, "tasks");
+            tasks.queue = Some(queue);
             match make(&tasks) {
                 Ok(mut shard) => {
                     started(Ok(hosted_by));
-                    climb_ladder();
+                    climb_ladder(queue);
                     drive(&mut shard, &tasks).await;
                 }
                 Err(error) => started(Err(error)),
@@ -279,7 +289,7 @@ fn executor(options: &HostOptions) -> Result<LocalExecutor, String> {
     let builder = LocalExecutorBuilder::new(placement)
         .name(&options.name)
         .io_memory(IO_MEMORY_BYTES)
-        .preempt_timer(options.preempt_timer)
+        .preempt_timer(PREEMPT_TIMER_ALONE)
         .spin_before_park(Duration::MAX)
         // Its helper for blocking calls must not share the shard's core.
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1));
@@ -290,16 +300,24 @@ fn executor(options: &HostOptions) -> Result<LocalExecutor, String> {
     }
 }
 
-/// Keeps the timers of rule 3 pending.
-fn climb_ladder() {
+/// Starts a task of an executor that runs.
+fn into(queue: TaskQueueHandle, task: impl Future<Output = ()> + 'static) {
+    match glommio::spawn_local_into(task, queue) {
+        Ok(task) => drop(task.detach()),
+        // The queue is never taken away.
+        Err(error) => unreachable!("{error}"),
+    }
+}
+
+/// Keeps the timers of rule 4 pending.
+fn climb_ladder(queue: TaskQueueHandle) {
     for rung in 0..LADDER_RUNGS {
         let length = Duration::from_millis(1 << (2 * rung));
-        glommio::spawn_local(async move {
+        into(queue, async move {
             loop {
                 Timer::new(length).await;
             }
-        })
-        .detach();
+        });
     }
 }
 

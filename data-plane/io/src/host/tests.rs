@@ -137,3 +137,20 @@ fn a_panic_that_the_shard_does_not_catch_ends_its_thread_only() {
     let host = spawn(HostOptions::new("panic", None), |_| Ok(Panics)).unwrap();
     assert_eq!(host.join(), Err(Panicked));
 }
+
+/// A machine that stands still in the first pass, before anything of the shard has run: the timer of
+/// the pass has fired when it is first asked. Nothing is pending then that would end the wait.
+#[test]
+fn a_shard_starts_whatever_the_first_pass_finds() {
+    for _ in 0..50 {
+        let (told, tell) = mpsc::channel();
+        thread::spawn(move || {
+            let mut options = HostOptions::new("start", None);
+            options.preempt_timer = Duration::from_nanos(1);
+            let host = spawn(options, |_| Ok(CountDown(10))).unwrap();
+            host.join().unwrap();
+            told.send(()).unwrap();
+        });
+        tell.recv_timeout(HANG).expect("the shard does not start");
+    }
+}
