@@ -104,6 +104,15 @@ pub struct Cdr {
     /// Restarts of the data plane that the call lived through: 0 for nearly all.
     #[serde(default)]
     pub adopted: u16,
+
+    /// What was done to the caller's session descriptions so that an emergency call could go on:
+    /// `mended`, `no_address`, `held`, `unencrypted`, `substituted`, `unanswered`. Empty for nearly
+    /// all calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sdp_caller: Vec<String>,
+    /// The same of the callee's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sdp_callee: Vec<String>,
 }
 
 /// Counters of what one party sent.

@@ -139,7 +139,7 @@ pub(crate) async fn cdrs(
 }
 
 /// Columns of the CSV form, in this order.
-const COLUMNS: [&str; 36] = [
+const COLUMNS: [&str; 38] = [
     "node",
     "epoch",
     "seq",
@@ -175,6 +175,8 @@ const COLUMNS: [&str; 36] = [
     "media_caller",
     "media_callee",
     "adopted",
+    "sdp_caller",
+    "sdp_callee",
     "flaw",
 ];
 

@@ -413,5 +413,7 @@ pub(crate) fn cdr(call: &str, number: u64) -> Cdr {
         media_callee: None,
         streams: Vec::new(),
         adopted: 0,
+        sdp_caller: Vec::new(),
+        sdp_callee: Vec::new(),
     }
 }

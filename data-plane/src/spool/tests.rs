@@ -96,6 +96,8 @@ fn cdr(call: &str, start_unix_ms: u64, emergency: bool) -> Entry {
         media_callee: None,
         streams: Vec::new(),
         adopted: 0,
+        sdp_caller: Vec::new(),
+        sdp_callee: Vec::new(),
     })
 }
 

@@ -133,8 +133,11 @@ pub(crate) fn carry_to_caller(
         media,
         near: [source.ip(), attempt.target.ip()],
         passage: route.as_ref(),
+        first: false,
     };
-    sdp::carry(core, message, crossing, body)
+    let carried = sdp::carry(core, message, crossing, body)?;
+    emergency::described(core, call, turn, Side::Callee, carried.oddities);
+    Ok(carried)
 }
 
 /// The first final response to an attempt.
@@ -168,15 +171,19 @@ pub(crate) fn last(
 /// Whether the target of an emergency call may have refused it for the encryption that our trunk asks
 /// for: it is asked once more, without.
 fn wants_plain(call: &mut Call, index: usize, code: u16) -> bool {
+    matches!(code, 406 | 415 | 488 | 606) && gives_up_encryption(call, index)
+}
+
+/// Whether an emergency call encrypted with this target: it will not the next time.
+fn gives_up_encryption(call: &mut Call, index: usize) -> bool {
     let Some(attempt) = call.attempts.get(index) else { return false };
-    let refused = matches!(code, 406 | 415 | 488 | 606)
-        && call.emergency.is_some()
+    let encrypted = call.emergency.is_some()
         && matches!(call.phase, Phase::Routing | Phase::Ringing)
         && attempt.leg.description.encrypts();
-    if refused {
+    if encrypted {
         call.plain_way = Some((attempt.way.trunk, attempt.way.target));
     }
-    refused
+    encrypted
 }
 
 /// Notes that the target of an attempt answered: it is alive, whatever its probes say.
@@ -290,6 +297,11 @@ fn answered(
             if let Some(attempt) = call.attempts.get_mut(index) {
                 attempt.status = 200;
                 attempt.cause = cause;
+            }
+            // Keys that we cannot use are as good as a refusal of ours.
+            let keys = matches!(cause, Cause::NoCommonEncryption | Cause::EncryptionRequired);
+            if keys && gives_up_encryption(call, index) {
+                call.plan.step_back();
             }
             failed(core, call, turn, was, cause.status(), cause, None);
         }

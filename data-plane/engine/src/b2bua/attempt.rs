@@ -409,8 +409,11 @@ fn carry_offer(
         media,
         near: [source.ip(), attempt.target.ip()],
         passage: token.as_ref(),
+        first: true,
     };
-    sdp::carry(core, invite, crossing, body).map(|carried| carried.description)
+    let carried = sdp::carry(core, invite, crossing, body)?;
+    emergency::described(core, call, turn, Side::Caller, carried.oddities);
+    Ok(carried.description)
 }
 
 /// What an INVITE is made of.
@@ -503,7 +506,12 @@ fn send_parts(
             }
             None if body.is_empty() => write_no_body(out),
             None => {
-                write_body_headers(invite, out);
+                // What could not be read has been replaced by what can.
+                if token.is_some() && sdp::is_coded(invite) {
+                    write_line(b"Content-Type", b"application/sdp", out);
+                } else {
+                    write_body_headers(invite, out);
+                }
                 write_content(body, out);
             }
         }

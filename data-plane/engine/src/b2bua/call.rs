@@ -13,6 +13,7 @@ use super::{
     dialog::{PeerTag, replace_tag},
     ladder::{Peer, Steps},
     leg::{Goodbye, Leg, Relay, Side},
+    sdp::Oddities,
     silence::Silence,
 };
 use crate::{
@@ -214,6 +215,8 @@ pub(crate) struct Call {
     pub given_up: bool,
     /// Way of an emergency call whose target refused encryption: it is offered plain RTP.
     pub plain_way: Option<(TrunkId, u16)>,
+    /// What was done to the descriptions of caller and callee of an emergency call.
+    pub oddities: [Oddities; 2],
     /// What a restart would need of it.
     pub survival: Survival,
 }

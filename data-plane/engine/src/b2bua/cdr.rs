@@ -9,6 +9,7 @@ use super::{
     call::{Attempt, AttemptState, Call, End},
     compose::push_address,
     ladder::elapsed_ms,
+    sdp::Oddities,
 };
 use crate::{
     cause::Cause,
@@ -142,7 +143,13 @@ fn base(core: &Core, call: &Call) -> Cdr {
         media_callee: None,
         streams: Vec::new(),
         adopted: call.survival.adopted,
+        sdp_caller: told(call.oddities[0]),
+        sdp_callee: told(call.oddities[1]),
     }
+}
+
+fn told(oddities: Oddities) -> Vec<String> {
+    oddities.iter().map(|odd| odd.as_str().to_owned()).collect()
 }
 
 fn of_call(core: &Core, call: &Call, end: End, media: &Media) -> Cdr {
@@ -277,6 +284,8 @@ pub(crate) fn write_refused(core: &mut Core, turn: &Turn<'_>, refused: &Refused<
         media_callee: None,
         streams: Vec::new(),
         adopted: 0,
+        sdp_caller: Vec::new(),
+        sdp_callee: Vec::new(),
     };
     set_cause(&mut record, refused.cause);
     core.records.cdr(record);

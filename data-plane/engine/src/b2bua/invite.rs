@@ -176,6 +176,7 @@ pub(crate) fn receive(
         capture: None,
         given_up: false,
         plain_way: None,
+        oddities: Default::default(),
         survival: Survival::default(),
     }));
     call.note_received(turn.now.mono, Peer::Caller, arrival.invite);

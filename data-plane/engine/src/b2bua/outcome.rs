@@ -10,7 +10,7 @@ use super::{
     leg::{AckExpected, Goodbye, RelayMethod, Side},
     release,
     respond::Response,
-    sdp::Role,
+    sdp::{Oddities, Oddity, Role},
     silence,
     within::carry,
 };
@@ -18,6 +18,7 @@ use crate::{
     cause::Cause,
     core::{Core, Turn, ctx},
     counters::MethodLabel,
+    emergency,
     sip::transaction::ServerKey,
 };
 
@@ -331,6 +332,12 @@ fn late_answer(
         core.pool.give(old);
     }
     call.note(turn.now.mono, peer, false, MethodLabel::Ack, 0);
+    if !good && call.is_emergency() {
+        // Its end is for the parties to say (EM-61).
+        let mut found = Oddities::default();
+        found.note(Oddity::Unanswered);
+        return emergency::described(core, call, turn, side, found);
+    }
     if !good {
         // An offer without an answer leaves both parties without media.
         release::hang_up(core, call, turn, None, Cause::NotAcceptable);

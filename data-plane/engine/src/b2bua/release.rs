@@ -334,11 +334,15 @@ pub(crate) fn respond_caller(
 /// What a peer is asked to wait after a 503 of ours.
 pub(crate) const RETRY_AFTER_S: u32 = 5;
 
-/// Warning of a refusal that a person should understand (E5).
-fn warning(cause: Cause) -> Option<&'static str> {
+/// Warning of a refusal that a person should understand (E5; RFC 3261 21.4.26 for a 488).
+pub(crate) fn warning(cause: Cause) -> Option<&'static str> {
     match cause {
         Cause::TestMode => Some("399 ravelin \"Emergency calls are blocked in test mode\""),
         Cause::NotAcceptable => Some("399 ravelin \"No media that can be relayed\""),
+        Cause::EncryptionRequired => Some("399 ravelin \"Media must be encrypted\""),
+        Cause::EncryptionRefused => Some("399 ravelin \"Encrypted media is not accepted\""),
+        Cause::NoCommonEncryption => Some("399 ravelin \"No encryption in common\""),
+        Cause::CallTooLarge => Some("399 ravelin \"Too many streams\""),
         _ => None,
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     cause::Cause,
     core::{Core, Turn, ctx},
     counters::MethodLabel,
+    emergency,
     limits::RELAYS_PER_CALL_MAX,
     port::Meta,
     sip::{
@@ -129,6 +130,7 @@ fn respond(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>, asked: &Asked<
         allow: reply.allow,
         contact,
         retry_after: retry,
+        warning: reply.cause.and_then(release::warning),
         ..Response::own(reply.code, &head)
     };
     let context = &mut crate::sip::transaction::Ctx {
@@ -429,8 +431,11 @@ pub(super) fn carry(
         media,
         near,
         passage: emergency.as_ref(),
+        first: false,
     };
-    sdp::carry(core, message, crossing, body)
+    let carried = sdp::carry(core, message, crossing, body)?;
+    emergency::described(core, call, turn, side, carried.oddities);
+    Ok(carried)
 }
 
 /// Whether a request demands extensions that we do not have.

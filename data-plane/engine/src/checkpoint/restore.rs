@@ -183,6 +183,7 @@ pub(crate) fn restore(
         capture: None,
         given_up: false,
         plain_way: None,
+        oddities: Default::default(),
         survival: Survival {
             marked: false,
             stored: true,

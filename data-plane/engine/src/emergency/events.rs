@@ -4,7 +4,10 @@
 
 use ravelin_contract::audit::Severity;
 use ravelin_policy::{Address, Class, SiteMatch, SiteRule, Snapshot};
-use ravelin_wire::sip::{HeaderName, Message, Uri};
+use ravelin_wire::{
+    sdp::SdpError,
+    sip::{HeaderName, Message, Uri},
+};
 
 use super::{
     EmergencyRoute,
@@ -18,6 +21,7 @@ use crate::{
         invite::Arrival,
         ladder::elapsed_ms,
         release,
+        sdp::Oddities,
     },
     cause::Cause,
     core::{Core, Turn},
@@ -245,6 +249,33 @@ pub(crate) fn answered(core: &mut Core, call: &Call, turn: &Turn<'_>, index: usi
     core.records.audit(event.done(), true);
 }
 
+/// The description of a party could not be taken as it was, and the call went on (EM-55). Told once
+/// for each thing that was done, whatever number of trunks is tried.
+pub(crate) fn described(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &Turn<'_>,
+    side: Side,
+    found: Oddities,
+) {
+    let [caller, callee] = &mut call.oddities;
+    let known = if side == Side::Caller { caller } else { callee };
+    if !known.add(found) {
+        return;
+    }
+    core.counters.emergency_repaired += 1;
+    let done: Vec<serde_json::Value> = found.iter().map(|odd| odd.as_str().into()).collect();
+    let event = event(core, call, turn, "emergency.description", Severity::Alarm)
+        .field("party", party(side))
+        .field("done", done)
+        .field("fault", found.fault.map(SdpError::reason));
+    core.records.audit(event.done(), true);
+}
+
+fn party(side: Side) -> &'static str {
+    if side == Side::Caller { "caller" } else { "callee" }
+}
+
 /// No trunk is left: the chain begins again after a second, for a minute (EM-54).
 pub(crate) fn chain_exhausted(core: &mut Core, call: &mut Call, turn: &mut Turn<'_>) {
     let age = turn.now.mono.since(call.started.mono);
@@ -332,9 +363,8 @@ pub(crate) fn ended(core: &mut Core, call: &Call, turn: &Turn<'_>) {
 
 /// Our 2xx to one party of an emergency call was never acknowledged. The call stays up.
 pub(crate) fn unacknowledged(core: &mut Core, call: &Call, turn: &Turn<'_>, side: Side) {
-    let party = if side == Side::Caller { "caller" } else { "callee" };
-    let event =
-        event(core, call, turn, "emergency.unacknowledged", Severity::Alarm).field("party", party);
+    let event = event(core, call, turn, "emergency.unacknowledged", Severity::Alarm)
+        .field("party", party(side));
     core.records.audit(event.done(), true);
 }
 

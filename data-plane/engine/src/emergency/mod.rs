@@ -17,7 +17,7 @@ use crate::{cause::Cause, identity::CallKey};
 
 pub(crate) use events::{
     answered, attempt_failed, attempted, blocked, callback, chain_exhausted, cut_off, decide,
-    denied, ended, excess, gave_way, location, location_body, psap, restart, started,
+    denied, described, ended, excess, gave_way, location, location_body, psap, restart, started,
     unacknowledged, write_callback,
 };
 

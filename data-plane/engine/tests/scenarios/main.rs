@@ -14,6 +14,7 @@ mod failover;
 mod failure;
 mod fast;
 mod forks;
+mod help;
 mod hiding;
 mod identity;
 mod leaks;

@@ -69,6 +69,7 @@ impl HmacProvider for Hmac {
 
 static HMAC: Hmac = Hmac;
 
-pub(super) fn provider() -> CryptoProvider {
-    CryptoProvider { hmac_provider: &HMAC, ..default_provider() }
+/// `of`, with our cookies.
+pub(super) fn provider(of: CryptoProvider) -> CryptoProvider {
+    CryptoProvider { hmac_provider: &HMAC, ..of }
 }

@@ -16,7 +16,10 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair},
 };
-use dimpl::DtlsCertificate;
+use dimpl::{
+    DtlsCertificate,
+    crypto::{CryptoProvider, aws_lc_rs::default_provider},
+};
 
 use super::{
     Fingerprint, Hash, cookie,
@@ -56,12 +59,23 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`].
     pub fn generate(origin: Instant) -> Result<Self, IdentityError> {
+        Self::made_with(origin, default_provider())
+    }
+
+    /// As [`Self::generate`], with handshakes of other primitives: what fuzzing tries needs no
+    /// public-key work.
+    #[cfg(fuzzing)]
+    pub fn fuzzed(origin: Instant, provider: CryptoProvider) -> Result<Self, IdentityError> {
+        Self::made_with(origin, provider)
+    }
+
+    fn made_with(origin: Instant, provider: CryptoProvider) -> Result<Self, IdentityError> {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
             .map_err(|_| IdentityError("no key"))?;
         let private_key = key.to_pkcs8v1().map_err(|_| IdentityError("key not written"))?;
         let certificate = self_signed(&key)?;
         let config = dimpl::Config::builder()
-            .with_crypto_provider(cookie::provider())
+            .with_crypto_provider(cookie::provider(provider))
             .mtu(MTU)
             .max_queue_rx(WAITING_DATAGRAMS_MAX)
             .flight_start_rto(FLIGHT_FIRST)

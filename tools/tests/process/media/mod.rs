@@ -10,6 +10,7 @@ mod dtls;
 mod edge;
 mod failure;
 mod forget;
+mod help;
 mod namespaces;
 mod one_owner;
 mod pool;

@@ -3,7 +3,7 @@
 
 mod answer;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ravelin_policy::Srtp;
 use ravelin_srtp::{Keying, dtls::Setup, sdes};
@@ -16,6 +16,7 @@ use super::{
     leg::{Description, LegMedia, Offer},
     peering::{self, Described, TheirDtls, TheirIce},
     profile::{self, Protection, Transport},
+    rescue::{Oddities, Oddity},
 };
 use crate::{
     cause::Cause,
@@ -31,6 +32,7 @@ pub(super) struct Told {
     rtcp_mux: Option<bool>,
     payloads: Option<Box<[u8; 128]>>,
     mid: Option<SmallVec<[u8; 16]>>,
+    direction: Option<Direction>,
     lines: Vec<u8>,
     /// Our ICE credentials are among the lines.
     ice: bool,
@@ -41,7 +43,7 @@ impl Told {
         StreamRewrite {
             port: self.port,
             rtcp_port: self.rtcp_port,
-            direction: None,
+            direction: self.direction,
             proto: self.proto.as_deref(),
             rtcp_mux: self.rtcp_mux,
             payloads: self.payloads.as_deref(),
@@ -69,6 +71,12 @@ pub(super) struct Exchange<'a> {
     pub sender_media: LegMedia<'a>,
     pub receiver_media: LegMedia<'a>,
     pub emergency: bool,
+    /// It begins the call.
+    pub first: bool,
+    /// What was done to the description so that it can pass.
+    pub oddities: Oddities,
+    /// Where the signalling of the sender comes from.
+    pub near: IpAddr,
     /// How the sender's packets are let in.
     pub nat: Nat,
     pub media: &'a mut MediaTable,
@@ -80,6 +88,11 @@ impl Exchange<'_> {
     /// Keys pass from party to party, and so does everything else about encryption.
     pub(super) fn end_to_end(&self) -> bool {
         self.sender_media.srtp() == Srtp::Pass && self.receiver_media.srtp() == Srtp::Pass
+    }
+
+    /// The offer that begins an emergency call: it goes on whatever it says.
+    pub(super) fn rescued(&self) -> bool {
+        self.emergency && self.first && self.from == Side::Caller
     }
 
     /// The sender offers: notes what, and makes our offer to the receiver.
@@ -102,10 +115,19 @@ impl Exchange<'_> {
             // A stream of several ports is a hierarchy of encodings (RFC 8866 5.14), not relayed.
             let asked = media.port != 0 && media.port_count == 1;
             theirs.usable = asked;
+            theirs.direction = parsed.direction_of(media);
             match self.admit(parsed, transport, media) {
                 Ok((protection, chosen)) => {
                     theirs.protection = protection;
                     theirs.chosen = chosen;
+                }
+                // A PSAP that cannot be heard in secret is heard in the clear (EM-49).
+                Err(Cause::NoCommonEncryption) if self.rescued() && asked => {
+                    let feedback = media.proto.ends_with(b"F");
+                    theirs.protection = Some(Protection::Plain);
+                    let plain = profile::profile(Protection::Plain, feedback);
+                    theirs.proto = SmallVec::from_slice(plain);
+                    self.oddities.note(Oddity::Unencrypted);
                 }
                 Err(cause) => {
                     theirs.usable = false;
@@ -114,12 +136,19 @@ impl Exchange<'_> {
                     }
                 }
             }
-            let told = self.make_offer(index, media, transport, &theirs);
-            let direction = parsed.direction_of(media);
+            let mut told = self.make_offer(index, media, transport, &theirs);
+            let direction = theirs.direction;
+            if self.rescued() && theirs.usable && !both_ways(parsed, media, direction) {
+                told.direction = Some(Direction::SendRecv);
+                self.oddities.note(Oddity::Held);
+            }
             outcome.both_ways &= !theirs.usable || both_ways(parsed, media, direction);
             if let (Some(chosen), Some(stream)) = (&theirs.chosen, self.sender.stream(index)) {
                 let ours = stream.reply(chosen, self.random).keys;
                 theirs.keying = Some(Box::new(Keying { ours, theirs: chosen.keys.clone() }));
+            }
+            if theirs.usable && self.is_lost(parsed, media) {
+                self.oddities.note(Oddity::NoAddress);
             }
             let remote = match theirs.usable {
                 true => self.remote(parsed, media, transport, theirs.rtcp_mux),
@@ -296,6 +325,14 @@ impl Exchange<'_> {
         if told.iter().any(|told| told.ice) { peering::LITE } else { b"" }
     }
 
+    /// Whether it calls for help and says nowhere where it is. ICE finds an agent that has no
+    /// candidate yet.
+    fn is_lost(&self, parsed: &sdp::Description<'_>, media: &Media<'_>) -> bool {
+        let named = parsed.connection_of(media).and_then(|connection| connection.address);
+        let found = self.sender_media.ice() && peering::is_placeholder(parsed, media);
+        self.rescued() && !found && named.is_none_or(|address| address.is_unspecified())
+    }
+
     /// Where the sender wants its media, and what it does itself.
     fn remote(
         &self,
@@ -309,8 +346,13 @@ impl Exchange<'_> {
         // RFC 3264 8.4, the way of RFC 2543: nothing goes there, and nothing comes from there.
         let held = named.is_some_and(|address| address.is_unspecified());
         let address_known = !held;
-        let held = held && !peering::is_placeholder(parsed, media);
-        let address = named.filter(|_| address_known);
+        let held = held && !peering::is_placeholder(parsed, media) && !self.rescued();
+        let named = named.filter(|_| address_known);
+        // Whoever calls for help from nowhere is looked for where its signalling comes from.
+        let lost = self.is_lost(parsed, media);
+        let address = if lost { Some(self.near) } else { named };
+        let guessed = lost || self.oddities.iter().any(|odd| odd == Oddity::NoAddress);
+        let nat = if guessed { Nat::Latch { near: self.near } } else { self.nat };
         let rtcp_address = media
             .rtcp()
             .and_then(|rtcp| rtcp.connection)
@@ -331,7 +373,7 @@ impl Exchange<'_> {
             receives: direction.receives() && !held,
             encrypted: self.end_to_end() && media.is_secure(),
             datagrams: !transport.is_rtp(),
-            nat: self.nat,
+            nat,
         }
     }
 }
@@ -383,6 +425,9 @@ impl<'a> Exchange<'a> {
             sender_media,
             receiver_media,
             emergency: crossing.passage.is_some(),
+            first: crossing.first,
+            oddities: Oddities::default(),
+            near,
             nat: sender_media.nat(near),
             media,
             anchor: crossing.anchor.as_mut().ok_or(Cause::Internal)?,

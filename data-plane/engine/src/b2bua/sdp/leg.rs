@@ -9,7 +9,7 @@ use ravelin_srtp::{
     dtls::Setup,
     sdes::{self, Crypto},
 };
-use ravelin_wire::sdp::{Media, StreamRewrite};
+use ravelin_wire::sdp::{Direction, Media, StreamRewrite};
 use smallvec::SmallVec;
 
 use super::{formats::Formats, peering::TheirIce, profile::Protection};
@@ -98,6 +98,7 @@ pub(super) struct Offer {
     /// Its a=mid, in the peer's offers.
     pub mid: Option<SmallVec<[u8; 16]>>,
     pub rtcp_mux: bool,
+    pub direction: Direction,
     /// `None`: not RTP.
     pub protection: Option<Protection>,
     /// The line of the peer's offer that we accept.

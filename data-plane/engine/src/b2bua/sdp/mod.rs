@@ -6,6 +6,7 @@ mod formats;
 mod leg;
 mod peering;
 mod profile;
+mod rescue;
 
 use std::net::IpAddr;
 
@@ -16,6 +17,7 @@ use ravelin_wire::{
 use smallvec::SmallVec;
 
 pub(crate) use leg::{Description, LegMedia};
+pub(crate) use rescue::{Oddities, Oddity};
 
 use super::{
     headers::push_number,
@@ -41,6 +43,8 @@ pub(crate) struct Carried {
     pub description: bool,
     /// Every stream in it sends and receives (EM-60).
     pub both_ways: bool,
+    /// What was done so that it could pass, in an emergency call.
+    pub oddities: Oddities,
 }
 
 /// What a description is to the exchange (RFC 3264).
@@ -70,6 +74,8 @@ pub(crate) struct Crossing<'a> {
     /// Where the signalling of caller and callee comes from.
     pub near: [IpAddr; 2],
     pub passage: Passage<'a>,
+    /// It begins the call: there is nothing to fall back on if it is refused.
+    pub first: bool,
 }
 
 /// Appends the body of `message` to `out`, fit for the other leg.
@@ -96,10 +102,7 @@ pub(crate) fn carry(
         out.extend_from_slice(body);
         return Ok(Carried::default());
     };
-    if message
-        .header(HeaderName::ContentEncoding)
-        .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"))
-    {
+    if is_coded(message) && !(crossing.first && crossing.passage.is_some()) {
         return Err(Cause::MediaType);
     }
     let before = body.get(..part.offset).unwrap_or_default();
@@ -115,6 +118,13 @@ pub(crate) fn carry(
     out.extend_from_slice(after);
     correct_part_length(body, &part, length, start.saturating_sub(before.len()), out);
     Ok(carried)
+}
+
+/// Whether the body is compressed, or otherwise not to be read as it is.
+pub(crate) fn is_coded(message: &Message<'_>) -> bool {
+    message
+        .header(HeaderName::ContentEncoding)
+        .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"))
 }
 
 /// A body without Content-Type breaks RFC 3261 7.4.1, and what cannot be told cannot be hidden: the
@@ -139,6 +149,7 @@ pub(crate) fn streams(message: &Message<'_>) -> usize {
         .map_or(1, |offer| offer.medias().len().clamp(1, STREAMS_PER_CALL_MAX))
 }
 
+/// A description as the other leg may have it; that of an emergency call whatever it takes.
 fn rewrite(
     core: &mut Core,
     message: &Message<'_>,
@@ -146,8 +157,62 @@ fn rewrite(
     crossing: &mut Crossing<'_>,
     out: &mut Vec<u8>,
 ) -> Result<Carried, Cause> {
+    let refused = |_| Cause::NotAcceptable;
+    if crossing.passage.is_none() {
+        let parsed = sdp::Description::parse(part.body).map_err(refused)?;
+        return cross(core, message, part.body, parsed, crossing, &mut Oddities::default(), out);
+    }
+    let [caller, callee] = crossing.near;
+    let near = if crossing.from == Side::Caller { caller } else { callee };
+    let mut text = Vec::new();
+    let coded = is_coded(message);
+    let legible = if coded { &[][..] } else { part.body };
+    let mut oddities = match rescue::mend(legible, near, &mut text) {
+        Some(found) => found,
+        None => {
+            text.extend_from_slice(part.body);
+            Oddities::default()
+        }
+    };
+    let parsed = sdp::Description::parse(&text).map_err(refused)?;
+    let streams = parsed.medias().len();
+    // With no stream at all it may ask for none (RFC 3264 5), or be one of which nothing can be read.
+    let nothing = streams == 0 && !oddities.is_empty();
+    let first = crossing.first && crossing.role == Some(Role::Offer);
+    if nothing && !first {
+        return Err(Cause::NotAcceptable);
+    }
+    if !nothing {
+        let start = out.len();
+        match cross(core, message, &text, parsed, crossing, &mut oddities, out) {
+            Err(Cause::MediaPortsFull) => return Err(Cause::MediaPortsFull),
+            Err(_) if first => out.truncate(start),
+            done => return done,
+        }
+    }
+    oddities.note(Oddity::Substituted);
+    if nothing {
+        oddities.note(Oddity::NoAddress);
+    }
+    rescue::substitute(near, &mut text);
+    let parsed = sdp::Description::parse(&text).map_err(refused)?;
+    let carried = cross(core, message, &text, parsed, crossing, &mut oddities, out)?;
+    // The caller is answered what it asked for, and of that nothing is taken; if nobody knows what
+    // that was, the audio.
+    crossing.sender.offered = streams.max(usize::from(nothing));
+    Ok(carried)
+}
+
+fn cross(
+    core: &mut Core,
+    message: &Message<'_>,
+    text: &[u8],
+    mut parsed: sdp::Description<'_>,
+    crossing: &mut Crossing<'_>,
+    oddities: &mut Oddities,
+    out: &mut Vec<u8>,
+) -> Result<Carried, Cause> {
     let role = crossing.role.ok_or(Cause::MediaType)?;
-    let mut parsed = sdp::Description::parse(part.body).map_err(|_| Cause::NotAcceptable)?;
     // An answer has as many m-lines as its offer (RFC 3264 6): what it has beyond answers nothing.
     if role == Role::Answer {
         parsed.truncate(crossing.receiver.offered);
@@ -172,19 +237,22 @@ fn rewrite(
     let Core { media, keys, .. } = core;
     let mut random = |octets: &mut [u8]| keys.fill(octets);
     let mut exchange = Exchange::of(crossing, media, &mut random)?;
+    exchange.oddities = *oddities;
     let strip_keys = !exchange.end_to_end();
     let outcome = match role {
         Role::Offer => exchange.offer(&parsed)?,
         Role::Answer => exchange.answer(&parsed)?,
     };
+    *oddities = exchange.oddities;
     let streams: SmallVec<[StreamRewrite<'_>; 2]> =
         outcome.told.iter().map(Told::rewrite).collect();
     let to = exchange.from.other();
     let lines = exchange.session_lines(&outcome.told);
-    let placeholder = medias.iter().any(|media| peering::is_placeholder(&parsed, media));
+    let placeholder =
+        exchange.rescued() || medias.iter().any(|media| peering::is_placeholder(&parsed, media));
     let address = exchange.media.local(exchange.anchor, to, 0).ok_or(Cause::MediaPortsFull)?.ip();
     let receiver = exchange.receiver;
-    let version = receiver.version_of(part.body, &streams, &outcome.tail);
+    let version = receiver.version_of(text, &streams, &outcome.tail);
     let nobody = Hide { hosts: [&[], &[]], by: &[], call_id: &[] };
     let veil = Veil::of(message, nobody);
     let with = Rewrite {
@@ -200,7 +268,7 @@ fn rewrite(
         inside: veil.hosts(),
     };
     sdp::rewrite_parsed(&parsed, &with, out).map_err(|_| Cause::NotAcceptable)?;
-    Ok(Carried { description: true, both_ways: outcome.both_ways })
+    Ok(Carried { description: true, both_ways: outcome.both_ways, oddities: *oddities })
 }
 
 /// Sees to it that the call has ports for `streams` streams, on the callee's side in the realm of the

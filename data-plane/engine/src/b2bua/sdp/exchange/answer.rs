@@ -1,7 +1,7 @@
 //! The answer to an offer of ours: what of it can be used, and the answer that the other leg gets.
 
 use ravelin_srtp::{Keying, dtls::Setup, sdes};
-use ravelin_wire::sdp::{self, Media};
+use ravelin_wire::sdp::{self, Direction, Media};
 
 use super::{Exchange, Outcome, Told, both_ways, crypto_lines, push_crypto, security};
 use crate::{
@@ -47,7 +47,9 @@ impl Exchange<'_> {
                     self.anchor.stage_security(self.from, index, security);
                     self.anchor.stage_peering(self.from, index, peering);
                     self.restage(index);
-                    self.make_answer(index, media, transport)
+                    let mut told = self.make_answer(index, media, transport);
+                    told.direction = self.restrained(index, direction);
+                    told
                 }
                 Err(cause) => {
                     if media.port != 0 && cause != Cause::NotAcceptable {
@@ -73,6 +75,21 @@ impl Exchange<'_> {
             return Err(why);
         }
         Ok(outcome)
+    }
+
+    /// The PSAP was not told of the caller's hold: the caller is answered no more than it offered
+    /// (RFC 3264 6.1).
+    fn restrained(&self, index: usize, answered: Direction) -> Option<Direction> {
+        let offered = self.receiver.streams.get(index).filter(|_| self.emergency)?.offer.direction;
+        let allowed = offered.reversed();
+        let sends = answered.sends() && allowed.sends();
+        let direction = match (sends, answered.receives() && allowed.receives()) {
+            (true, true) => Direction::SendRecv,
+            (true, false) => Direction::SendOnly,
+            (false, true) => Direction::RecvOnly,
+            (false, false) => Direction::Inactive,
+        };
+        (direction != answered).then_some(direction)
     }
 
     /// An answer before this one, or that of another branch, may have refused what this one takes.

@@ -8,16 +8,14 @@
 //!   answered with more octets than it has.
 //! - Keys are there only if the certificate is the one that was named, and only if the party has the
 //!   same ones; what is not under them does not pass.
-#![no_main]
 
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
-use libfuzzer_sys::fuzz_target;
 use ravelin_engine::{
     counters::Counters,
     ids::Seed,
@@ -44,14 +42,8 @@ const ANSWER_MAX_BYTES: usize = 16 * 1_150;
 /// As long as a handshake may take, and as often as it may begin anew.
 const TURNS: usize = 2_000;
 
-/// Made once: ours, the party's, somebody else's.
-fn identities() -> &'static [Arc<Identity>; 3] {
-    static MADE: OnceLock<[Arc<Identity>; 3]> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let origin = std::time::Instant::now();
-        std::array::from_fn(|_| Arc::new(Identity::generate(origin).expect("an identity")))
-    })
-}
+/// Ours, the party's, somebody else's: made once.
+pub type Identities = [Arc<Identity>; 3];
 
 fn named(identity: &Identity) -> Fingerprints {
     let mut all = Fingerprints::default();
@@ -97,8 +89,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(ours: Role, honest: bool) -> Self {
-        let [own, theirs, other] = identities();
+    fn new([own, theirs, other]: &Identities, ours: Role, honest: bool) -> Self {
         let ranges = [range(REALMS[0], [127, 0, 0, 10]), range(REALMS[1], [127, 0, 0, 20])];
         let mut table = MediaTable::new(&ranges, ShardId(0), 1, Limits::default(), &Seed([3; 32]));
         for id in (0..).take(table.specs().len()) {
@@ -283,10 +274,11 @@ fn changed(mut datagram: Vec<u8>, by: &[u8]) -> Vec<u8> {
     datagram
 }
 
-fuzz_target!(|data: &[u8]| {
+/// One input.
+pub fn run(identities: &Identities, data: &[u8]) {
     let Some((flags, mut rest)) = data.split_first() else { return };
     let role = if flags & 1 == 0 { Role::Server } else { Role::Client };
-    let mut rig = Rig::new(role, flags & 2 == 0);
+    let mut rig = Rig::new(identities, role, flags & 2 == 0);
     rig.pass(Duration::from_millis(1));
     for _ in 0..STEPS_MAX {
         let [selector, length, tail @ ..] = rest else { break };
@@ -326,4 +318,4 @@ fuzz_target!(|data: &[u8]| {
     } else {
         rig.media();
     }
-});
+}
