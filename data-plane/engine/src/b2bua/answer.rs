@@ -134,6 +134,7 @@ pub(crate) fn carry_to_caller(
         near: [source.ip(), attempt.target.ip()],
         passage: route.as_ref(),
         first: false,
+        asked_for: false,
     };
     let carried = sdp::carry(core, message, crossing, body)?;
     emergency::described(core, call, turn, Side::Callee, carried.oddities);

@@ -410,6 +410,7 @@ fn carry_offer(
         near: [source.ip(), attempt.target.ip()],
         passage: token.as_ref(),
         first: true,
+        asked_for: false,
     };
     let carried = sdp::carry(core, invite, crossing, body)?;
     emergency::described(core, call, turn, Side::Caller, carried.oddities);

@@ -432,6 +432,7 @@ pub(super) fn carry(
         near,
         passage: emergency.as_ref(),
         first: false,
+        asked_for: role == Some(Role::Offer) && message.code().is_some(),
     };
     let carried = sdp::carry(core, message, crossing, body)?;
     emergency::described(core, call, turn, side, carried.oddities);

@@ -130,6 +130,24 @@ impl MediaTable {
         Some(local)
     }
 
+    /// Credentials that nobody was told before, for an offer that begins ICE anew; what is in force
+    /// stays so until it is answered. `None`: ICE has not begun.
+    pub fn ice_anew(
+        &self,
+        anchor: &Anchor,
+        side: Side,
+        index: usize,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> Option<IceLocal> {
+        let pair = anchor.pair(side, index)?;
+        let endpoint = self.endpoints.get(pair as usize)?;
+        endpoint.ice.as_ref()?;
+        let mut drawn = [0; 16];
+        random(&mut drawn);
+        let purpose = [&pair.to_be_bytes()[..], &endpoint.generation.to_be_bytes(), &drawn];
+        Some(IceLocal::derive(&self.ice_key, &purpose))
+    }
+
     /// Sets how stream `index` is set up with `side`, at once. What does not change goes on: a DTLS
     /// association as long as role, fingerprints and `tls-id` stay (RFC 8842 5.4), ICE as long as
     /// the credentials do.

@@ -206,3 +206,60 @@ fn with_ice_the_signalled_address_alone_moves_nothing() {
     world.send_media("127.0.1.1:40000", at, &packet);
     assert!(world.media.is_empty());
 }
+
+/// RFC 8839 7.5: an offer that a re-INVITE without one asked for begins ICE anew, and it alone; DTLS
+/// goes on (RFC 8842 5.5).
+#[test]
+fn an_offer_that_was_asked_for_begins_ice_anew() {
+    let mut world = world("srtp: off", "srtp: dtls, ice: lite");
+    let answer = |own: &str| {
+        format!(
+            "m=audio 50000 UDP/TLS/RTP/SAVP 0\n{own}\
+             a=candidate:1 1 UDP 5 127.0.2.1 50000 typ host\n{}a=setup:active\n\
+             a=tls-id:abcdefghijklmnopqrst\na=rtcp-mux\n",
+            fingerprint()
+        )
+    };
+    let part = |version, streams: &str| part("127.0.2.1", "127.0.2.1", version, streams);
+    let mut caller = dial(&mut world, "127.0.1.1", PLAIN);
+    world.expect(PBX, "SIP/2.0 100");
+    let mut callee = Callee::take(&mut world, CARRIER_A);
+    callee.reply(&mut world, "200 OK", &part(1, &answer(ICE)));
+    world.expect(CARRIER_A, "ACK ");
+    caller.learn(&world.expect(PBX, "SIP/2.0 200"));
+    caller.ack(&mut world, "");
+    let first = callee.invite.clone();
+
+    callee.request(&mut world, "INVITE", "");
+    world.expect(CARRIER_A, "SIP/2.0 100");
+    let asked = world.expect(PBX, "INVITE ");
+    assert!(asked.body().is_empty());
+    let offer = self::part("127.0.1.1", "127.0.1.1", 2, PLAIN);
+    world.send(PBX, ACCESS, &asked.reply("200 OK", "", &offer));
+    let offered = world.expect(CARRIER_A, "SIP/2.0 200");
+    for name in ["a=ice-ufrag:", "a=ice-pwd:"] {
+        assert_eq!(lines(&offered, name).len(), 1);
+        assert_ne!(lines(&offered, name), lines(&first, name));
+    }
+    for name in ["a=fingerprint:", "a=setup:", "a=tls-id:"] {
+        assert_eq!(lines(&offered, name), lines(&first, name));
+    }
+    callee.cseq -= 1;
+    let other = "a=ice-ufrag:efgh\na=ice-pwd:9876543210987654321098\n";
+    callee.request(&mut world, "ACK", &part(2, &answer(other)));
+    world.expect(PBX, "ACK ");
+    world.quiet();
+
+    // From then on these are ours.
+    caller.request(&mut world, "INVITE", &self::part("127.0.1.1", "127.0.1.1", 3, PLAIN));
+    world.expect(PBX, "SIP/2.0 100");
+    let next = world.expect(CARRIER_A, "INVITE ");
+    assert_eq!(lines(&next, "a=ice-"), lines(&offered, "a=ice-"));
+    world.send(CARRIER_A, CORE, &next.reply("200 OK", "", &part(3, &answer(other))));
+    world.expect(CARRIER_A, "ACK ");
+    world.expect(PBX, "SIP/2.0 200");
+    caller.ack(&mut world, "");
+    caller.request(&mut world, "BYE", "");
+    world.forget_inbox();
+    world.all_gone();
+}

@@ -73,6 +73,8 @@ pub(super) struct Exchange<'a> {
     pub emergency: bool,
     /// It begins the call.
     pub first: bool,
+    /// The offer that a re-INVITE without one asked for.
+    pub asked_for: bool,
     /// What was done to the description so that it can pass.
     pub oddities: Oddities,
     /// Where the signalling of the sender comes from.
@@ -263,7 +265,13 @@ impl Exchange<'_> {
         }
         if self.receiver_media.ice() && ours.usable && transport.is_rtp() {
             ours.rtcp_mux = true;
-            let credentials = self.media.ice_local(self.anchor, to, index, None);
+            // Who asks for an offer may have another agent in mind to answer it: ICE begins anew
+            // (RFC 8839 7.5).
+            let anew =
+                self.asked_for.then(|| self.media.ice_anew(self.anchor, to, index, self.random));
+            stream.ice = anew.flatten();
+            let in_force = || self.media.ice_local(self.anchor, to, index, None);
+            let credentials = stream.ice.or_else(in_force);
             if let Some((credentials, at)) = credentials.zip(local) {
                 told.ice = true;
                 // RTCP has its own port if the peer does not multiplex.
@@ -426,6 +434,7 @@ impl<'a> Exchange<'a> {
             receiver_media,
             emergency: crossing.passage.is_some(),
             first: crossing.first,
+            asked_for: crossing.asked_for,
             oddities: Oddities::default(),
             near,
             nat: sender_media.nat(near),

@@ -18,6 +18,7 @@ use crate::{
     media::{
         Nat, Remote,
         dtls::{DtlsTerms, TlsId},
+        ice::IceLocal,
         peering::Peering,
     },
 };
@@ -80,6 +81,8 @@ pub(super) struct Stream {
     keys: SmallVec<[Keys; 1]>,
     /// `a=tls-id` of the association that our offer speaks of (RFC 8842 5.2); `None`: it had none.
     pub tls_id: Option<TlsId>,
+    /// Our credentials in an offer of ours that begins ICE anew.
+    pub ice: Option<IceLocal>,
     /// The peer of an emergency call did without the encryption that this leg should have.
     pub plain: bool,
     /// The suite in force when the process before ended, until something is negotiated.

@@ -76,6 +76,8 @@ pub(crate) struct Crossing<'a> {
     pub passage: Passage<'a>,
     /// It begins the call: there is nothing to fall back on if it is refused.
     pub first: bool,
+    /// It is the offer that a re-INVITE without one asked for.
+    pub asked_for: bool,
 }
 
 /// Appends the body of `message` to `out`, fit for the other leg.

@@ -176,6 +176,12 @@ impl TheirDtls {
 
     /// What we answer to it: as long as the association can go on, each keeps its part in it (RFC
     /// 8842 5.3), and it its `tls-id`. A new one gets a new one, if the offer has one.
+    ///
+    /// A new association with a party that leaves the choice to us is begun by the party. RFC 5763 5
+    /// recommends otherwise, to save the time until it has our answer; RFC 8842 5.3 allows both. We
+    /// could say hello only to an address that we know, and of a party with ICE or behind a NAT we
+    /// know none before it speaks: as a lite agent we learn it from its nomination, and without ICE
+    /// it is its hello that opens the way.
     pub(super) fn answer(
         &self,
         in_force: Option<&DtlsTerms>,

@@ -233,7 +233,9 @@ impl Exchange<'_> {
         if self.sender_media.ice()
             && let TheirIce::Full(remote) = TheirIce::of(parsed, media)
         {
-            let local = self.media.ice_local(self.anchor, self.from, index, None);
+            let offered = self.sender.streams.get(index).and_then(|stream| stream.ice);
+            let in_force = || self.media.ice_local(self.anchor, self.from, index, None);
+            let local = offered.or_else(in_force);
             agreed.ice = local.map(|local| IceTerms { local, remote: Some(remote) });
         }
         if protection == Protection::Dtls && !self.end_to_end() {
