@@ -6,7 +6,7 @@ use super::follow::Follower;
 use super::interfaces::{Interfaces, Mode};
 use super::layout::Hop;
 use super::netlink::{Changes, Event, Netlink};
-use super::polling::{Deferred, Notes, Polling};
+use super::polling::{Deferred, Note, Notes, Polling};
 use super::probe::{self, Prober};
 use super::table::{HopKey, Table};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
@@ -115,7 +115,8 @@ pub(super) fn run(
             turned = follower.follow(&mut netlink, &mut interfaces, refreshed);
             all |= turned;
         }
-        turned |= ticking && stalls(&mut netlink, &mut interfaces, &follower.loaded.prober);
+        turned |= ticking
+            && stalls(&mut netlink, &mut interfaces, &follower.loaded.prober, follower.note);
         if refreshed || turned {
             lock(table).set_interfaces(interfaces.clone());
         }
@@ -143,7 +144,7 @@ pub(super) fn run(
 
 /// Tries the interfaces whose other end can lose what is sent, though they were fine at the start.
 /// Says whether one of them stalls that did not, or the other way round.
-fn stalls(netlink: &mut Netlink, interfaces: &mut Interfaces, prober: &Prober) -> bool {
+fn stalls(netlink: &mut Netlink, interfaces: &mut Interfaces, prober: &Prober, note: Note) -> bool {
     let mut turned = false;
     for (index, attached) in std::mem::take(&mut interfaces.attached) {
         let link = interfaces.link(index).filter(|link| link.up);
@@ -153,7 +154,16 @@ fn stalls(netlink: &mut Netlink, interfaces: &mut Interfaces, prober: &Prober) -
             }
             _ => false,
         };
-        turned |= stalled != attached.stalled;
+        if stalled != attached.stalled {
+            turned = true;
+            let (level, text) = match stalled {
+                true => {
+                    ("warning", "takes no frames now: what would leave there takes the sockets")
+                }
+                false => ("info", "takes frames again"),
+            };
+            note(level, &format!("the other end of {} {text}", attached.name));
+        }
         interfaces.attached.insert(index, super::interfaces::Attached { stalled, ..attached });
     }
     turned

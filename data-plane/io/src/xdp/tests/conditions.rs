@@ -1,7 +1,7 @@
 //! What the machine around the fast path may be like: interfaces that stall, long frames, maps of
 //! others, pins that are gone, an edge that goes without.
 
-use super::differential::start;
+use super::differential::{start, start_noting};
 use super::packet::{Packet, rtp};
 use super::survival::{
     LOCAL, Peers, RECEIVER, SENDER, SSRC, attached, audio, parse, spawn, stream, take_over,
@@ -12,6 +12,7 @@ use crate::xdp::netlink::Netlink;
 use crate::xdp::{FastPath, FastSample, Mode, Reason, take_down};
 use ravelin_engine::port::{FastChange, FastFlow, FastKind, MediaPortId};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -135,22 +136,29 @@ fn an_interface_that_stalls_is_left_to_the_sockets() {
     if let Some(why) = missing() {
         return skip("an_interface_that_stalls_is_left_to_the_sockets", &why);
     }
+    static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
     let world = world();
     let mut peers = Peers::new(&world);
     world.here(|| {
-        let fast = start(&world, &[stream()]);
+        let fast = start_noting(&world, &[stream()], |level, text| {
+            SAID.lock().unwrap().push(format!("{level}: {text}"));
+        });
+        let said = |line: &str| SAID.lock().unwrap().iter().any(|said| said == line);
         let mut driver = take_over(&fast);
         wait_for_hop(&fast);
         assert_eq!(peers.pass(100), 100);
         assert_eq!(sample(&fast, "fast_interfaces_stalled", ""), 0);
         run(&format!("ip netns exec {} ethtool -K p0 gro off", world.peer));
         wait_until("it is not found", || sample(&fast, "fast_interfaces_stalled", "") == 1);
+        let no_more = "takes no frames now: what would leave there takes the sockets";
+        assert!(said(&format!("warning: the other end of d0 {no_more}")));
         let before = sample(&fast, "fast_packets_left_total", "pass_next_hop");
         // Nobody relays them here, but the program left them to who would.
         peers.pass(50);
         assert_eq!(sample(&fast, "fast_packets_left_total", "pass_next_hop") - before, 50);
         run(&format!("ip netns exec {} ethtool -K p0 gro on", world.peer));
         wait_until("it does not come back", || sample(&fast, "fast_interfaces_stalled", "") == 0);
+        assert!(said("info: the other end of d0 takes frames again"));
         assert_eq!(peers.pass(100), 100);
         driver.fast_counts(&mut Vec::new());
     });

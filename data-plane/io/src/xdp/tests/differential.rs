@@ -156,13 +156,21 @@ fn is_mark(frame: &[u8]) -> bool {
 }
 
 pub(crate) fn start(world: &World, streams: &[Stream]) -> Arc<FastPath> {
+    start_noting(world, streams, |_, _| {})
+}
+
+pub(crate) fn start_noting(
+    world: &World,
+    streams: &[Stream],
+    note: fn(&'static str, &str),
+) -> Arc<FastPath> {
     let options = Options {
         node: world.node.clone(),
         addresses: streams.iter().flat_map(|stream| [stream.local.ip(), stream.out.ip()]).collect(),
         ports: 64,
         shards: 1,
         native_only: false,
-        note: |_, _| {},
+        note,
     };
     Arc::new(FastPath::start(&options).map_err(|reasons| format!("{reasons:?}")).unwrap())
 }
