@@ -194,6 +194,8 @@ impl Shard {
         driver.receive(&mut |rx| match rx {
             Rx::Coming { ports } => engine.read_ahead(ports),
             Rx::Datagram { meta, bytes } => offer(engine, out, meta, bytes),
+            // Counted there, with the stream.
+            Rx::TooLong { meta } => drop(engine.too_long(now, meta)),
             Rx::Unreachable { listener, to } => {
                 engine.unreachable(now, listener, to, out);
                 let notice = (None, Notice::Unreachable { listener, to });

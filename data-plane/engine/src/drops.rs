@@ -50,6 +50,8 @@ drop_reasons! {
     MediaNoPeer => "media_no_peer",
     /// Shorter than an RTP or RTCP header, or a wrong version.
     MediaMalformed => "media_malformed",
+    /// A datagram on a media port that is longer than any that is taken there.
+    MediaTooLong => "media_too_long",
     /// STUN, DTLS or other non-RTP on a media port that does not use it.
     MediaUnsupported => "media_unsupported",
     /// STUN whose lengths or FINGERPRINT are wrong, or that lacks what a connectivity check has.

@@ -194,6 +194,19 @@ impl Engine {
         self.core.media.read_ahead(ports);
     }
 
+    /// A datagram arrived that the driver could not take whole. On a media port it is dropped for that;
+    /// elsewhere drivers take datagrams of every length.
+    pub fn too_long(&mut self, now: Now, meta: Meta) -> Received {
+        let Core { media, counters, .. } = &mut self.core;
+        Received::Dropped(match meta.local {
+            Local::Media { port } => media.too_long(now.mono, port, meta.source, counters),
+            Local::Signalling { .. } | Local::Stream { .. } => {
+                counters.drop(DropReason::Oversized);
+                DropReason::Oversized
+            }
+        })
+    }
+
     /// Takes one datagram, or one message of a stream.
     pub fn receive(&mut self, now: Now, meta: Meta, bytes: &[u8], out: &mut TxQueue) -> Received {
         if let Local::Media { port } = meta.local {

@@ -28,7 +28,7 @@ pub const RECEIVE_BATCH_MAX: usize = 512;
 pub const DATAGRAM_MAX_BYTES: usize = 65_527;
 
 /// Longest datagram taken on a media port. RTP and RTCP stay below a path MTU; a longer one is
-/// counted as [`Stats::rx_truncated`] and not delivered.
+/// counted as [`Stats::rx_truncated`], and delivered as [`Rx::TooLong`].
 pub const MEDIA_DATAGRAM_MAX_BYTES: usize = 1_920;
 
 /// Watches of streams have keys below this; those of the fast path's sockets begin here.
@@ -48,6 +48,10 @@ pub enum Rx<'a> {
     Datagram {
         meta: Meta,
         bytes: &'a [u8],
+    },
+    /// A datagram that is longer than the driver takes there: its contents are not delivered.
+    TooLong {
+        meta: Meta,
     },
     /// An ICMP error says that what this listener sent to `to` did not arrive (RFC 3261 18.4).
     /// Whoever can forge a packet can forge this: a hint for the transport layer, never more.

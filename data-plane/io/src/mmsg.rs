@@ -159,7 +159,12 @@ impl Mmsg {
         let local = self.sockets.local(number);
         for index in 0..received {
             match receiver.datagram(index) {
-                Some(datagram) if datagram.truncated => self.stats.rx_truncated += 1,
+                Some(datagram) if datagram.truncated => {
+                    self.stats.rx_truncated += 1;
+                    if let Some(source) = datagram.source {
+                        sink(Rx::TooLong { meta: Meta { source, local } });
+                    }
+                }
                 Some(datagram) => match datagram.source {
                     Some(source) => {
                         self.stats.count_received(datagram.payload.len());

@@ -224,7 +224,13 @@ impl Driver for Uring {
                 Some(Event::Received { socket, group, buffer, len, armed }) => {
                     datagrams += 1;
                     match self.ring.datagram(group, buffer, len) {
-                        Some(datagram) if datagram.truncated => self.stats.rx_truncated += 1,
+                        Some(datagram) if datagram.truncated => {
+                            self.stats.rx_truncated += 1;
+                            if let Some(source) = datagram.source {
+                                let meta = Meta { source, local: self.sockets.local(socket) };
+                                sink(Rx::TooLong { meta });
+                            }
+                        }
                         Some(datagram) => match datagram.source {
                             Some(source) => {
                                 self.stats.count_received(datagram.payload.len());

@@ -42,6 +42,7 @@ macro_rules! over_both_drivers {
 #[derive(Debug, PartialEq, Eq)]
 enum Got {
     Datagram(SocketAddr, Local, Vec<u8>),
+    TooLong(SocketAddr, Local),
     Unreachable(ListenerId, SocketAddr),
 }
 
@@ -57,6 +58,7 @@ fn run(driver: &mut dyn Driver, mut enough: impl FnMut(&[Got]) -> bool) -> Vec<G
                 Rx::Datagram { meta, bytes } => {
                     Got::Datagram(meta.source, meta.local, bytes.to_vec())
                 }
+                Rx::TooLong { meta } => Got::TooLong(meta.source, meta.local),
                 Rx::Unreachable { listener, to } => Got::Unreachable(listener, to),
             });
         });
@@ -169,8 +171,9 @@ over_both_drivers! {
         let longest = pattern(MEDIA_DATAGRAM_MAX_BYTES);
         peer.send_to(&pattern(MEDIA_DATAGRAM_MAX_BYTES + 1), at).unwrap();
         peer.send_to(&longest, at).unwrap();
-        let got = run_for(driver, 1);
-        assert_eq!(got, [Got::Datagram(peer_at, Local::Media { port: MEDIA }, longest)]);
+        let local = Local::Media { port: MEDIA };
+        let got = run_for(driver, 2);
+        assert_eq!(got, [Got::TooLong(peer_at, local), Got::Datagram(peer_at, local, longest)]);
         assert_eq!(driver.stats().rx_truncated, 1);
         assert_eq!(driver.stats().rx_datagrams, 1);
     }
@@ -384,6 +387,7 @@ over_both_drivers! {
             let mut got = run_for(driver, chunk.len());
             got.sort_by_key(|got| match got {
                 Got::Datagram(_, _, bytes) => bytes.clone(),
+                Got::TooLong(..) => panic!("nothing is too long"),
                 Got::Unreachable(..) => panic!("nobody is unreachable"),
             });
             for (got, id) in got.iter().zip(first..) {

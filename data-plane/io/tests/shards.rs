@@ -82,7 +82,7 @@ impl ShardLoop for Shard {
         self.driver.receive(&mut |rx| match rx {
             Rx::Datagram { meta, bytes } => inbox.push((meta, bytes.to_vec())),
             Rx::Coming { .. } => {}
-            Rx::Unreachable { .. } => panic!("{rx:?}"),
+            Rx::TooLong { .. } | Rx::Unreachable { .. } => panic!("{rx:?}"),
         });
         self.streams.poll(now, self.driver.as_mut(), &mut |event| match event {
             StreamEvent::Message { meta, bytes } => inbox.push((meta, bytes.to_vec())),

@@ -64,6 +64,36 @@ impl MediaTable {
         Ok(())
     }
 
+    /// A datagram arrived on a media port that is too long to be taken whole: dropped and counted as
+    /// what is relayed would be, at a port that no stream uses also as that.
+    pub fn too_long(
+        &mut self,
+        now: Instant,
+        port: MediaPortId,
+        source: SocketAddr,
+        counters: &mut Counters,
+    ) -> DropReason {
+        let pair = port.0 / 2;
+        let reason = match self.endpoints.get_mut(pair as usize) {
+            Some(endpoint) if endpoint.other != NO_PAIR => {
+                if endpoint.gate.source(Component::of(port)) == Some(source) {
+                    endpoint.quality.not_forwarded();
+                }
+                DropReason::MediaTooLong
+            }
+            Some(endpoint) => {
+                if !endpoint.knew(source) {
+                    self.sprayers.note(now, source, pair);
+                }
+                DropReason::MediaPortIdle
+            }
+            None => DropReason::MediaPortIdle,
+        };
+        counters.drop(reason);
+        self.note_drop(pair, reason);
+        reason
+    }
+
     /// Counts a drop for the stream that uses the pair, if one does.
     fn note_drop(&mut self, pair: u32, reason: DropReason) {
         let endpoint = self.endpoints.get_mut(pair as usize);

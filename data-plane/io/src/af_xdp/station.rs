@@ -317,9 +317,12 @@ impl Station {
                             coming.push(port);
                             batch.push(Packet { packet, port, source, payload });
                         }
-                        Err(drop) => {
+                        Err(Unread { drop, of }) => {
                             if let Some(count) = counters.rx_drops.get_mut(drop) {
                                 *count += 1;
+                            }
+                            if let Some(meta) = of {
+                                sink(Rx::TooLong { meta });
                             }
                         }
                     }
@@ -425,18 +428,27 @@ fn read_ahead(routes: &[Option<Route>], queue: &TxQueue) {
     black_box(read);
 }
 
-/// Port, sender and place of the datagram of a frame, if it is for one of our ports; or which counter
-/// it belongs to.
+/// A frame that is no datagram for us.
+struct Unread {
+    /// Its counter.
+    drop: usize,
+    /// Of one that is too long, whose it is.
+    of: Option<Meta>,
+}
+
+/// Port, sender and place of the datagram of a frame, if it is for one of our ports.
 fn read(
     bytes: &[u8],
     partial: bool,
     ports: &Ports,
-) -> Result<(MediaPortId, SocketAddr, Range<usize>), usize> {
+) -> Result<(MediaPortId, SocketAddr, Range<usize>), Unread> {
     // `DROPS` begins with these, in their order.
-    let found = frame::parse(bytes, partial).map_err(|reject: Reject| reject as usize)?;
-    let port = ports.find(found.target).ok_or(3_usize)?;
+    let found = frame::parse(bytes, partial)
+        .map_err(|reject: Reject| Unread { drop: reject as usize, of: None })?;
+    let port = ports.find(found.target).ok_or(Unread { drop: 3, of: None })?;
     if found.payload.len() > MEDIA_DATAGRAM_MAX_BYTES {
-        return Err(4);
+        let of = Some(Meta { source: found.source, local: Local::Media { port } });
+        return Err(Unread { drop: 4, of });
     }
     Ok((port, found.source, found.start..found.start + found.payload.len()))
 }

@@ -11,6 +11,7 @@ mod edge;
 mod failure;
 mod forget;
 mod help;
+mod long;
 mod namespaces;
 mod one_owner;
 mod pool;

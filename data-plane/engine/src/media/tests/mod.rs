@@ -191,14 +191,28 @@ fn every_wrong_packet_has_a_reason_and_moves_nothing() {
         assert_eq!(rig.counters.drops(reason), before + 1);
         assert!(rig.tx.is_empty());
     }
+    // What is too long to be taken whole, from the party, from a stranger, and at no stream's port.
+    for (port, source, reason) in [
+        (pa, a, DropReason::MediaTooLong),
+        (MediaPortId(pa.0 + 1), addr("127.0.1.2:7000"), DropReason::MediaTooLong),
+        (MediaPortId(u32::MAX), a, DropReason::MediaPortIdle),
+    ] {
+        let (before, dropped) =
+            (rig.counters.drops(reason), rig.table.count(&anchor, Side::Caller).dropped);
+        assert_eq!(rig.table.too_long(rig.now, port, source, &mut rig.counters), reason);
+        assert_eq!(rig.counters.drops(reason), before + 1);
+        let more = u64::from((port, source) == (pa, a));
+        assert_eq!(rig.table.count(&anchor, Side::Caller).dropped, dropped + more);
+    }
     // And still nothing was learnt.
     assert_eq!(rig.relay(pa, a, &rtp).map(|sent| sent.1), Ok(b));
     // Each stands in the record of the stream that has the port.
     let told = rig.table.qualities(&anchor);
-    let drops = ["media_source", "media_malformed", "media_unsupported", "keep_alive"]
-        .map(|reason| told[0].drops.get(reason).copied());
-    assert_eq!(drops, [Some(4), Some(4), Some(3), Some(1)]);
-    assert_eq!((told[0].drops.len(), told[1].drops.len()), (4, 0));
+    let drops =
+        ["media_source", "media_malformed", "media_unsupported", "keep_alive", "media_too_long"]
+            .map(|reason| told[0].drops.get(reason).copied());
+    assert_eq!(drops, [Some(4), Some(4), Some(3), Some(1), Some(2)]);
+    assert_eq!((told[0].drops.len(), told[1].drops.len()), (5, 0));
     rig.table.release(Instant(0), anchor);
 }
 
