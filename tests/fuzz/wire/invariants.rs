@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ravelin_wire::sdp::{Description, Direction, Rewrite, StreamRewrite, rewrite};
+use ravelin_wire::sdp::{self, Description, Direction, Rewrite, StreamRewrite, rewrite};
 use ravelin_wire::sip::{
     Frame, Framing, HeaderName, Message, NameAddr, Params, StartLine, StreamFramer, Uri, Via,
     WriteError, Writer, parse_date, repair, salvage, split_commas, unquote, uri, write_date,
@@ -372,8 +372,30 @@ pub(crate) fn naive_commas(line: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// What is mended is a description in which every stream in use has one port and an address, and what
+/// was whole keeps its streams.
+fn sdp_mend(data: &[u8]) {
+    let mut out = Vec::new();
+    sdp::mend(data, std::net::IpAddr::from([192, 0, 2, 1]), &mut out);
+    let mended = Description::parse(&out).expect("mended");
+    assert!(sdp::is_whole(&mended));
+    let Ok(whole) = Description::parse(data) else { return };
+    // A longer description is cut.
+    let lines = data.iter().filter(|c| **c == b'\n').count();
+    if sdp::is_whole(&whole) && data.len() <= 16_384 && lines <= 1_000 {
+        let streams = |of: &Description<'_>| -> Vec<(u16, Vec<u8>, Vec<u8>)> {
+            let line = |media: &sdp::Media<'_>| {
+                (media.port, media.kind_text.to_vec(), media.proto.to_vec())
+            };
+            of.medias().iter().map(line).collect()
+        };
+        assert_eq!(streams(&whole), streams(&mended));
+    }
+}
+
 /// A parsed description covers its input: counts, levels and typed lines agree with a plain split.
 pub(crate) fn sdp_parse(data: &[u8]) {
+    sdp_mend(data);
     let Ok(description) = Description::parse(data) else { return };
     let text: Vec<&[u8]> = data
         .split(|&c| c == b'\n')
