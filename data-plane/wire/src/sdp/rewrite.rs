@@ -357,14 +357,16 @@ fn leaks(attribute: &Attribute<'_>, with: &Rewrite<'_>) -> bool {
 fn keep(out: &mut Vec<u8>, line: &Line<'_>, with: &Rewrite<'_>, names: &Names<'_>) {
     let start = out.len();
     let mut from = 0;
+    out.extend([line.kind, b'=']);
     if matches!(line.kind, b'a' | b'i') {
-        while let Some(found) = names::find(line.text, from, names.all()) {
-            out.extend_from_slice(line.text.get(from..found.start).unwrap_or_default());
+        // Not in the type of the line, whatever a peer calls its host.
+        while let Some(found) = names::find(line.value, from, names.all()) {
+            out.extend_from_slice(line.value.get(from..found.start).unwrap_or_default());
             push_ip(out, with.address);
             from = found.end;
         }
     }
-    out.extend_from_slice(line.text.get(from..).unwrap_or_default());
+    out.extend_from_slice(line.value.get(from..).unwrap_or_default());
     let format = line.attribute().is_some_and(|a| matches!(a.name, b"rtpmap" | b"fmtp"));
     let written = out.get(start..).unwrap_or_default();
     if !format && holds_foreign_address(written, with.address) {

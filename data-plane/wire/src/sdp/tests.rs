@@ -363,6 +363,18 @@ fn no_host_of_the_other_side_is_left() {
     );
 }
 
+/// Found by fuzzing: what a peer calls its host stood across the type of a line, and the line that went
+/// out was none.
+#[test]
+fn the_type_of_a_line_is_no_name() {
+    let sdp = "v=0\r\no=- 1 1 IN IP4 a=x:\r\ns=-\r\nc=IN IP4 10.1.1.2\r\nt=0 0\r\n\
+        a=x:/1\r\nm=audio 5004 RTP/AVP 0\r\na=x:/2\r\n";
+    let streams = [stream(40_000)];
+    let out = rewritten(sdp, &with("198.51.100.7", &streams));
+    assert!(out.contains("\r\na=x:/1\r\n") && out.ends_with("\r\na=x:/2\r\n"), "{out}");
+    parse(&out);
+}
+
 /// Found by fuzzing: a time line that names another side's address went without a successor.
 #[test]
 fn a_time_line_that_is_left_out_is_replaced() {
