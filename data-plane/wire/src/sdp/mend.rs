@@ -215,7 +215,7 @@ impl<'a> Found<'a> {
         }
         self.count += 1;
         let whole = Media::parse_line(value)
-            .filter(|media| media.port_count == 1 && !is_misspelt(media.proto));
+            .filter(|media| media.port == 0 || media.port_count == 1 && !is_misspelt(media.proto));
         if let Some(media) = whole {
             self.open = media.port != 0;
             self.keep(b'm', value);
@@ -381,7 +381,9 @@ mod tests {
         let none = HEAD.replace("192.0.2.1", "host.example");
         assert_eq!(of(&format!("{none}{TAIL}")), (NEAR.to_string(), true));
         assert_eq!(of(&TAIL.replace("t=0 0\r\n", "")), (NEAR.to_string(), true));
-        // A refused stream needs none.
+        // A refused stream stays as it is, and needs none.
+        let refused = format!("{HEAD}m=audio 0/2 rtp/avp 0\r\n");
+        assert_eq!(mended(&refused), (refused.clone(), Mended::default()));
         assert!(!mended(&TAIL.replace("4000", "0")).0.contains("c="));
     }
 
