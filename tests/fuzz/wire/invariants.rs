@@ -467,7 +467,16 @@ pub(crate) fn sdp_rewrite(data: &[u8]) {
         .map(|address| address.to_string().into_bytes())
         .collect();
     hosts.push(address.to_string().into_bytes());
-    hosts.push(before.origin().address.to_vec());
+    // As they stand in o= and c=, each of several in a section, and without what is behind a slash.
+    let origins = input.split(|c| matches!(c, b'\r' | b'\n'));
+    for line in origins.filter(|line| matches!(line, [b'o' | b'c', b'=', ..])) {
+        for word in line.split(|c| *c == b' ') {
+            let host = word.split(|c| *c == b'/').next().unwrap_or_default();
+            let named =
+                [word, host].into_iter().filter(|name| name.iter().any(|c| b".:".contains(c)));
+            hosts.extend(named.map(<[u8]>::to_vec));
+        }
+    }
     let names_a_host = |a: &ravelin_wire::sdp::Attribute<'_>| {
         let may = |text: &[u8]| {
             ravelin_wire::names::may_name_a_host(text) || hosts.iter().any(|host| text == host)
@@ -478,7 +487,8 @@ pub(crate) fn sdp_rewrite(data: &[u8]) {
         let colons = |word: &[u8]| word.iter().filter(|c| **c == b':').count();
         let v6 = whole.split(|c| !part(c)).any(|word| colons(word) >= 2);
         // A host that is no address may be any text, colons included.
-        let named = hosts.iter().any(|host| whole.windows(host.len().max(1)).any(|w| w == host));
+        let holds = |host: &[u8]| whole.windows(host.len()).any(|w| w.eq_ignore_ascii_case(host));
+        let named = hosts.iter().any(|host| !host.is_empty() && holds(host));
         may(a.name) || a.value.is_some_and(may) || a.name.contains(&b'.') || v6 || named
     };
     assert_eq!(after.origin().address, address.to_string().as_bytes());
