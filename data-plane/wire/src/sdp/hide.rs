@@ -68,8 +68,12 @@ pub(super) fn holds_foreign_address(text: &[u8], ours: IpAddr) -> bool {
     // A word can be an address only with three dots, or with two colons.
     text.split(|c| !part(c)).filter(|word| word.len() > 2).any(|word| {
         let count = |mark: u8| word.iter().filter(|c| **c == mark).count();
-        if count(b':') >= 2 && v6(word).is_some_and(foreign) {
-            return true;
+        if count(b':') >= 2 {
+            // Dots stand in front of an address of IPv6 or behind it, or in one that ends as IPv4.
+            let parts = || word.split(|c| *c == b'.').find_map(v6);
+            if v6(word).or_else(parts).is_some_and(foreign) {
+                return true;
+            }
         }
         count(b'.') >= 3
             && word
@@ -103,6 +107,8 @@ mod tests {
             "a=x-host:2001:db8::1",
             "a=x:[2001:db8::1]:5000",
             "a=x:::1",
+            "a=x...:db8::2",
+            "a=x:2001:db8::2..1",
             "a=x-nat:10.0.0.1.",
             "a=x:(10.0.0.1)",
             "a=path:msrp://192.0.2.4:2855/s1;tcp",
