@@ -79,9 +79,8 @@ mod tests {
     /// the shard has taken all that waits.
     fn others_run_before_all_is_taken(choice: Choice) {
         let test = move || {
-            thread::pin_to(0).unwrap();
-            if let Err(error) = thread::become_real_time() {
-                eprintln!("skipped: no real-time priority here: {error}");
+            if let Err(error) = thread::pin_to(0).and_then(|()| thread::become_real_time()) {
+                eprintln!("skipped: no real-time priority on core 0 here: {error}");
                 return;
             }
             let mut driver = match driver::open(choice, &Options::default()) {
