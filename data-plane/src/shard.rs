@@ -78,6 +78,8 @@ pub(crate) struct Shard {
     pub(crate) ended: Instant,
     /// What the shard adds to the way of a media packet.
     pub(crate) added: Histogram<u64>,
+    /// How long the media packets of this turn that go on had waited when it began, in nanoseconds.
+    pub(crate) waited: Vec<u64>,
     /// Where old config versions go.
     pub(crate) retired: Retired,
     /// The process ends: calls that are still to be ended.
@@ -115,9 +117,13 @@ impl ShardLoop for Shard {
 
         self.ended = clock::monotonic();
         let lasted = self.ended.since(now.mono);
-        self.turns.saturating_record(u64::try_from(lasted.as_nanos()).unwrap_or(TURN_NS_MAX));
+        self.turns.saturating_record(nanoseconds(lasted));
         next
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(TURN_NS_MAX)
 }
 
 impl Shard {
@@ -144,7 +150,8 @@ impl Shard {
 
     /// Everything that has arrived, into the engine.
     fn receive(&mut self, now: Now) {
-        let Self { id, engine, driver, streams, cross, out, notices, placing, .. } = self;
+        let Self { id, engine, driver, streams, cross, out, notices, placing, waited, .. } = self;
+        waited.clear();
         cross.receive(&mut |crossed| match crossed {
             // Handed over once: an owner that disowned it would send it in circles.
             Crossed::Received { meta, bytes } => {
@@ -193,7 +200,14 @@ impl Shard {
         };
         driver.receive(&mut |rx| match rx {
             Rx::Coming { ports } => engine.read_ahead(ports),
-            Rx::Datagram { meta, bytes } => offer(engine, out, meta, bytes),
+            Rx::Datagram { meta, bytes, waited: this } => {
+                let before = out.len();
+                offer(engine, out, meta, bytes);
+                // Of a packet that goes nowhere nobody waits for the end of the turn.
+                if let Some(this) = this.filter(|_| out.len() > before) {
+                    waited.push(nanoseconds(this));
+                }
+            }
             // Counted there, with the stream.
             Rx::TooLong { meta } => drop(engine.too_long(now, meta)),
             Rx::Unreachable { listener, to } => {
@@ -252,7 +266,7 @@ impl Shard {
             std::mem::swap(&mut self.out, &mut self.sending);
             let Self { id, engine, driver, streams, cross, out, sending, .. } = self;
             driver.send(sending, &mut |token, _error| engine.send_failed(now, token, out));
-            let mut media = 0;
+            let mut media = 0_u64;
             for tx in sending.iter() {
                 match tx.egress {
                     Egress::Media { .. } => media += 1,
@@ -274,9 +288,12 @@ impl Shard {
             // One reading of the clock for all packets of a turn: none of them waits for another
             // one's time to be taken, and a turn without media takes none.
             if media > 0 {
-                let added = clock::monotonic().since(now.mono);
-                let ns = u64::try_from(added.as_nanos()).unwrap_or(TURN_NS_MAX);
-                self.added.saturating_record_n(ns, media);
+                let turn = nanoseconds(clock::monotonic().since(now.mono));
+                let unknown = media.saturating_sub(self.waited.len() as u64);
+                for waited in self.waited.drain(..) {
+                    self.added.saturating_record(waited.saturating_add(turn));
+                }
+                self.added.saturating_record_n(turn, unknown);
             }
         }
     }

@@ -89,7 +89,7 @@ fn driven(ports: &[(SocketAddr, SocketAddr)], choice: Choice) {
     while start.elapsed() < RUNS_AT_MOST {
         driver.wait(Duration::from_millis(50)).expect("wait");
         driver.receive(&mut |rx| {
-            if let Rx::Datagram { meta, bytes } = rx
+            if let Rx::Datagram { meta, bytes, .. } = rx
                 && let Local::Media { port } = meta.local
             {
                 let to = port.0 ^ 1;

@@ -5,9 +5,11 @@
 //! What is counted is the CPU time of the relaying thread, kernel included. On the loopback the
 //! sender pays for the receiver's input path: read the ratios, not the absolute figures.
 //!
-//! Two shapes of load, 172 bytes each (20 ms of G.711 in RTP):
+//! The shapes of load, 172 bytes each (20 ms of G.711 in RTP):
 //! - `burst`: one port, 64 datagrams at a time.
 //! - `streams`: 200 pairs of ports, one datagram for each port at a time, as calls send them.
+//! - `frames2`, `frames4`, ...: 20 pairs of ports, so many datagrams for each at a time, as the
+//!   frames of video come.
 
 use ravelin_engine::port::{Egress, Local, MediaPortId, Token, TxQueue};
 use ravelin_io::driver::{self, Choice, Options, Rx};
@@ -34,12 +36,26 @@ struct Shape {
     ports: usize,
     /// Datagrams in flight.
     window: usize,
+    /// Datagrams one after the other on one port.
+    each: usize,
 }
 
-const SHAPES: [Shape; 2] = [
-    Shape { name: "burst", ports: 1, window: 64 },
-    Shape { name: "streams", ports: 400, window: 400 },
+const SHAPES: [Shape; 7] = [
+    Shape { name: "burst", ports: 1, window: 64, each: 64 },
+    Shape { name: "streams", ports: 400, window: 400, each: 1 },
+    Shape { name: "frames2", ports: 40, window: 80, each: 2 },
+    Shape { name: "frames3", ports: 40, window: 120, each: 3 },
+    Shape { name: "frames4", ports: 40, window: 160, each: 4 },
+    Shape { name: "frames8", ports: 40, window: 320, each: 8 },
+    Shape { name: "frames16", ports: 40, window: 640, each: 16 },
 ];
+
+impl Shape {
+    /// The port of a datagram of the window.
+    fn port(self, number: usize) -> usize {
+        number / self.each % self.ports
+    }
+}
 
 #[derive(Clone, Copy)]
 enum Relay {
@@ -75,7 +91,7 @@ fn main() {
         });
         for ((name, _), (median, least, most)) in RELAYS.iter().zip(medians) {
             println!(
-                "{:<8} {name:<6} {median:>6.0} ns each ({least:.0}..{most:.0}), {:.2} of bare",
+                "{:<9} {name:<6} {median:>6.0} ns each ({least:.0}..{most:.0}), {:.2} of bare",
                 shape.name,
                 median / medians[0].0
             );
@@ -110,12 +126,12 @@ fn measure(relay: Relay, shape: Shape, relay_core: usize, load_core: usize) -> f
         let mut moved = 0;
         while moved < DATAGRAMS {
             for number in 0..shape.window {
-                let index = number % shape.ports;
+                let index = shape.port(number);
                 peers[index].send_to(&PAYLOAD, ports[index]).expect("send");
             }
             for number in 0..shape.window {
                 // A lost one only shortens the round.
-                if peers[number % shape.ports].recv(&mut buffer).is_ok() {
+                if peers[shape.port(number)].recv(&mut buffer).is_ok() {
                     moved += 1;
                 }
             }
@@ -151,7 +167,7 @@ fn driven(
     while !stop.load(Ordering::Relaxed) {
         driver.wait(Duration::from_millis(50)).expect("wait");
         driver.receive(&mut |rx| {
-            if let Rx::Datagram { meta, bytes } = rx
+            if let Rx::Datagram { meta, bytes, .. } = rx
                 && let Local::Media { port } = meta.local
             {
                 let to = other(port.0 as usize, peers.len());

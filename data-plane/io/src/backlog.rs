@@ -53,7 +53,7 @@ impl Backlog {
     ) {
         while let Some(first) = self.waiting.front() {
             match send(first.socket, first.to, &first.bytes) {
-                Ok(()) => stats.count_sent(first.bytes.len()),
+                Ok(()) => stats.count_sent(1, first.bytes.len()),
                 Err(error) => match SendError::of(&error) {
                     SendError::WouldBlock => return,
                     other => stats.count_send_error(other),

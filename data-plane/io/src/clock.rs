@@ -10,10 +10,14 @@ use std::time::{Duration, Instant as Monotonic, SystemTime, UNIX_EPOCH};
 /// before 1970 reads as 1970.
 #[must_use]
 pub fn now() -> Now {
-    let unix_ms = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    let unix_ms = u64::try_from(wall().as_millis()).unwrap_or(u64::MAX);
     Now { mono: monotonic(), unix_ms }
+}
+
+/// The wall clock since 1970, with which the kernel stamps arrivals. One set before 1970 reads as 1970.
+#[must_use]
+pub fn wall() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 static START: OnceLock<Monotonic> = OnceLock::new();

@@ -42,23 +42,19 @@ pub const FAST_WATCHES_MAX: u32 = 256;
 pub enum Rx<'a> {
     /// What comes next is datagrams of these media ports, in this order: whoever takes them may read
     /// what they will need, for all at once. A hint; drivers give it where they know.
-    Coming {
-        ports: &'a [MediaPortId],
-    },
+    Coming { ports: &'a [MediaPortId] },
     Datagram {
         meta: Meta,
         bytes: &'a [u8],
+        /// How long it lay in its media port's queue by the kernel's timestamp, until this
+        /// [`Driver::receive`] began. `None`: nobody knows (signalling, AF_XDP).
+        waited: Option<Duration>,
     },
     /// A datagram that is longer than the driver takes there: its contents are not delivered.
-    TooLong {
-        meta: Meta,
-    },
+    TooLong { meta: Meta },
     /// An ICMP error says that what this listener sent to `to` did not arrive (RFC 3261 18.4).
     /// Whoever can forge a packet can forge this: a hint for the transport layer, never more.
-    Unreachable {
-        listener: ListenerId,
-        to: SocketAddr,
-    },
+    Unreachable { listener: ListenerId, to: SocketAddr },
 }
 
 /// Names a descriptor that is watched for readiness; chosen by the watcher.

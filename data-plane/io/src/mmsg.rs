@@ -2,6 +2,7 @@
 //! and the yardstick for the other drivers.
 
 use crate::backlog::Backlog;
+use crate::clock;
 use crate::driver::{
     DATAGRAM_MAX_BYTES, Driver, Interest, Kind, MEDIA_DATAGRAM_MAX_BYTES, Options,
     RECEIVE_BATCH_MAX, Ready, Rx, SendError, Stats, Waker, WatchKey,
@@ -133,6 +134,7 @@ impl Mmsg {
         &mut self,
         pending: Pending,
         room: usize,
+        now: Duration,
         sink: &mut dyn FnMut(Rx<'_>),
     ) -> (usize, bool) {
         let Pending { socket: number, error } = pending;
@@ -168,10 +170,9 @@ impl Mmsg {
                 Some(datagram) => match datagram.source {
                     Some(source) => {
                         self.stats.count_received(datagram.payload.len());
-                        sink(Rx::Datagram {
-                            meta: Meta { source, local },
-                            bytes: datagram.payload,
-                        });
+                        let meta = Meta { source, local };
+                        let waited = datagram.arrived.map(|at| now.saturating_sub(at));
+                        sink(Rx::Datagram { meta, bytes: datagram.payload, waited });
                     }
                     None => self.stats.rx_errors += 1,
                 },
@@ -222,9 +223,11 @@ impl Driver for Mmsg {
 
     fn receive(&mut self, sink: &mut dyn FnMut(Rx<'_>)) -> usize {
         let mut datagrams = 0;
+        let now = clock::wall();
         while datagrams < RECEIVE_BATCH_MAX {
             let Some(pending) = self.pending.pop_front() else { break };
-            let (received, more) = self.receive_from(pending, RECEIVE_BATCH_MAX - datagrams, sink);
+            let (received, more) =
+                self.receive_from(pending, RECEIVE_BATCH_MAX - datagrams, now, sink);
             datagrams += received;
             if more {
                 // To the back: a flooded socket waits for the others.
@@ -272,14 +275,14 @@ impl Driver for Mmsg {
             let sent = match sender.send(socket, datagrams) {
                 Ok(sent) => {
                     for (tx, _) in rest[..sent].iter().filter_map(|(_, place)| entry(*place)) {
-                        stats.count_sent(tx.bytes.len());
+                        stats.count_sent(1, tx.bytes.len());
                     }
                     sent
                 }
                 Err(error) => {
                     if let Some((tx, to)) = entry(first) {
                         match sockets.send_again(number, to, tx.bytes, error) {
-                            Ok(()) => stats.count_sent(tx.bytes.len()),
+                            Ok(()) => stats.count_sent(1, tx.bytes.len()),
                             Err(error) => match SendError::of(&error) {
                                 SendError::WouldBlock => {
                                     backlog.push(sockets, number, to, tx.bytes, stats);

@@ -1,7 +1,7 @@
 //! The UDP sockets of one shard, as both drivers open them.
 
 use crate::driver::{Options, Rx, Stats};
-use crate::sys::socket::{report_icmp, set_queues, take_error};
+use crate::sys::socket::{report_icmp, set_queues, stamp_arrivals, take_error};
 use ravelin_engine::port::{Egress, ListenerId, Local, MediaPortId};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::net::SocketAddr;
@@ -54,6 +54,7 @@ impl Sockets {
         let number = self.vacant(self.media_number(id))?;
         let socket = udp(at)?;
         set_queues(&socket, self.media_buffer_bytes);
+        stamp_arrivals(&socket)?;
         self.bind(number, socket, at)
     }
 

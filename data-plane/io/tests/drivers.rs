@@ -55,7 +55,7 @@ fn run(driver: &mut dyn Driver, mut enough: impl FnMut(&[Got]) -> bool) -> Vec<G
         let datagrams = driver.receive(&mut |rx| {
             got.push(match rx {
                 Rx::Coming { .. } => return,
-                Rx::Datagram { meta, bytes } => {
+                Rx::Datagram { meta, bytes, .. } => {
                     Got::Datagram(meta.source, meta.local, bytes.to_vec())
                 }
                 Rx::TooLong { meta } => Got::TooLong(meta.source, meta.local),
@@ -334,6 +334,109 @@ over_both_drivers! {
             }
         }
         assert_eq!(driver.stats().tx_datagrams, 3_000);
+    }
+
+    /// How long a packet lay in its port's queue is known, whatever the driver did meanwhile.
+    fn media_tells_how_long_it_waited(driver, Options::default()) {
+        let at = driver.open_media(MEDIA, addr("127.5.1.24:0")).unwrap();
+        let listener_at = driver.open_listener(LISTENER, addr("127.5.1.24:0")).unwrap();
+        let (peer, _) = peer("127.5.1.24:0");
+        let mut waits = |to: SocketAddr, pause: Duration| {
+            let begun = Instant::now();
+            peer.send_to(b"sent", to).unwrap();
+            let sent = Instant::now();
+            std::thread::sleep(pause);
+            let (mut found, mut least) = (None, Duration::ZERO);
+            while found.is_none() {
+                assert!(begun.elapsed() < LIMIT, "nothing came");
+                driver.wait(Duration::from_millis(20)).unwrap();
+                least = sent.elapsed();
+                driver.receive(&mut |rx| {
+                    if let Rx::Datagram { waited, .. } = rx {
+                        found = Some(waited);
+                    }
+                });
+            }
+            (found.unwrap(), least, begun.elapsed())
+        };
+        for pause in [Duration::ZERO, Duration::from_millis(60)] {
+            let (waited, least, most) = waits(at, pause);
+            let waited = waited.expect("a time");
+            // Two clocks, of which the kernel may be setting one.
+            let slack = Duration::from_millis(2);
+            assert!(waited + slack >= least && waited <= most + slack, "{waited:?} {least:?} {most:?}");
+        }
+        assert_eq!(waits(listener_at, Duration::ZERO).0, None);
+    }
+
+    /// Several packets of a stream in one batch, as frames of video are.
+    fn packets_of_one_stream_arrive_one_by_one(driver, Options::default()) {
+        driver.open_media(MEDIA, addr("127.5.1.21:0")).unwrap();
+        let (one, one_at) = peer("127.5.1.21:0");
+        let (two, two_at) = peer("127.5.1.21:0");
+        let mut count = 0;
+        // What a peer's receive queue holds.
+        for run in [1, 2, 3, 4, 5, 25, 50] {
+            let packet = |at: usize| pattern(if at % 7 == 6 { 90 } else { 200 + run });
+            let mut queue = TxQueue::default();
+            for (to, first) in [(one_at, 0), (two_at, 500), (one_at, 1_000)] {
+                for at in 0..run {
+                    queue.push(media(to), Token(0), &packet(first + at));
+                }
+            }
+            driver.send(&queue, &mut |_, error| panic!("{error}"));
+            count += queue.len() as u64;
+            for (socket, first) in [(&one, 0), (&one, 1_000), (&two, 500)] {
+                for at in 0..run {
+                    let mut bytes = [0; 4_096];
+                    let len = socket.recv(&mut bytes).unwrap();
+                    assert!(bytes[..len] == packet(first + at), "{at} of {run}");
+                }
+            }
+        }
+        assert_eq!(driver.stats().tx_datagrams, count);
+    }
+
+    /// More of them than the kernel takes as one.
+    fn a_hundred_packets_of_one_stream_arrive_in_order(driver, Options::default()) {
+        driver.open_media(MEDIA, addr("127.5.1.23:0")).unwrap();
+        let (one, to) = peer("127.5.1.23:0");
+        let mut queue = TxQueue::default();
+        for at in 0..100 {
+            queue.push(media(to), Token(0), &[at; 50]);
+        }
+        driver.send(&queue, &mut |_, error| panic!("{error}"));
+        for tx in queue.iter() {
+            let mut bytes = [0; 4_096];
+            let len = one.recv(&mut bytes).unwrap();
+            assert!(bytes[..len] == *tx.bytes);
+        }
+    }
+
+    /// Each packet of a run that cannot leave is reported, as if it had been alone.
+    fn packets_of_one_stream_fail_one_by_one(driver, Options::default()) {
+        driver.open_media(MEDIA, addr("127.5.1.22:0")).unwrap();
+        let (one, one_at) = peer("127.5.1.22:0");
+        // Port 0 cannot be sent to, an unopened port cannot be sent from.
+        let nowhere = media(addr("127.5.1.22:0"));
+        let unopened = Egress::Media { port: MediaPortId(MEDIA.0 + 1), to: one_at };
+        let run = |egress, from| (from..from + 6).map(move |token| (egress, token, &b"octets"[..]));
+        let entries: Vec<_> =
+            run(nowhere, 0).chain(run(unopened, 6)).chain(run(media(one_at), 12)).collect();
+        let mut failed = send(driver, &entries);
+        failed.sort_by_key(|(token, _)| *token);
+        let expected = (0..6).map(|token| (token, SendError::NoRoute));
+        let expected = expected.chain((6..12).map(|token| (token, SendError::NotOpen)));
+        assert_eq!(failed, expected.collect::<Vec<_>>());
+        for _ in 12..18 {
+            let mut bytes = [0; 16];
+            let len = one.recv(&mut bytes).unwrap();
+            assert_eq!(bytes[..len], *b"octets");
+        }
+        let stats = driver.stats();
+        assert_eq!((stats.tx_datagrams, stats.tx_bytes), (6, 36));
+        assert_eq!(stats.tx_errors[SendError::NoRoute as usize], 6);
+        assert_eq!(stats.tx_errors[SendError::NotOpen as usize], 6);
     }
 
     /// A batch beyond what is in flight at once.

@@ -13,7 +13,7 @@ fn echo(driver: &mut dyn Driver, queue: &mut TxQueue, count: usize) {
     while echoed < count {
         driver.wait(Duration::from_millis(50)).unwrap();
         driver.receive(&mut |rx| {
-            let Rx::Datagram { meta, bytes } = rx else { return };
+            let Rx::Datagram { meta, bytes, .. } = rx else { return };
             let to = meta.source;
             let egress = match meta.local {
                 Local::Signalling { listener } => Egress::Udp { listener, to },

@@ -80,7 +80,7 @@ impl ShardLoop for Shard {
             other => panic!("{other:?}"),
         });
         self.driver.receive(&mut |rx| match rx {
-            Rx::Datagram { meta, bytes } => inbox.push((meta, bytes.to_vec())),
+            Rx::Datagram { meta, bytes, .. } => inbox.push((meta, bytes.to_vec())),
             Rx::Coming { .. } => {}
             Rx::TooLong { .. } | Rx::Unreachable { .. } => panic!("{rx:?}"),
         });

@@ -119,8 +119,9 @@ struct Generator {
 pub(crate) fn run(args: &LoadArgs) -> Result<Outcome, Failure> {
     let plan = plan::read(args)?;
     if let Some(core) = args.core {
-        ravelin_io::sys::thread::pin_to(core)
-            .map_err(|error| Failure::cannot_run(format!("--core {core}: {error}")))?;
+        ravelin_io::sys::thread::pin_to(core).map_err(|error| {
+            Failure::cannot_run(format!("--core {core}: this process cannot run there: {error}"))
+        })?;
     }
     let datagram = RTP_HEADER_BYTES + usize::from(args.payload_bytes);
     let report = match args.via {

@@ -135,7 +135,7 @@ impl Side {
             (Some(interface), Some(Some(hop))) => Ok((interface, hop)),
             (_, Some(None)) => Err(Failure::cannot_run("next_hop: six hexadecimal octets")),
             _ => Err(Failure::cannot_run(
-                "--via frames needs a plan whose sides name interface and next_hop",
+                "--via frames and --via xdp need a --plan whose sides name interface and next_hop",
             )),
         }
     }

@@ -102,7 +102,7 @@ impl Medium for Sockets {
             .map_err(|error| Failure::cannot_run(format!("the driver failed: {error}")))?;
         let at_ns = unix_ns();
         Ok(self.driver.receive(&mut |rx| {
-            if let Rx::Datagram { meta, bytes } = rx
+            if let Rx::Datagram { meta, bytes, .. } = rx
                 && let Local::Media { port } = meta.local
             {
                 sink(Arrived { place: port.0, from: meta.source, bytes, at_ns });

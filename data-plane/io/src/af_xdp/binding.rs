@@ -2,13 +2,15 @@
 //! program, as far as kernel and limits allow.
 
 use super::Station;
+use crate::driver::FAST_WATCHES_MAX;
 use crate::sys::bpf::Map;
 use crate::sys::xsk::{self, Mode, Sizes, Socket};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-/// Queues of an interface that have sockets, as in `bpf/relay.c`.
+/// Queues of an interface that have sockets, as in `bpf/relay.c`; packets of others pass to the
+/// ordinary sockets.
 pub(crate) const QUEUES_MAX: u32 = 64;
 /// Packets that may wait for one shard on one queue: 80 ms of 50,000 packets a second, so that a shard
 /// that is not run for 50 ms misses none.
@@ -26,6 +28,54 @@ const BUSY_WITHIN: Duration = Duration::from_secs(3);
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// Longest IP packet that fits a frame of 2,048 octets with what the kernel puts before it.
 const SHORT_MTU: u32 = 1_500;
+/// Memory of a queue that has no more than it must.
+const QUEUE_LEAST: Sizes = Sizes {
+    frame_bytes: 2_048,
+    rx_frames: RX_RING,
+    rx_ring: RX_RING,
+    tx_frames: TX_FRAMES,
+    sockets: 1,
+};
+// A shard has one socket on each queue that has memory: never more than it may watch.
+const _: () = assert!(MEMORY_MAX_BYTES / QUEUE_LEAST.bytes() <= FAST_WATCHES_MAX as usize);
+
+/// How far binding goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Of one interface, at most [`QUEUES_MAX`].
+    pub(super) queues: u32,
+    /// Of all interfaces.
+    pub(super) memory_bytes: usize,
+}
+
+/// Those of the product.
+const LIMITS: Limits = Limits { queues: QUEUES_MAX, memory_bytes: MEMORY_MAX_BYTES };
+
+/// Why not every queue of an interface has sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Short {
+    /// It has more queues than may have any.
+    Queues,
+    /// The memory is in use.
+    Memory,
+    /// The program's map has no room for so many shards and interfaces.
+    Shards,
+    /// Packets arrive at other interfaces.
+    MadeOfOthers,
+    /// The kernel or the driver refuses.
+    Refused,
+}
+
+impl Short {
+    /// With their labels of the metric.
+    pub(crate) const ALL: [(Self, &'static str); 5] = [
+        (Self::Queues, "queues"),
+        (Self::Memory, "memory"),
+        (Self::Shards, "shards"),
+        (Self::MadeOfOthers, "made_of_others"),
+        (Self::Refused, "refused"),
+    ];
+}
 
 /// An interface to be served.
 #[derive(Clone, Debug)]
@@ -48,17 +98,26 @@ pub(crate) struct Bound {
     pub(crate) mode: Option<Mode>,
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
-    /// Why not all, or none.
-    pub(crate) error: Option<String>,
+    /// Why not all, or none, and in words.
+    pub(crate) short: Option<(Short, String)>,
 }
 
 /// Binds all sockets and enters them into the program's map. A station for each shard.
 pub(crate) fn bind(wanted: &[Wanted], shards: u8, map: &Map) -> (Vec<Station>, Vec<Bound>) {
+    bind_within(LIMITS, wanted, shards, map)
+}
+
+pub(super) fn bind_within(
+    limits: Limits,
+    wanted: &[Wanted],
+    shards: u8,
+    map: &Map,
+) -> (Vec<Station>, Vec<Bound>) {
     let mut stations: Vec<_> = (0..shards).map(|_| Station::default()).collect();
-    let (mut memory, until) = (0, Instant::now() + BUSY_WITHIN);
+    let mut binding = Binding { limits, map, memory: 0, until: Instant::now() + BUSY_WITHIN };
     let bound = (0_u32..)
         .zip(wanted)
-        .map(|(place, wanted)| bind_one(place, wanted, &mut stations, map, &mut memory, until))
+        .map(|(place, wanted)| binding.bind(place, wanted, &mut stations))
         .collect();
     (stations, bound)
 }
@@ -70,70 +129,116 @@ pub(crate) fn bind_at(
     wanted: &Wanted,
     shards: u8,
     map: &Map,
-    mut memory: usize,
+    memory: usize,
 ) -> (Vec<Station>, Bound) {
-    let mut stations: Vec<_> = (0..shards).map(|_| Station::default()).collect();
+    let replaces = |shard| first_of(place, shards, shard);
+    let mut stations: Vec<_> =
+        (0..shards).map(|shard| Station::replacing(replaces(shard))).collect();
     let until = Instant::now() + BUSY_WITHIN;
-    let bound = bind_one(place, wanted, &mut stations, map, &mut memory, until);
+    let bound = Binding { limits: LIMITS, map, memory, until }.bind(place, wanted, &mut stations);
     (stations, bound)
 }
 
+/// Where the sockets of a shard begin in the program's map, for the interface at a place. One that is
+/// beyond what a number of the map can be is of none.
+fn first_of(place: u32, shards: u8, shard: u8) -> Option<u16> {
+    u16::try_from((place * u32::from(shards) + u32::from(shard)) * QUEUES_MAX).ok()
+}
+
 /// Takes the sockets of a place out of the program's map, so that packets pass: what is delivered to a
-/// socket whose interface is gone is lost.
-pub(crate) fn leave(place: u32, shards: u8, map: &Map) {
+/// socket whose interface is gone is lost. Gives what each shard is to hear of it.
+pub(crate) fn leave(place: u32, shards: u8, map: &Map) -> Vec<Station> {
     let each = u32::from(shards) * QUEUES_MAX;
     for key in place * each..(place + 1) * each {
         // Few queues are there of those that may be.
         let _ = map.delete(&key.to_ne_bytes());
     }
+    (0..shards).map(|shard| Station::replacing(first_of(place, shards, shard))).collect()
 }
 
-fn bind_one(
-    place: u32,
-    wanted: &Wanted,
-    stations: &mut [Station],
-    map: &Map,
-    memory: &mut usize,
+/// What sockets are bound with.
+struct Binding<'a> {
+    limits: Limits,
+    map: &'a Map,
+    /// Octets in use.
+    memory: usize,
+    /// Until when queues are waited for that somebody has.
     until: Instant,
-) -> Bound {
-    let shards = u32::try_from(stations.len()).unwrap_or(u32::MAX);
-    let name = wanted.name.clone();
-    let mut bound = Bound { name, queues: 0, mode: None, frames: 0, bytes: 0, error: None };
-    let first = |shard: u32| (place * shards + shard) * QUEUES_MAX;
-    if wanted.is_made_of_others {
-        bound.error = Some("packets arrive at the interfaces that it is made of".into());
-        return bound;
+}
+
+impl Binding<'_> {
+    /// All queues of one interface, as far as it goes.
+    fn bind(&mut self, place: u32, wanted: &Wanted, stations: &mut [Station]) -> Bound {
+        let name = wanted.name.clone();
+        let mut bound = Bound { name, queues: 0, mode: None, frames: 0, bytes: 0, short: None };
+        bound.short = self.bind_queues(place, wanted, stations, &mut bound).err();
+        bound
     }
-    if u64::from(first(shards)) > u64::from(map.max_entries()) {
-        bound.error = Some(format!("{shards} shards have no room for it"));
-        return bound;
-    }
-    for queue in 0..QUEUES_MAX {
-        let Some(sizes) = sized(wanted.mtu, shards, MEMORY_MAX_BYTES.saturating_sub(*memory))
-        else {
-            bound.error = Some(format!("{} MiB are in use", *memory >> 20));
-            break;
-        };
-        let outcome = while_busy(until, || bind_queue(wanted, queue, sizes, stations, map, &first));
-        match outcome {
-            Ok(mode) => {
-                bound.queues += 1;
-                if bound.mode != Some(Mode::Copy) {
-                    bound.mode = Some(mode);
+
+    fn bind_queues(
+        &mut self,
+        place: u32,
+        wanted: &Wanted,
+        stations: &mut [Station],
+        bound: &mut Bound,
+    ) -> Result<(), (Short, String)> {
+        let shards = u32::try_from(stations.len()).unwrap_or(u32::MAX);
+        let first = |shard: u32| (place * shards + shard) * QUEUES_MAX;
+        if wanted.is_made_of_others {
+            let text = "packets arrive at the interfaces that it is made of";
+            return Err((Short::MadeOfOthers, text.into()));
+        }
+        if u64::from(first(shards)) > u64::from(self.map.max_entries()) {
+            return Err((Short::Shards, format!("{shards} shards have no room for it")));
+        }
+        let most = self.limits.queues.min(QUEUES_MAX);
+        for queue in 0..most {
+            let left = self.limits.memory_bytes.saturating_sub(self.memory);
+            let Some(sizes) = sized(wanted.mtu, shards, left) else {
+                let text = format!("{} MiB are in use, which is the most", self.memory >> 20);
+                return Err((Short::Memory, text));
+            };
+            let bind = || bind_queue(wanted, queue, sizes, stations, self.map, &first);
+            match while_busy(self.until, bind) {
+                Ok(mode) => {
+                    bound.queues += 1;
+                    if bound.mode != Some(Mode::Copy) {
+                        bound.mode = Some(mode);
+                    }
+                    self.memory += sizes.bytes();
+                    bound.bytes += sizes.bytes() as u64;
+                    bound.frames += (sizes.bytes() / sizes.frame_bytes as usize) as u64;
                 }
-                *memory += sizes.bytes();
-                bound.bytes += sizes.bytes() as u64;
-                bound.frames += (sizes.bytes() / sizes.frame_bytes as usize) as u64;
+                Err(error) if is_beyond(queue, &error) => return Ok(()),
+                Err(error) => return Err((Short::Refused, format!("queue {queue}: {error}"))),
             }
-            // Beyond the last queue.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && queue > 0 => break,
-            Err(error) => {
-                bound.error = Some(format!("queue {queue}: {error}"));
-                break;
+        }
+        // Only to see whether there is one more.
+        let one = Sizes { frame_bytes: frame_bytes(wanted.mtu), ..QUEUE_LEAST };
+        match xsk::bind(wanted.interface, most, one) {
+            Err(error) if is_beyond(most, &error) => Ok(()),
+            Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
+                Err((Short::Refused, format!("queue {most}: {error}")))
+            }
+            _ => {
+                let text = format!(
+                    "it has more than {most} queues, which is the most; have it spread packets over \
+                     fewer (ethtool -L {} combined {most})",
+                    wanted.name
+                );
+                Err((Short::Queues, text))
             }
         }
     }
-    bound
+}
+
+/// Whether an interface has no queue of this number.
+fn is_beyond(queue: u32, error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EINVAL) && queue > 0
+}
+
+fn frame_bytes(mtu: u32) -> u32 {
+    if mtu <= SHORT_MTU { 2_048 } else { 4_096 }
 }
 
 /// Memory of one queue within what is left; `None`: too little. Where it ends, shards share the frames
@@ -141,7 +246,7 @@ fn bind_one(
 fn sized(mtu: u32, shards: u32, left: usize) -> Option<Sizes> {
     let all = RX_RING.saturating_mul(shards.checked_next_power_of_two()?).min(RX_FRAMES_MAX);
     let sizes = |rx_frames| Sizes {
-        frame_bytes: if mtu <= SHORT_MTU { 2_048 } else { 4_096 },
+        frame_bytes: frame_bytes(mtu),
         rx_frames,
         rx_ring: RX_RING,
         tx_frames: TX_FRAMES,

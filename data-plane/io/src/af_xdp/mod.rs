@@ -28,7 +28,7 @@ mod station;
 mod tests;
 
 pub use crate::sys::xsk::Mode;
-pub(crate) use binding::{Bound, Wanted, bind, bind_at, leave};
+pub(crate) use binding::{Bound, Short, Wanted, bind, bind_at, leave};
 pub(crate) use station::Station;
 
 /// The way of packets that leave, as far as the network decides it.

@@ -21,6 +21,9 @@ const DROPS: [&str; 5] = ["malformed", "foreign", "checksum", "port_not_open", "
 /// Why a packet of a stream of this path left through the sockets.
 const LEFT: [&str; 3] = ["no_room", "no_next_hop", "interface_down"];
 
+/// Counts of the kernel of one socket, see [`add_counts`].
+const KERNEL: usize = 4;
+
 /// What one shard counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -101,6 +104,8 @@ fn put<T>(table: &mut Vec<Option<T>>, port: MediaPortId, value: Option<T>) {
 #[derive(Default)]
 pub(crate) struct Station {
     places: Vec<Place>,
+    /// Of a station that others join: which sockets these are instead of.
+    replaces: Option<u16>,
     ports: Ports,
     /// By port that packets leave from.
     routes: Vec<Option<Route>>,
@@ -117,44 +122,47 @@ pub(crate) struct Station {
     batch: Vec<Packet>,
     coming: Vec<MediaPortId>,
     pub(crate) counters: Counters,
+    /// What the kernel counted of sockets that are closed.
+    closed: [u64; KERNEL],
 }
 
 impl Station {
+    /// Sockets that are to take the place of those which begin at `first` in the program's map, or
+    /// that there are no more of.
+    pub(crate) fn replacing(first: Option<u16>) -> Self {
+        Self { replaces: first, ..Self::default() }
+    }
+
     pub(crate) fn add(&mut self, interface: u32, first: u16, partial: bool, socket: Socket) {
-        if self.places.len() >= FAST_WATCHES_MAX as usize {
-            // Nobody would be woken by it; it ends here, and its packets pass.
-            return;
-        }
         let (armed, dead, down) = (false, false, false);
         self.places.push(Place { socket, interface, first, partial, armed, dead, down });
+        debug_assert!(self.places.len() <= FAST_WATCHES_MAX as usize, "memory ends before");
     }
 
     /// Takes over the sockets of an interface that came later; those that had their place before are
-    /// closed. Ways out are to be looked for anew ([`Self::find_ways`]).
+    /// closed, and so are those of one that is gone. Ways out are to be looked for anew
+    /// ([`Self::find_ways`]).
     pub(crate) fn join(&mut self, other: Self, driver: &mut dyn Driver) {
-        let Some(first) = other.places.first().map(|place| place.first) else { return };
-        let all = FAST_WATCH_FIRST..FAST_WATCH_FIRST + FAST_WATCHES_MAX;
-        let mut free: Vec<_> = all
-            .zip(&mut self.places)
-            .filter(|(_, place)| place.first == first)
-            .map(|(key, place)| {
+        let ends = |place: &Place| Some(place.first) == other.replaces;
+        if let Some(first) = self.places.iter().position(ends) {
+            // From there on each has another key than before.
+            for (key, place) in (FAST_WATCH_FIRST..).zip(&mut self.places).skip(first) {
                 if std::mem::take(&mut place.armed) {
                     driver.unwatch(WatchKey(key), place.socket.as_fd());
                 }
-                // Nothing comes or leaves here, if no other takes its place.
-                place.dead = true;
-                place
-            })
-            .collect();
-        let mut more = Vec::new();
-        for place in other.places {
-            match free.pop() {
-                Some(old) => *old = place,
-                None => more.push(place),
             }
+            for place in self.places.iter().filter(|place| ends(place)) {
+                add_counts(&mut self.closed, &place.socket);
+            }
+            self.places.retain(|place| !ends(place));
         }
-        let room = (FAST_WATCHES_MAX as usize).saturating_sub(self.places.len());
-        self.places.extend(more.into_iter().take(room));
+        self.places.extend(other.places);
+        debug_assert!(self.places.len() <= FAST_WATCHES_MAX as usize, "memory ends before");
+    }
+
+    /// It never had a socket, and so has nothing to tell.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.places.is_empty() && self.counters == Counters::default() && self.closed == [0; KERNEL]
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -335,7 +343,7 @@ impl Station {
                     counters.rx_packets += 1;
                     counters.rx_bytes += bytes.len() as u64;
                     let meta = Meta { source, local: Local::Media { port } };
-                    sink(Rx::Datagram { meta, bytes });
+                    sink(Rx::Datagram { meta, bytes, waited: None });
                 }
             }
             if taken > 0 {
@@ -380,12 +388,9 @@ impl Station {
 
     /// Hands out every counter.
     pub(crate) fn each(&self, sink: &mut dyn FnMut(Count)) {
-        let mut kernel = [0; 4];
+        let mut kernel = self.closed;
         for place in &self.places {
-            let counts = place.socket.counts();
-            let found =
-                [counts.rx_dropped, counts.rx_ring_full, counts.rx_no_frame, counts.tx_invalid];
-            kernel.iter_mut().zip(found).for_each(|(sum, one)| *sum += one);
+            add_counts(&mut kernel, &place.socket);
         }
         let counters = &self.counters;
         for (name, help, value) in [
@@ -411,6 +416,12 @@ impl Station {
             sink(Count { name: "af_xdp_tx_by_sockets_total", help, label, value });
         }
     }
+}
+
+fn add_counts(sums: &mut [u64; KERNEL], socket: &Socket) {
+    let counts = socket.counts();
+    let found = [counts.rx_dropped, counts.rx_ring_full, counts.rx_no_frame, counts.tx_invalid];
+    sums.iter_mut().zip(found).for_each(|(sum, one)| *sum += one);
 }
 
 /// Reads the routes of all packets of a turn: each stands in memory of its own, and is waited for
@@ -489,5 +500,46 @@ fn flush(place: &mut Place, counters: &mut Counters) {
         Ok(calls) => counters.tx_calls += u64::from(calls),
         // Down or gone: the sockets know what to do, and say so.
         Err(_) => place.down = true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::af_xdp::tests::media;
+    use crate::xdp::tests::differential::stream;
+
+    /// The program leaves them to the sockets; one that let them through would change nothing.
+    #[test]
+    fn a_frame_with_too_long_a_datagram_is_told_with_its_port_and_no_octet_of_it() {
+        let stream = stream(
+            "p0",
+            None,
+            ["10.96.6.1:20000", "10.96.6.2:4000", "10.96.6.1:20002", "10.96.6.2:5000"],
+            None,
+        );
+        let mut ports = Ports::default();
+        ports.open(MediaPortId(7), stream.local);
+        for more in 0..3 {
+            let length = MEDIA_DATAGRAM_MAX_BYTES + more;
+            let frame = media(&stream, 1, length, [2; 6]);
+            let found = read(&frame, false, &ports);
+            let meta = Meta { source: stream.source, local: Local::Media { port: MediaPortId(7) } };
+            match found {
+                Ok((port, source, payload)) if more == 0 => {
+                    assert_eq!(
+                        (port, source, payload.len()),
+                        (MediaPortId(7), meta.source, length)
+                    );
+                }
+                Err(Unread { drop, of }) if more > 0 => {
+                    assert_eq!((DROPS[drop], of), ("too_long", Some(meta)));
+                }
+                _ => panic!("{length} octets"),
+            }
+        }
+        let other = media(&stream, 1, MEDIA_DATAGRAM_MAX_BYTES + 1, [2; 6]);
+        let nobodys = read(&other, false, &Ports::default()).err().unwrap();
+        assert_eq!((DROPS[nobodys.drop], nobodys.of), ("port_not_open", None));
     }
 }

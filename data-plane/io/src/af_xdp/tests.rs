@@ -1,7 +1,7 @@
 //! AF_XDP against the sockets, in network namespaces of their own.
 
-use super::binding::RX_RING;
-use crate::driver::{self, Choice, Driver, Options as DriverOptions, Rx};
+use super::binding::{Limits, QUEUES_MAX, RX_RING, Short, Wanted, bind_within};
+use crate::driver::{self, Choice, Driver, MEDIA_DATAGRAM_MAX_BYTES, Options as DriverOptions, Rx};
 use crate::sys::xsk::STARVED;
 use crate::xdp::tests::differential::{PEER, Path, Stream, compare_by, good, plain, stream};
 use crate::xdp::tests::packet::rtp;
@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+/// Octets of RTP before the payload.
+const RTP_HEAD: usize = 12;
 /// Generous: a test waits for a fact, not for a time.
 const WITHIN: Duration = Duration::from_secs(20);
 
@@ -462,5 +464,124 @@ fn without_af_xdp_sockets_packets_take_the_others() {
         send(&world, &streams[0], 5);
         assert_eq!(turns(&mut *plain, 5).len(), 5);
         assert_eq!(verdict(&fast, "pass_no_af_xdp") - before, 5);
+    });
+}
+
+/// Datagrams that are longer than a media datagram may be, on an interface whose frames are longer
+/// still: the program leaves them to the sockets, where each is told with its port and sender, and
+/// counted; the longest that may be comes whole by AF_XDP, before and after.
+#[test]
+fn a_datagram_longer_than_media_may_be_is_told_and_counted() {
+    let name = "a_datagram_longer_than_media_may_be_is_told_and_counted";
+    if let Some(why) = missing() {
+        return skip(name, &why);
+    }
+    for choice in [Choice::Auto, Choice::Mmsg] {
+        let world = World::new(1);
+        for (space, device) in [(&world.peer, "p0"), (&world.here, "d0")] {
+            run(&format!("ip -n {space} link set {device} mtu 3000"));
+        }
+        let streams = plain(&world);
+        let stream = &streams[0];
+        world.here(|| {
+            let fast = start(&world, &streams, 1);
+            let mut driver = shard(&fast, stream, 0, choice);
+            let here = World::mac(&world.here, "d0");
+            let lengths = [0, 1, 0, 900, 0].map(|more| MEDIA_DATAGRAM_MAX_BYTES + more);
+            World::inside(&world.peer, || {
+                let injector = Injector::new(&["p0"]);
+                for (sequence, length) in (0..).zip(lengths) {
+                    injector.send("p0", &media(stream, sequence, length, here));
+                }
+            });
+            let (mut came, until) = (Vec::new(), Instant::now() + WITHIN);
+            while came.len() < lengths.len() {
+                assert!(Instant::now() < until, "{came:?} of {lengths:?}");
+                driver.wait(Duration::from_millis(100)).unwrap();
+                driver.receive(&mut |rx| {
+                    let (meta, length) = match rx {
+                        Rx::Datagram { meta, bytes, .. } => (meta, Some(bytes.len())),
+                        Rx::TooLong { meta } => (meta, None),
+                        Rx::Coming { .. } => return,
+                        other => panic!("{other:?}"),
+                    };
+                    assert_eq!(meta.source, stream.source);
+                    assert_eq!(meta.local, Local::Media { port: Stream::ports(0).0 });
+                    came.push(length);
+                });
+            }
+            let longest = Some(MEDIA_DATAGRAM_MAX_BYTES);
+            came.sort_unstable();
+            assert_eq!(came, [None, None, longest, longest, longest]);
+            let counters = counters(&*driver);
+            assert_eq!(counters[&("af_xdp_rx_packets_total", "")], 3);
+            assert_eq!(counters[&("io_rx_truncated_total", "")], 2);
+            assert_eq!(verdict(&fast, "pass_packet"), 2);
+        });
+    }
+}
+
+/// A frame with RTP of a stream whose datagram is `length` octets long.
+pub(super) fn media(stream: &Stream, sequence: u16, length: usize, here: [u8; 6]) -> Vec<u8> {
+    let payload = vec![7; length - RTP_HEAD];
+    let rtp = rtp(0x80, 0, sequence, stream.flow(0).ssrc, &payload);
+    good(stream, rtp, here).frame()
+}
+
+/// The kernel's number of an interface of a world.
+fn index_of(world: &World, name: &str) -> u32 {
+    let words = ["-n", &world.here, "-o", "link", "show", name];
+    let output = std::process::Command::new("ip").args(words).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.split(':').next().unwrap().parse().unwrap()
+}
+
+/// An interface with more queues than may have sockets, and more memory than there may be: those that
+/// may have some, the rest is told. The product's own numbers would take gigabytes.
+#[test]
+fn queues_beyond_a_limit_are_told_and_not_passed_over() {
+    let name = "queues_beyond_a_limit_are_told_and_not_passed_over";
+    if let Some(why) = missing() {
+        return skip(name, &why);
+    }
+    const MIB: usize = 1 << 20;
+    let world = World::new(1);
+    let here = &world.here;
+    let three = "numrxqueues 3 numtxqueues 3";
+    run(&format!("ip -n {here} link add q0 {three} type veth peer name q1 {three}"));
+    run(&format!("ip -n {here} link set q0 up"));
+    let streams = plain(&world);
+    world.here(|| {
+        let fast = start(&world, &streams, 1);
+        let index = index_of(&world, "q0");
+        let wanted = Wanted {
+            interface: index,
+            name: "q0".into(),
+            mtu: 1_500,
+            partial: true,
+            is_made_of_others: false,
+        };
+        let map = fast.sockets_map();
+        for (queues, memory_bytes, bound, short) in [
+            (QUEUES_MAX, 1_024 * MIB, 3, None),
+            (3, 1_024 * MIB, 3, None),
+            (2, 1_024 * MIB, 2, Some(Short::Queues)),
+            (QUEUES_MAX, 18 * MIB, 2, Some(Short::Memory)),
+        ] {
+            let limits = Limits { queues, memory_bytes };
+            let wanted = [
+                Wanted { name: "none".into(), is_made_of_others: true, ..wanted.clone() },
+                wanted.clone(),
+            ];
+            let (stations, all) = bind_within(limits, &wanted, 1, &map);
+            let [made, found] = &all[..] else { panic!("{all:?}") };
+            assert_eq!(
+                (found.queues, found.short.as_ref().map(|(why, _)| *why)),
+                (bound, short),
+                "{found:?}"
+            );
+            assert_eq!(made.short.as_ref().map(|(why, _)| *why), Some(Short::MadeOfOthers));
+            drop(stations);
+        }
     });
 }

@@ -86,6 +86,8 @@ pub struct Stats {
     pub rx_no_buffer: u64,
     pub tx_datagrams: u64,
     pub tx_bytes: u64,
+    /// Of those sent, datagrams that the kernel cut out of one send for several.
+    pub tx_segmented: u64,
     /// Signalling datagrams that waited for room in the socket's send queue.
     pub tx_backlogged: u64,
     /// Datagrams that were not sent, in the order of [`SendError::ALL`].
@@ -110,8 +112,8 @@ impl Stats {
         self.tx_errors[error as usize] += 1;
     }
 
-    pub(crate) fn count_sent(&mut self, bytes: usize) {
-        self.tx_datagrams += 1;
+    pub(crate) fn count_sent(&mut self, datagrams: usize, bytes: usize) {
+        self.tx_datagrams += datagrams as u64;
         self.tx_bytes += bytes as u64;
     }
 
@@ -130,6 +132,7 @@ impl Stats {
             ("io_rx_no_buffer_total", "Times a socket found no buffer.", self.rx_no_buffer),
             ("io_tx_datagrams_total", "Datagrams sent.", self.tx_datagrams),
             ("io_tx_bytes_total", "Bytes of datagrams sent.", self.tx_bytes),
+            ("io_tx_segmented_total", "Datagrams sent as part of a run.", self.tx_segmented),
             ("io_tx_backlogged_total", "Datagrams that waited to be sent.", self.tx_backlogged),
             ("io_icmp_errors_total", "ICMP errors reported.", self.icmp_errors),
             ("io_waits_total", "System calls that waited.", self.waits),

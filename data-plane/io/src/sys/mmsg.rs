@@ -1,10 +1,11 @@
 //! Many datagrams per system call.
 
 use super::memory::Mapping;
-use super::socket::view;
+use super::socket::{STAMP_BYTES, arrival, view};
 use crate::addr::RawAddr;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 use std::{io, mem};
 
 /// Datagrams per call, both ways.
@@ -18,6 +19,7 @@ pub struct Receiver {
     stride: usize,
     names: Box<[RawAddr]>,
     iovecs: Box<[libc::iovec]>,
+    controls: Box<[[u8; STAMP_BYTES]]>,
     headers: Box<[libc::mmsghdr]>,
     received: usize,
 }
@@ -27,6 +29,8 @@ pub struct Datagram<'r> {
     pub source: Option<SocketAddr>,
     pub payload: &'r [u8],
     pub truncated: bool,
+    /// When it arrived, by the wall clock since 1970, if the socket is asked to note it.
+    pub arrived: Option<Duration>,
 }
 
 impl Receiver {
@@ -44,6 +48,7 @@ impl Receiver {
             stride,
             names: vec![RawAddr::default(); count].into_boxed_slice(),
             iovecs: vec![empty_iovec(); count].into_boxed_slice(),
+            controls: vec![[0; STAMP_BYTES]; count].into_boxed_slice(),
             headers: vec![empty_header(); count].into_boxed_slice(),
             received: 0,
         })
@@ -71,10 +76,12 @@ impl Receiver {
             header.msg_namelen = RawAddr::CAPACITY as libc::socklen_t;
             header.msg_iov = &raw mut self.iovecs[index];
             header.msg_iovlen = 1;
+            header.msg_control = self.controls[index].as_mut_ptr().cast();
+            header.msg_controllen = STAMP_BYTES as _;
             header.msg_flags = 0;
         }
-        // SAFETY: the first `most` headers were just pointed to buffers, names and vectors that
-        // `self` owns and nobody else uses during the call.
+        // SAFETY: the first `most` headers were just pointed to buffers, names, vectors and control
+        // data that `self` owns and nobody else uses during the call.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_fd().as_raw_fd(),
@@ -93,6 +100,7 @@ impl Receiver {
     pub fn datagram(&self, index: usize) -> Option<Datagram<'_>> {
         let header = self.headers[..self.received].get(index)?;
         let len = (header.msg_len as usize).min(self.len);
+        let control_len = header.msg_hdr.msg_controllen;
         // SAFETY: the buffer lies within the mapping and is initialised (zeroed pages, then the
         // kernel's writes); the kernel writes to it only during `receive`, which needs `&mut`.
         let payload = unsafe { view(self.memory.as_ptr().add(index * self.stride), len) };
@@ -100,6 +108,7 @@ impl Receiver {
             source: self.names[index].get(),
             payload,
             truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+            arrived: self.controls[index].get(..control_len).and_then(arrival),
         })
     }
 }

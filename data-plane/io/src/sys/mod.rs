@@ -6,12 +6,14 @@
 pub(crate) mod bpf;
 mod buffers;
 pub mod epoll;
+pub(crate) mod ethtool;
 pub(crate) mod event;
 mod memory;
 pub mod mmsg;
 pub(crate) mod napi;
 pub mod packet;
 pub(crate) mod ring;
+mod segments;
 pub(crate) mod shared;
 pub(crate) mod socket;
 pub mod thread;

@@ -7,6 +7,8 @@
 //! - The one message header that receives use is boxed and never changes.
 
 use super::buffers::BufferGroup;
+use super::segments::Segments;
+use super::socket::{STAMP_BYTES, arrival};
 use crate::addr::RawAddr;
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -35,7 +37,8 @@ const ENTER_ATTEMPTS: u32 = 10_000;
 const RECEIVED_HEADER_BYTES: usize = 16;
 
 /// Bytes of a receive buffer that are not payload.
-pub(crate) const RECEIVE_OVERHEAD_BYTES: u32 = (RECEIVED_HEADER_BYTES + RawAddr::CAPACITY) as u32;
+pub(crate) const RECEIVE_OVERHEAD_BYTES: u32 =
+    (RECEIVED_HEADER_BYTES + RawAddr::CAPACITY + STAMP_BYTES) as u32;
 
 /// Which receive buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +71,31 @@ pub(crate) struct SetupError {
     pub error: io::Error,
 }
 
-/// One datagram to send.
+/// One datagram to send, or a run of them.
 pub(crate) struct Outgoing<'q> {
     pub socket: u32,
     pub to: SocketAddr,
     pub bytes: &'q [u8],
     /// Given back with the outcome.
-    pub tag: u32,
+    pub tag: Tag,
+}
+
+/// Which datagrams an [`Outgoing`] is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tag {
+    /// The first one's place in the queue.
+    pub place: u32,
+    /// How many; of several the kernel makes that many of the octets, each of `segment` octets but
+    /// the last, which may be shorter.
+    pub count: u16,
+    pub segment: u16,
+}
+
+impl Tag {
+    /// The places of all of them.
+    pub(crate) fn places(self) -> std::ops::Range<u32> {
+        self.place..self.place.saturating_add(u32::from(self.count))
+    }
 }
 
 /// What the ring reports.
@@ -95,6 +116,8 @@ pub(crate) struct Datagram<'r> {
     pub source: Option<SocketAddr>,
     pub payload: &'r [u8],
     pub truncated: bool,
+    /// See [`arrival`].
+    pub arrived: Option<Duration>,
 }
 
 /// What a completion belongs to: the upper byte of its user data; below are 24 bits of generation
@@ -119,10 +142,12 @@ pub(crate) struct Ring {
     groups: [BufferGroup; 2],
     receive_header: Box<libc::msghdr>,
     send_addrs: Box<[RawAddr]>,
+    /// Headers of the runs of this batch.
+    runs: Segments,
     /// Completions taken off the ring and not yet handed out.
     events: VecDeque<Event>,
     /// Tags and outcomes of the sends of this batch.
-    send_outcomes: Box<[(u32, i32)]>,
+    send_outcomes: Box<[(Tag, i32)]>,
     /// Sends that are pushed, and those of them that have completed.
     sends: usize,
     sends_completed: usize,
@@ -173,13 +198,15 @@ impl Ring {
         // SAFETY: all-zero is a valid msghdr without buffers.
         let mut receive_header: Box<libc::msghdr> = Box::new(unsafe { mem::zeroed() });
         receive_header.msg_namelen = RawAddr::CAPACITY as libc::socklen_t;
+        receive_header.msg_controllen = STAMP_BYTES as _;
         Ok(Self {
             uring,
             groups,
             receive_header,
             send_addrs: vec![RawAddr::default(); SENDS_MAX].into_boxed_slice(),
+            runs: Segments::new(),
             events: VecDeque::with_capacity(COMPLETIONS as usize),
-            send_outcomes: vec![(0, 0); SENDS_MAX].into_boxed_slice(),
+            send_outcomes: vec![(Tag::default(), 0); SENDS_MAX].into_boxed_slice(),
             sends: 0,
             sends_completed: 0,
             dead: false,
@@ -299,8 +326,9 @@ impl Ring {
     pub(crate) fn datagram(&self, group: Group, buffer: u16, len: u32) -> Option<Datagram<'_>> {
         let bytes = self.groups[group as usize].bytes(buffer, len);
         let (header, rest) = bytes.split_first_chunk::<RECEIVED_HEADER_BYTES>()?;
-        let (name, payload) = rest.split_at_checked(RawAddr::CAPACITY)?;
-        let [name_len, _, payload_len, flags] = [0, 4, 8, 12].map(|at| {
+        let (name, rest) = rest.split_at_checked(RawAddr::CAPACITY)?;
+        let (control, payload) = rest.split_at_checked(STAMP_BYTES)?;
+        let [name_len, control_len, payload_len, flags] = [0, 4, 8, 12].map(|at| {
             let mut word = [0; 4];
             word.copy_from_slice(&header[at..at + 4]);
             u32::from_ne_bytes(word)
@@ -310,6 +338,7 @@ impl Ring {
             source: crate::addr::parse(name),
             payload: payload.get(..payload_len as usize).unwrap_or(payload),
             truncated: flags & libc::MSG_TRUNC as u32 != 0,
+            arrived: arrival(control.get(..control_len as usize)?),
         })
     }
 
@@ -325,15 +354,16 @@ impl Ring {
 
     /// Sends datagrams without blocking, in order per socket, and returns when the kernel is done
     /// with all of them. `done` hears each one's tag and outcome: bytes sent, or a negative error
-    /// number.
+    /// number. A run that the kernel does not take as one (datagrams beyond the MTU, an interface
+    /// without checksums) is sent one by one, before anything that follows it on its socket.
     pub(crate) fn send<'q>(
         &mut self,
         datagrams: impl Iterator<Item = Outgoing<'q>>,
-        mut done: impl FnMut(u32, i32),
+        mut done: impl FnMut(Tag, i32),
     ) -> io::Result<()> {
         let scope = SendScope(self);
         for datagram in datagrams {
-            if scope.0.sends == SENDS_MAX {
+            if scope.0.sends == SENDS_MAX || !scope.0.runs.has_room_for(datagram.socket) {
                 scope.0.finish_sends(&mut done)?;
             }
             // SAFETY: `datagram.bytes` outlives this call, and this call does not end before the
@@ -350,25 +380,46 @@ impl Ring {
         let index = self.sends;
         let addr = &mut self.send_addrs[index];
         addr.set(datagram.to);
-        let len = u32::try_from(datagram.bytes.len()).unwrap_or(u32::MAX);
-        let entry = opcode::Send::new(Fixed(datagram.socket), datagram.bytes.as_ptr(), len)
-            .dest_addr(addr.as_ptr().cast())
-            .dest_addr_len(addr.len())
-            // Without it a full socket buffer would leave the send behind, still pointing to the
-            // payload.
-            .flags(libc::MSG_DONTWAIT)
-            .build()
-            .user_data(user_data(OF_SEND, 0, index as u32));
+        let socket = Fixed(datagram.socket);
+        // Without DONTWAIT a full socket buffer would leave the send behind, still pointing to the
+        // payload.
+        let entry = if datagram.tag.count > 1 {
+            let header = self.runs.push(datagram, addr, index);
+            opcode::SendMsg::new(socket, header).flags(libc::MSG_DONTWAIT as u32).build()
+        } else {
+            let len = u32::try_from(datagram.bytes.len()).unwrap_or(u32::MAX);
+            opcode::Send::new(socket, datagram.bytes.as_ptr(), len)
+                .dest_addr(addr.as_ptr().cast())
+                .dest_addr_len(addr.len())
+                .flags(libc::MSG_DONTWAIT)
+                .build()
+        };
+        let entry = entry.user_data(user_data(OF_SEND, 0, index as u32));
         self.send_outcomes[index] = (datagram.tag, 0);
-        // SAFETY: the caller keeps the payload; the address is in a box of the ring, and its slot
-        // is not reused before `finish_sends`.
+        // SAFETY: the caller keeps the payload; the address and a run's header are in boxes of the
+        // ring, and their slots are not reused before `finish_sends`.
         unsafe { self.push(&entry) }?;
         self.sends += 1;
         Ok(())
     }
 
-    /// Submits the pushed sends and takes all their completions.
-    fn finish_sends(&mut self, done: &mut impl FnMut(u32, i32)) -> io::Result<()> {
+    /// Submits the pushed sends and takes all their completions, then those of the datagrams of
+    /// runs that were refused.
+    fn finish_sends(&mut self, done: &mut impl FnMut(Tag, i32)) -> io::Result<()> {
+        self.complete_sends(done)?;
+        while let Some(run) = self.runs.pop_refused() {
+            for at in 0..usize::from(run.tag.count) {
+                if self.sends == SENDS_MAX {
+                    self.complete_sends(done)?;
+                }
+                // SAFETY: the payload is one that was given to `Ring::send`, which has not returned.
+                unsafe { self.push_send(&run.datagram(at)) }?;
+            }
+        }
+        self.complete_sends(done)
+    }
+
+    fn complete_sends(&mut self, done: &mut impl FnMut(Tag, i32)) -> io::Result<()> {
         let mut want = 0;
         while self.sends_completed < self.sends {
             self.enter(want)?;
@@ -376,8 +427,12 @@ impl Ring {
             // All of them complete inside the first enter; should one not, wait for it.
             want = 1;
         }
-        for &(tag, outcome) in &self.send_outcomes[..self.sends] {
-            done(tag, outcome);
+        let outcomes = &self.send_outcomes[..self.sends];
+        self.runs.judge(|send| outcomes[send].1 >= 0);
+        for &(tag, outcome) in outcomes {
+            if tag.count == 1 || outcome >= 0 {
+                done(tag, outcome);
+            }
         }
         self.sends = 0;
         self.sends_completed = 0;

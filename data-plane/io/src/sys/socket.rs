@@ -3,6 +3,7 @@
 use crate::addr::RawAddr;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 use std::{io, mem, slice};
 
 /// Sets an integer option.
@@ -44,6 +45,39 @@ pub(crate) fn report_icmp(socket: &impl AsFd, v6: bool) -> io::Result<()> {
     };
     set_int(socket.as_fd(), level, name, 1)
 }
+
+/// Has the kernel note when each datagram arrives, for [`arrival`].
+pub(crate) fn stamp_arrivals(socket: &impl AsFd) -> io::Result<()> {
+    set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)
+}
+
+/// Control data of a datagram with a time of arrival: a header, seconds and nanoseconds.
+pub(crate) const STAMP_BYTES: usize = 32;
+
+/// When a datagram arrived, by the wall clock since 1970, if its control data begins with that.
+pub(crate) fn arrival(control: &[u8]) -> Option<Duration> {
+    let word = |at: usize| {
+        let octets = control.get(at..at + 8)?.first_chunk::<8>()?;
+        Some(u64::from_ne_bytes(*octets))
+    };
+    let half = |at: usize| {
+        let octets = control.get(at..at + 4)?.first_chunk::<4>()?;
+        Some(i32::from_ne_bytes(*octets))
+    };
+    let kind = (word(0)?, half(8)?, half(12)?);
+    if kind != (STAMP_BYTES as u64, libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) {
+        return None;
+    }
+    Some(Duration::new(word(16)?, u32::try_from(word(24)?).ok()?))
+}
+
+// The layout that `arrival` reads.
+const _: () = assert!(
+    mem::size_of::<libc::cmsghdr>() == 16
+        && mem::size_of::<libc::timespec>() == 16
+        && mem::offset_of!(libc::cmsghdr, cmsg_level) == 8
+        && mem::offset_of!(libc::cmsghdr, cmsg_type) == 12
+);
 
 /// Leaves the choice of a bound socket's port to `connect`, which needs it to be unique per peer
 /// only.

@@ -232,7 +232,7 @@ impl Follower {
             if let Some(mode) = bound.mode {
                 text = format!("{text} with AF_XDP ({}, {} queues)", mode.label(), bound.queues);
             }
-            if let Some(error) = bound.error {
+            if let Some((_, error)) = bound.short {
                 self.tell(&[Reason::NoAfXdp { interface: link.name.clone(), error }]);
             }
         }

@@ -47,7 +47,7 @@ pub use crate::af_xdp::Mode as AfXdpMode;
 pub use interfaces::{Mode, Reason};
 pub use leftover::{TakenDown, take_down};
 
-use crate::af_xdp::Wanted;
+use crate::af_xdp::{Short, Wanted};
 use crate::driver::Driver;
 use crossbeam::channel::{Sender, bounded};
 use follow::{Comings, Follower, Lost};
@@ -218,7 +218,7 @@ impl FastPath {
         let places = Arc::new(Places::bind(&wanted, options.shards, &maps.sockets));
         let bound = places.bound();
         let faults = bound.iter().filter_map(|bound| {
-            let error = bound.error.clone()?;
+            let (_, error) = bound.short.clone()?;
             Some(Reason::NoAfXdp { interface: bound.name.clone(), error })
         });
         reasons.extend(faults);
@@ -314,6 +314,12 @@ impl FastPath {
         Box::new(shard::Shard::new(Arc::clone(self), driver, shard))
     }
 
+    /// Where the program looks for AF_XDP sockets.
+    #[cfg(test)]
+    pub(crate) fn sockets_map(&self) -> Arc<crate::sys::bpf::Map> {
+        Arc::clone(&self.loaded.maps.sockets)
+    }
+
     /// Flows whose next hop is not known.
     #[cfg(test)]
     pub(crate) fn without_next_hop(&self) -> usize {
@@ -392,6 +398,18 @@ impl FastPath {
                 let label = Some(("mode", label));
                 sink(FastSample { name, help, label, shard: None, value, total: false });
             }
+        }
+        let bound = self.places.bound();
+        for (short, label) in Short::ALL {
+            let those = bound.iter().filter_map(|bound| bound.short.as_ref());
+            sink(FastSample {
+                name: "af_xdp_interfaces_short",
+                help: "Interfaces of which not every queue has AF_XDP sockets, by reason",
+                label: Some(("reason", label)),
+                shard: None,
+                value: those.filter(|(reason, _)| *reason == short).count() as u64,
+                total: false,
+            });
         }
         for (shard, why) in self.polling.each().into_iter().enumerate() {
             sink(FastSample {

@@ -66,15 +66,22 @@ impl Places {
         found.map(std::mem::take).unwrap_or_default()
     }
 
-    /// An interface is gone: nothing is delivered to its sockets any more, and its place is free.
+    /// An interface is gone: nothing is delivered to its sockets any more, which the shards close, and
+    /// its place is free.
     pub(super) fn leave(&self, interface: u32) {
         let mut state = self.state();
-        for (number, place) in (0..).zip(&mut state.bound) {
+        let State { bound, stations } = &mut *state;
+        for (number, place) in (0..).zip(bound) {
             if place.as_ref().is_some_and(|(index, _)| *index == interface) {
                 *place = None;
-                af_xdp::leave(number, self.shards, &self.map);
+                let left = af_xdp::leave(number, self.shards, &self.map);
+                for (waiting, station) in stations.iter_mut().zip(left) {
+                    waiting.push(station);
+                }
             }
         }
+        drop(state);
+        self.given.fetch_add(1, Ordering::Release);
     }
 
     /// Binds sockets to an interface that has the program now. Those of one that kept them go on.

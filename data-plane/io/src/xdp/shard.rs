@@ -117,9 +117,8 @@ impl Shard {
             self.looks.end(&self.fast.polling);
             self.looks = Looks::of(self.shard);
             self.take_sockets();
-            if !self.station.is_empty() {
-                self.fast.polling.set(self.shard.0.into(), Why::Rate);
-            }
+            let why = if self.station.is_empty() { Why::NoSocket } else { Why::Rate };
+            self.fast.polling.set(self.shard.0.into(), why);
         }
         let moved = self.active.iter().filter(|(port, active)| {
             let is_lost = self.fast.table().is_lost(active.slot);
@@ -301,6 +300,7 @@ impl Shard {
             packets: active.before.packets + sum.packets,
             bytes: active.before.bytes + sum.bytes,
             lost: active.before.lost + sum.lost(),
+            gone: [active.before.packets, active.before.bytes, active.before.lost],
             jitter: sum.jitter >> 4,
             highest_sequence: sum.sequence(),
             last: instant(sum.last),
@@ -465,7 +465,7 @@ impl Driver for Shard {
 
     fn counts(&self, sink: &mut dyn FnMut(DriverCount)) {
         self.inner.counts(sink);
-        if !self.station.is_empty() {
+        if !self.station.is_unused() {
             self.station.each(sink);
         }
     }

@@ -24,3 +24,4 @@ mod strangers;
 mod table;
 mod timeout;
 mod voice;
+mod waited;

@@ -52,12 +52,12 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    fn frames(&self) -> u32 {
+    const fn frames(&self) -> u32 {
         self.rx_frames.saturating_add(self.tx_frames.saturating_mul(self.sockets))
     }
 
     /// Octets of memory, which count against the limit on locked memory.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.frames() as usize * self.frame_bytes as usize
     }
 }

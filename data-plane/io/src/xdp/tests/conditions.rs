@@ -8,11 +8,15 @@ use super::survival::{
     wait_for_hop, world,
 };
 use super::world::{Injector, World, missing, run, skip};
+use crate::sys::thread::{become_real_time, pin_to};
 use crate::xdp::netlink::Netlink;
 use crate::xdp::{FastPath, FastSample, Mode, Reason, take_down};
 use ravelin_engine::port::{FastChange, FastFlow, FastKind, MediaPortId};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -103,7 +107,7 @@ fn a_receiver_drops_what_arrived_with_a_wrong_checksum() {
     });
 }
 
-/// Test frames that found no room are sent again: the other end's thread may only be late.
+/// A veth's other end that is readied after the first test frames were lost is found all the same.
 #[test]
 fn an_interface_whose_other_end_is_late_is_not_given_up() {
     if let Some(why) = missing() {
@@ -127,6 +131,77 @@ fn an_interface_whose_other_end_is_late_is_not_given_up() {
         });
         assert_eq!(found, Ok(()));
     });
+}
+
+/// The thread that takes packets at the other end of a veth does not run, as on a machine with too much
+/// to do: the frames wait in its ring, and the interface is no deaf one. Here the thread may use one
+/// core, and another of higher priority keeps that core until the answer is there.
+#[test]
+fn an_interface_whose_other_end_does_not_run_is_not_deaf() {
+    let name = "an_interface_whose_other_end_does_not_run_is_not_deaf";
+    /// As long as the core is kept at most: nobody else's work there waits longer.
+    const KEPT: Duration = Duration::from_millis(500);
+    if let Some(why) = missing() {
+        return skip(name, &why);
+    }
+    if thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
+        return skip(name, "one core alone cannot be taken");
+    }
+    let world = world();
+    let before = napi_threads();
+    let threaded = "echo 1 > /sys/class/net/p0/threaded";
+    let inside = ["netns", "exec", &world.peer, "sh", "-c", threaded];
+    if !Command::new("ip").args(inside).status().unwrap().success() {
+        return skip(name, "this kernel has no threads for NAPI");
+    }
+    let threads: Vec<_> = napi_threads().difference(&before).cloned().collect();
+    assert!(!threads.is_empty(), "no thread takes the packets of p0");
+    for thread in &threads {
+        run(&format!("taskset -p 1 {thread}"));
+    }
+    let answered = AtomicBool::new(false);
+    let (go, started) = mpsc::channel::<()>();
+    let (keeps, kept) = mpsc::channel::<()>();
+    let tried = thread::scope(|scope| {
+        let answered = &answered;
+        let keeper = scope.spawn(move || {
+            // Whoever asks may have failed before.
+            let _ = started.recv();
+            let ready = pin_to(0).and_then(|()| become_real_time());
+            let _ = keeps.send(());
+            let until = Instant::now() + KEPT;
+            while ready.is_ok() && !answered.load(Ordering::Relaxed) && Instant::now() < until {
+                std::hint::spin_loop();
+            }
+            ready.map_err(|error| format!("core 0 cannot be taken: {error}"))
+        });
+        let tried = world.here(move || {
+            let prober = Injector::new(&[]).prober();
+            let mut netlink = Netlink::open().unwrap();
+            let links = netlink.links().unwrap();
+            let link = links.iter().find(|link| link.name == "d0").unwrap();
+            go.send(()).unwrap();
+            kept.recv().unwrap();
+            let tried = prober.try_link(&mut netlink, link, Duration::ZERO);
+            answered.store(true, Ordering::Relaxed);
+            tried
+        });
+        keeper.join().unwrap().map(|()| tried)
+    });
+    match tried {
+        Ok(taken) => assert_eq!(taken, Ok(())),
+        Err(why) => skip(name, &why),
+    }
+}
+
+/// Threads of the kernel that take packets from interfaces named p0.
+fn napi_threads() -> BTreeSet<String> {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let names = all.filter(|entry| {
+        let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        name.starts_with("napi/p0-")
+    });
+    names.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 /// The other end of a veth stops taking frames while streams run: they go to the sockets, and come

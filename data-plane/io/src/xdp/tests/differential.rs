@@ -1,7 +1,7 @@
 //! The same traffic once through the sockets and once through the fast path: what leaves is the
 //! same, octet for octet, and so are the counts.
 
-use super::packet::{Packet, comparable, rtp};
+use super::packet::{Packet, comparable_by_sockets, rtp};
 use super::world::{Capture, Injector, World, missing, run, skip};
 use crate::driver::{self, Choice, Driver, Options as DriverOptions, Rx};
 use crate::xdp::{FastPath, FastSample, Mode, Options};
@@ -231,7 +231,7 @@ fn machine(
     while !stop.load(Ordering::Relaxed) {
         driver.wait(Duration::from_millis(5)).unwrap();
         let come = driver.receive(&mut |rx| {
-            let Rx::Datagram { meta, bytes } = rx else { return };
+            let Rx::Datagram { meta, bytes, .. } = rx else { return };
             let Local::Media { port } = meta.local else { return };
             relay(streams, &mut outcome, &mut tx, port, meta.source, bytes);
         });
@@ -435,7 +435,7 @@ pub(crate) fn compare_by(
                     _ => false,
                 }
             });
-            let mut frames: Vec<_> = udp.map(|frame| comparable(frame)).collect();
+            let mut frames: Vec<_> = udp.map(|frame| comparable_by_sockets(frame)).collect();
             frames.sort();
             frames
         };

@@ -40,7 +40,7 @@ fn beside(driver: &mut dyn Driver, work: impl FnOnce() + Send) -> u64 {
         while !work.is_finished() {
             driver.wait(Duration::from_millis(5)).unwrap();
             driver.receive(&mut |rx| {
-                if let Rx::Datagram { meta, bytes } = rx
+                if let Rx::Datagram { meta, bytes, .. } = rx
                     && meta.local == (Local::Media { port: MediaPortId(0) })
                     && meta.source == parse(SENDER)
                 {
