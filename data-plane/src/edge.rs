@@ -62,14 +62,17 @@ pub fn run(options: EdgeOptions) -> Result<(), String> {
     let events = unbounded();
     forward_signals(events.0.clone())?;
 
-    let spool = Spool::start(&SpoolOptions {
+    let spool = Spool::begin(&SpoolOptions {
         data: options.data.clone(),
         sizes: Sizes::DEFAULT,
         collected: target.is_some(),
     })
-    .map_err(|error| format!("{}/audit cannot be used: {error}", options.data.display()))?;
+    .map_err(|error| format!("the thread of the spool cannot be started: {error}"))?;
     let mut edge = Edge::new(options, &spool)?;
-    forget_others();
+    if !edge.survival.has_calls() {
+        // Nobody waits: no call is taken whose records could not be kept.
+        edge.spool.recovered()?;
+    }
     let result = edge.live(target, &spool, events);
     let reason = match &result {
         Ok(()) => "stopped by a signal".to_owned(),
@@ -127,9 +130,14 @@ impl Edge {
         spool: &Spool,
         (sender, events): (Sender<Event>, Receiver<Event>),
     ) -> Result<(), String> {
-        if let Some((document, compiled)) = self.first_document()? {
-            self.start_shards(document, compiled, &sender)?;
-        }
+        let started = match self.first_document()? {
+            Some((document, compiled)) => self.start_shards(document, compiled, &sender),
+            None => Ok(()),
+        };
+        // Calls of our own first.
+        forget_others();
+        started?;
+        self.spool.recovered()?;
         if let Some(target) = target {
             self.start_link(target, spool, sender.clone())?;
         }
@@ -230,6 +238,11 @@ impl Edge {
         }
         telemetry::set_active_snapshot(document.version);
         let started = start::shards(&loadout, &cores, &self.spool, random_seed()?, &self.survival)?;
+        if let Err(error) = self.spool.recovered() {
+            // The calls of the process before are still in their files.
+            started.shards.stop();
+            return Err(error);
+        }
         pulse::watch(started.pulses, Arc::clone(&self.process), self.spool.clone())
             .and_then(|()| expiry::watch(Arc::clone(&self.process), self.spool.clone()))
             .map_err(|error| error.to_string())?;
@@ -423,10 +436,15 @@ fn forward_signals(sender: Sender<Event>) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// Keys every identifier that peers must not foresee.
+/// Keys every identifier that peers must not foresee. Straight from the kernel: the crypto library
+/// gathers entropy of its own before its first octet, and calls of the process before would wait.
 fn random_seed() -> Result<[u8; 32], String> {
     let mut seed = [0; 32];
-    aws_lc_rs::rand::fill(&mut seed).map_err(|_| "the kernel gives no random octets".to_owned())?;
+    let fail = |error| format!("the kernel gives no random octets: {error}");
+    let drawn = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+    if drawn.map_err(fail)? < seed.len() {
+        return Err("the kernel gives too few random octets".into());
+    }
     Ok(seed)
 }
 

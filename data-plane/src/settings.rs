@@ -209,7 +209,10 @@ pub fn cores(snapshot: &Snapshot) -> (Vec<usize>, Option<String>) {
 
 fn place(wanted: &[u16], usable: &[usize]) -> (Vec<usize>, Option<String>) {
     if wanted.is_empty() {
-        return (usable.iter().copied().take(SHARDS_MAX).collect(), None);
+        let most = usable.len().min(SHARDS_MAX);
+        let warning = (usable.len() > most)
+            .then(|| format!("of {} cores {most} have a shard, which is the most", usable.len()));
+        return (usable.iter().copied().take(most).collect(), warning);
     }
     let mut spare = usable.iter().copied().cycle();
     let mut missing = Vec::new();
@@ -268,7 +271,11 @@ mod tests {
         let (cores, warning) = place(&[0, 1], &[0]);
         assert_eq!(cores, [0, 0]);
         assert!(warning.unwrap().contains("[1]"));
-        assert_eq!(place(&[], &(0..500).collect::<Vec<_>>()).0.len(), SHARDS_MAX);
+        let all: Vec<_> = (0..SHARDS_MAX + 1).collect();
+        assert_eq!(place(&[], &all[..SHARDS_MAX]), (all[..SHARDS_MAX].to_vec(), None));
+        let (cores, warning) = place(&[], &all);
+        assert_eq!(cores.len(), SHARDS_MAX);
+        assert!(warning.unwrap().contains("of 129 cores 128"));
     }
 
     #[test]

@@ -127,9 +127,9 @@ pub(crate) fn shards(
     let helpers = Helpers::start(cores.len().min(4)).map_err(|error| error.to_string())?;
     let helpers = Arc::new(helpers);
     let started_unix_ms = clock::now().unix_ms;
-    // One certificate for all shards, as long as the process runs.
-    let dtls = DtlsIdentity::generate(clock::origin()).map_err(|error| error.to_string())?;
-    let dtls = Arc::new(dtls);
+    // One certificate for all shards, as long as the process runs. Calls that were adopted have their
+    // keys: it is made after them, or for the first new stream that wants it.
+    let dtls = Arc::new(DtlsIdentity::deferred(clock::origin()));
     let mut started = Started {
         shards: Shards::new(Vec::new()),
         hosts: Vec::new(),
@@ -219,6 +219,11 @@ pub(crate) fn shards(
         Shards::new(mailboxes).stop();
         return Err(fault);
     }
+    if let Err(error) = dtls.make() {
+        Shards::new(mailboxes).stop();
+        return Err(error.to_string());
+    }
+    log("info", "start", "the certificate for DTLS is made");
     // Every call of the process before is in the new files, or has ended.
     place.remove_from(count);
     if let Some(fast) = &started.fast {
@@ -271,6 +276,10 @@ fn build(plan: Plan) -> io::Result<Shard> {
     // First of all: which ports are to be opened first depends on it.
     let mut out = TxQueue::default();
     let adoption = adopt(&mut engine, &plan.left, &mut out);
+    let goes_on = (adoption.adopted > 0).then(|| {
+        let (shard, calls) = (id.0, adoption.adopted);
+        format!("shard {shard}: media of {calls} calls of the process before flows again")
+    });
 
     let options = Options {
         media_ports_max: u32::try_from(ports).unwrap_or(u32::MAX).max(1),
@@ -328,6 +337,9 @@ fn build(plan: Plan) -> io::Result<Shard> {
         adoption,
         opening: opening.left(),
     };
+    if let Some(goes_on) = goes_on {
+        log("info", "start", &goes_on);
+    }
     plan.opened.send(opened).map_err(io::Error::other)?;
     Ok(Shard {
         id,
@@ -348,6 +360,7 @@ fn build(plan: Plan) -> io::Result<Shard> {
         turns: Shard::time_histogram(),
         ended: clock::monotonic(),
         added: Shard::time_histogram(),
+        waited: Vec::new(),
         retired: plan.retired,
         ending: None,
         slots,

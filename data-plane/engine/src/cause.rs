@@ -109,6 +109,10 @@ causes! {
     /// The peer encrypts, and with nothing that we speak or the trunk allows.
     NoCommonEncryption = 119, 488, "no_common_encryption", "No encryption in common";
 
+    /// What a description says of where media is to go cannot be used: a host name (RFC 8866 5.7; no
+    /// call waits for a lookup), an address of many hosts, or one of the other version of IP.
+    MediaAddress = 120, 488, "media_address", "Media address cannot be used";
+
     /// No trunk of this realm has the packet's source address.
     UnknownSource = 201, 403, "unknown_source", "Source not known";
     /// No route for what was dialled.

@@ -52,6 +52,8 @@ drop_reasons! {
     MediaMalformed => "media_malformed",
     /// A datagram on a media port that is longer than any that is taken there.
     MediaTooLong => "media_too_long",
+    /// Media from one port of ours to another beyond what a call has: it goes round in a ring of calls.
+    MediaLoop => "media_loop",
     /// STUN, DTLS or other non-RTP on a media port that does not use it.
     MediaUnsupported => "media_unsupported",
     /// STUN whose lengths or FINGERPRINT are wrong, or that lacks what a connectivity check has.
@@ -66,6 +68,8 @@ drop_reasons! {
     StunRate => "stun_rate",
     /// Not whole records of DTLS 1.2, or a message longer than any that is needed.
     DtlsMalformed => "dtls_malformed",
+    /// A DTLS message that broke the handshake, which begins again.
+    DtlsBroken => "dtls_broken",
     /// A DTLS alert in the clear: anybody could have sent it.
     DtlsPlainAlert => "dtls_plain_alert",
     /// A DTLS message that a party in this state of the handshake does not send.

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use ravelin_srtp::Suite;
+
 /// Calls that one shard holds; the next INVITE gets 503 (`ravelin_refusals_total{cause=...}`).
 pub const CALLS_MAX: u32 = 60_000;
 /// Of these, kept for emergency calls.
@@ -79,6 +81,13 @@ pub const CAPTURED_BYTES_MAX: usize = 64 << 20;
 
 /// Media streams (m-lines) that one call may have. An offer with more gets 488.
 pub const STREAMS_PER_CALL_MAX: usize = 8;
+/// SRTP of one call that is out of use and may come back: as many as both legs can have keys of ours,
+/// one for each suite and stream. Beyond, the one that is longest out of use is forgotten: it was that
+/// of an attempt that has failed.
+pub const RETIRED_SEALERS_MAX: usize = 2 * STREAMS_PER_CALL_MAX * Suite::ALL.len();
+/// The same of keys of the parties, who may come with new ones each time. Of keys that are forgotten
+/// recorded packets could be played again, should the party come back to them.
+pub const RETIRED_OPENERS_MAX: usize = 2 * STREAMS_PER_CALL_MAX;
 /// Port pairs of one pool kept for emergency calls, in percent; 0: none at all.
 pub const MEDIA_RESERVE_PERCENT: u32 = 2;
 /// At least so many pairs of one pool are kept for emergency calls (EM-64), unless that is more than a
@@ -117,6 +126,14 @@ pub const LATCH_SEQUENCE_STEP_MAX: u16 = 4;
 /// Epochs of a stream whose sources are remembered, as the party's or as strays. The oldest makes
 /// room.
 pub const LATCH_PAST: usize = 4;
+
+/// Packets a second, RTP and RTCP, that pass in one direction of a stream both of whose parties are ports
+/// of ours: twenty times a voice call, and what 8 Mbit/s of video have. Beyond:
+/// `ravelin_drops_total{reason="media_loop"}`.
+pub const HAIRPIN_PACKETS_PER_SECOND: u32 = 1_000;
+/// How long nothing of such a direction passes after it had more. Packets that go round in a ring of
+/// calls are gone by then.
+pub const HAIRPIN_REST: Duration = Duration::from_secs(10);
 
 /// Packets of one SSRC in a row that the engine itself lets pass before a fast path takes a stream
 /// over, or follows it to another SSRC.

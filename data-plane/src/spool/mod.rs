@@ -25,7 +25,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -97,6 +97,14 @@ pub struct SpoolHandle {
     wake: Arc<feed::Wake>,
     status: Arc<Status>,
     audit_dir: PathBuf,
+    recovery: Arc<Recovery>,
+}
+
+/// How recovering went, from the thread that does it.
+#[derive(Debug)]
+struct Recovery {
+    told: Receiver<io::Result<()>>,
+    outcome: OnceLock<Result<(), String>>,
 }
 
 /// What a start needs to know.
@@ -109,32 +117,50 @@ pub struct SpoolOptions {
 }
 
 impl Spool {
-    /// Recovers what the run before left and starts the thread.
+    /// Starts the thread, which first recovers what the run before left: to be waited for with
+    /// [`SpoolHandle::recovered`] before anybody is told that records are kept.
     ///
     /// # Errors
-    /// If `DIR/audit` cannot be read or repaired.
-    pub fn start(options: &SpoolOptions) -> io::Result<Self> {
+    /// There is no thread to be had.
+    pub fn begin(options: &SpoolOptions) -> io::Result<Self> {
         let audit_dir = options.data.join("audit");
-        let recovered = recover::recover(&audit_dir, crate::telemetry::unix_ms())?;
         let status = Arc::new(Status::default());
-        status.synced_seq.store(recovered.head.seq, Ordering::Release);
         let wake = Arc::new(feed::Wake::default());
         let (commands, command_queue) = bounded(COMMANDS);
         let (synced_tx, synced) = bounded(1);
-        let worker = thread::Worker::new(
-            thread::Parts {
-                options: options.clone(),
-                wake: Arc::clone(&wake),
-                status: Arc::clone(&status),
-                commands: command_queue,
-                synced: synced_tx,
-            },
-            recovered,
-        );
-        let thread =
-            std::thread::Builder::new().name("spool".into()).spawn(move || worker.run())?;
-        let handle = SpoolHandle { commands, wake, status, audit_dir };
+        let (tell, told) = bounded(1);
+        let parts = thread::Parts {
+            options: options.clone(),
+            wake: Arc::clone(&wake),
+            status: Arc::clone(&status),
+            commands: command_queue,
+            synced: synced_tx,
+        };
+        let dir = audit_dir.clone();
+        let work = move || match recover::recover(&dir, crate::telemetry::unix_ms()) {
+            Ok(recovered) => {
+                parts.status.synced_seq.store(recovered.head.seq, Ordering::Release);
+                let worker = thread::Worker::new(parts, recovered);
+                // Who began it may be gone; records are kept all the same.
+                let _ = tell.send(Ok(()));
+                worker.run();
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        };
+        let thread = std::thread::Builder::new().name("spool".into()).spawn(work)?;
+        let recovery = Arc::new(Recovery { told, outcome: OnceLock::new() });
+        let handle = SpoolHandle { commands, wake, status, audit_dir, recovery };
         Ok(Self { handle, synced, thread })
+    }
+
+    /// [`Self::begin`], then [`SpoolHandle::recovered`].
+    ///
+    /// # Errors
+    /// Of both.
+    #[cfg(test)]
+    pub fn start(options: &SpoolOptions) -> Result<Self, String> {
+        let spool = Self::begin(options).map_err(|error| error.to_string())?;
+        spool.handle.recovered().map(|()| spool)
     }
 
     #[must_use]
@@ -158,6 +184,19 @@ impl Spool {
 }
 
 impl SpoolHandle {
+    /// Waits until what the run before left is a sound chain again.
+    ///
+    /// # Errors
+    /// If `DIR/audit` cannot be read or repaired: no record will be kept.
+    pub fn recovered(&self) -> Result<(), String> {
+        let wait = || match self.recovery.told.recv() {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(_) => Err("the spool thread ended in a panic".into()),
+        };
+        let outcome = self.recovery.outcome.get_or_init(wait).clone();
+        outcome.map_err(|error| format!("{} cannot be used: {error}", self.audit_dir.display()))
+    }
+
     #[must_use]
     pub fn status(&self) -> &Status {
         &self.status

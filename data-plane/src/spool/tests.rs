@@ -128,6 +128,19 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Whoever began it hears in the end that no record can be kept, and hears it again.
+#[test]
+fn a_spool_that_cannot_be_recovered_says_so() {
+    let scratch = Scratch::new("unusable");
+    std::fs::write(scratch.0.join("audit"), "a file where a folder should be").unwrap();
+    let options = SpoolOptions { data: scratch.0.clone(), sizes: Sizes::DEFAULT, collected: true };
+    let spool = Spool::begin(&options).unwrap();
+    let told = [(); 2].map(|()| spool.handle().recovered().unwrap_err());
+    assert!(told[0].contains("audit cannot be used"), "{}", told[0]);
+    assert_eq!(told[0], told[1]);
+    spool.stop("the test is over");
+}
+
 #[test]
 fn what_shards_hand_over_is_chained_once_and_in_order() {
     let scratch = Scratch::new("order");

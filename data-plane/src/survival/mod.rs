@@ -121,6 +121,15 @@ impl Place {
         self.dir.join(format!("calls-{shard}.map"))
     }
 
+    /// Whether a process before left calls, as far as the files' lengths tell.
+    pub(crate) fn has_calls(&self) -> bool {
+        let files = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let mut lengths = files
+            .filter(|file| file.path().extension().is_some_and(|extension| extension == "map"))
+            .filter_map(|file| file.metadata().ok());
+        lengths.any(|file| file.len() > slots::HEAD_BYTES)
+    }
+
     /// What the process before left, for each of `shards` shards; what belongs to no shard of today
     /// goes to the first one, which ends it.
     pub(crate) fn left(&self, shards: u8, now: Instant) -> Vec<Vec<Left>> {

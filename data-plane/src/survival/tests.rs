@@ -43,7 +43,9 @@ fn the_newest_sound_copy_of_a_slot_is_read() {
     put(&mut slots, 9, 1, b"three");
     slots.apply(Change::Remove { slot: 9 });
     assert!(place.left(1, NOW)[0].is_empty(), "not published yet");
+    assert!(!place.has_calls(), "not published yet");
     slots.publish().unwrap();
+    assert!(place.has_calls());
     assert_eq!(records(&place.left(1, NOW), 0), [5, 8]);
     assert_eq!(fs::metadata(place.file(0)).unwrap().permissions().mode() & 0o777, 0o600);
 
@@ -56,6 +58,8 @@ fn the_newest_sound_copy_of_a_slot_is_read() {
     assert_eq!(records(&place.left(1, NOW), 0), [0, 8]);
     place.remove_from(0);
     assert!(place.left(1, NOW)[0].is_empty());
+    create(&place, 0, 1).publish().unwrap();
+    assert!(!place.has_calls(), "a process without calls leaves none");
     fs::remove_dir_all(dir).unwrap();
 }
 

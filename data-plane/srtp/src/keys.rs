@@ -188,6 +188,14 @@ impl Keys {
         self.suite
     }
 
+    /// Whether a master key of these is one of `other` too: what one of them has protected, the other
+    /// must not protect again, whatever else was agreed about it (RFC 3711 9.1).
+    #[must_use]
+    pub fn share_a_key_with(&self, other: &Self) -> bool {
+        let theirs = |master: &Master| other.masters.iter().any(|one| one.key == master.key);
+        self.masters.iter().any(theirs)
+    }
+
     /// At least one; the first is the one to begin with.
     #[must_use]
     pub fn masters(&self) -> &[Master] {

@@ -50,6 +50,13 @@ impl Opener {
         opener
     }
 
+    /// Goes on with `keys`, of which one is in `before`, those it had: other parameters are agreed
+    /// for a key, or one comes back that was in use before. What was let in once is not let in again.
+    pub fn resume(&mut self, before: &Keys, keys: &Keys) {
+        self.suite = keys.suite();
+        self.masters = Active::again(keys, before, &self.masters);
+    }
+
     #[must_use]
     pub fn suite(&self) -> Suite {
         self.suite

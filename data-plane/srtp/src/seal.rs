@@ -39,6 +39,19 @@ impl Active {
             .collect();
         derived.unwrap_or_default()
     }
+
+    /// As [`Self::of`]; a master key that is one of `before` has no more left than `was` has.
+    pub(crate) fn again(keys: &Keys, before: &Keys, was: &[Self]) -> SmallVec<[Self; 1]> {
+        let mut active = Self::of(keys);
+        for (own, master) in active.iter_mut().zip(keys.masters()) {
+            let known = before.masters().iter().zip(was).find(|(of, _)| of.key == master.key);
+            if let Some((_, was)) = known {
+                own.rtp_left = own.rtp_left.min(was.rtp_left);
+                own.rtcp_left = own.rtcp_left.min(was.rtcp_left);
+            }
+        }
+        active
+    }
 }
 
 /// One direction of one m-line, towards a party: session keys, rollover counters and the indices
@@ -72,6 +85,16 @@ impl Sealer {
             rtcp_kept: 0,
             outrun: false,
         }
+    }
+
+    /// Goes on with `keys`, of which one is in `before`, those it had: other parameters are agreed
+    /// for a key, or one comes back that was in use before. No index is used twice. No call record
+    /// claims any before [`Self::kept`].
+    pub fn resume(&mut self, before: &Keys, keys: &Keys) {
+        self.suite = keys.suite();
+        self.masters = Active::again(keys, before, &self.masters);
+        self.unencrypted_rtcp = keys.unencrypted_rtcp;
+        self.not_kept();
     }
 
     #[must_use]

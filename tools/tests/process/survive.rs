@@ -80,6 +80,22 @@ fn one_passes(call: &Up, sequence: u16) -> bool {
 }
 
 /// Events of it that are on record by now; the last line may be half written.
+/// What a process says while it starts, in this order: media of adopted calls flows before anything is
+/// made that it does not need, and the edge is not ready before that is made, too.
+fn starts_in_order(process: &Process, calls: usize) {
+    let log = process.log();
+    let places = |part: &str| -> Vec<usize> {
+        let lines = log.lines().enumerate().filter(|(_, line)| line.contains(part));
+        lines.map(|(number, _)| number).collect()
+    };
+    let flows = places("of the process before flows again");
+    let (made, ready) = (places("the certificate for DTLS is made"), places("edge: ready"));
+    assert_eq!((made.len(), ready.len()), (1, 1), "{log}");
+    assert_eq!(flows.is_empty(), calls == 0, "{log}");
+    assert!(flows.iter().all(|line| *line < made[0]), "{log}");
+    assert!(made[0] < ready[0], "{log}");
+}
+
 fn adoptions(scratch: &Scratch) -> usize {
     let files = std::fs::read_dir(scratch.data().join("audit")).expect("audit directory");
     let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
@@ -111,6 +127,7 @@ fn calls_outlive_ten_kills_of_the_edge_and_end_with_one_record_each() {
     carrier.reply(&ringing, "180 Ringing");
     caller.expect("SIP/2.0 180", "ringing@");
     assert!(media_passes(&calls[0], 1));
+    starts_in_order(&process, 0);
 
     let mut longest = Duration::ZERO;
     for kill in 1..=10_u16 {
@@ -123,6 +140,7 @@ fn calls_outlive_ten_kills_of_the_edge_and_end_with_one_record_each() {
         assert!(goes_on, "no media after kill {kill}; the log:\n{}", process.log());
         let told = format!("{CALLS} of its calls go on");
         process.wait_for_line(&told, 1);
+        starts_in_order(&process, CALLS);
         // What is not yet written when a process is killed is lost with it.
         let end = Instant::now() + PATIENCE;
         while adoptions(&scratch) < usize::from(kill) {

@@ -135,6 +135,7 @@ pub(crate) fn carry_to_caller(
         passage: route.as_ref(),
         first: false,
         asked_for: false,
+        others: false,
     };
     let carried = sdp::carry(core, message, crossing, body)?;
     emergency::described(core, call, turn, Side::Callee, carried.oddities);
@@ -343,6 +344,9 @@ fn take_answer(
         && let Some(anchor) = &mut call.anchor
     {
         core.media.commit(turn.now.mono, anchor);
+    }
+    if let Some(anchor) = &mut call.anchor {
+        core.media.forget_left(now, anchor);
     }
     call.winner = Some(index);
     call.phase = Phase::Answered;

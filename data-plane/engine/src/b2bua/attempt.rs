@@ -396,6 +396,8 @@ fn carry_offer(
     let places = call.places(core, index);
     let loadout = Arc::clone(&call.loadout);
     let Call { attempts, anchor, caller, inbound, source, emergency: token, .. } = call;
+    let mut rest = attempts.iter().enumerate().filter(|(at, _)| *at != index);
+    let others = rest.any(|(_, attempt)| attempt.client.is_some());
     let attempt = attempts.get_mut(index).ok_or(Cause::Internal)?;
     let media = [*inbound, Some(attempt.trunk)].map(|id| LegMedia::of(&loadout.snapshot, id));
     let crossing = Crossing {
@@ -411,6 +413,7 @@ fn carry_offer(
         passage: token.as_ref(),
         first: true,
         asked_for: false,
+        others,
     };
     let carried = sdp::carry(core, invite, crossing, body)?;
     emergency::described(core, call, turn, Side::Caller, carried.oddities);

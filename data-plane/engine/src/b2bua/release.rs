@@ -342,6 +342,8 @@ pub(crate) fn warning(cause: Cause) -> Option<&'static str> {
         Cause::EncryptionRequired => Some("399 ravelin \"Media must be encrypted\""),
         Cause::EncryptionRefused => Some("399 ravelin \"Encrypted media is not accepted\""),
         Cause::NoCommonEncryption => Some("399 ravelin \"No encryption in common\""),
+        // RFC 3261 20.43: incompatible network address formats.
+        Cause::MediaAddress => Some("301 ravelin \"Media address cannot be used\""),
         Cause::CallTooLarge => Some("399 ravelin \"Too many streams\""),
         _ => None,
     }

@@ -275,6 +275,8 @@ fn pass_on(
 ) -> Result<(), Cause> {
     let mut body = core.pool.take();
     let role = method.refreshes_target().then_some(Role::Offer);
+    // What has no description takes back nothing of an exchange under way.
+    let offers = role.is_some() && !asked.message.body().is_empty();
     let sent = match carry(core, call, turn, asked.side, role, asked.message, &mut body) {
         // Hold is refused to the caller of an emergency call (EM-60).
         Ok(carried)
@@ -294,7 +296,7 @@ fn pass_on(
     };
     core.pool.give(body);
     if sent.is_err()
-        && method.refreshes_target()
+        && offers
         && let Some(anchor) = &mut call.anchor
     {
         anchor.roll_back();
@@ -432,6 +434,7 @@ pub(super) fn carry(
         near,
         passage: emergency.as_ref(),
         first: false,
+        others: false,
         asked_for: role == Some(Role::Offer) && message.code().is_some(),
     };
     let carried = sdp::carry(core, message, crossing, body)?;

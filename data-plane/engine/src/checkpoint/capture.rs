@@ -339,7 +339,9 @@ fn leg<'a>(core: &'a Core, call: &'a Call, leg: &'a Leg, side: Side) -> Option<L
         description: leg.description.parts(),
         keys: {
             let mut keys = Vec::new();
-            leg.description.save_keys(&mut keys);
+            let [caller, callee] = call.oddities;
+            let oddities = if side == Side::Caller { caller } else { callee };
+            leg.description.save_keys(oddities, &mut keys);
             keys.into()
         },
         awaits_ack: leg.ack_expected.map(|expected| expected.cseq),

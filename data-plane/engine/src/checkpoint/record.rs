@@ -79,7 +79,8 @@ pub(super) struct LegRecord<'a> {
     pub behind_nat: bool,
     /// o= id, version, and what was told last.
     pub description: (u64, u64, Option<u64>),
-    /// Our keys of its streams, see `Description::save_keys`.
+    /// Our keys of its streams, and what was done to descriptions of its party: see
+    /// `Description::save_keys`.
     pub keys: Cow<'a, [u8]>,
     /// CSeq of the INVITE whose 2xx waits for its ACK.
     pub awaits_ack: Option<u32>,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ravelin_policy::{Class, RouteId, SiteId, SiteMatch, Snapshot, TrunkId};
+use ravelin_srtp::Keys;
 use ravelin_stir::outcome::Outcome;
 use smallvec::SmallVec;
 
@@ -23,7 +24,7 @@ use crate::{
         offer::Negotiation,
         release,
         respond::Response,
-        sdp::Description,
+        sdp::{Description, Oddities},
         silence,
     },
     cause::Cause,
@@ -88,9 +89,9 @@ pub(crate) fn restore(
     let loadout = Arc::clone(&core.loadout);
     let names = Names { snapshot: &loadout.snapshot };
     let mut asked = SmallVec::new();
-    let caller = leg(core, &names, &record.caller, &mut lost, &mut asked);
+    let (caller, of_caller) = leg(core, &names, &record.caller, &mut lost, &mut asked);
     let won = record.attempts.get(usize::from(record.winner)).ok_or(Refused::Content)?;
-    let callee = leg(core, &names, &record.callee, &mut lost, &mut asked);
+    let (callee, of_callee) = leg(core, &names, &record.callee, &mut lost, &mut asked);
     let mut callee = Some(callee);
     let attempts = record.attempts.iter().enumerate();
     let attempts = attempts
@@ -183,7 +184,7 @@ pub(crate) fn restore(
         capture: None,
         given_up: false,
         plain_way: None,
-        oddities: Default::default(),
+        oddities: [of_caller, of_callee],
         survival: Survival {
             marked: false,
             stored: true,
@@ -198,6 +199,7 @@ pub(crate) fn restore(
     };
     let mut call = Box::new(call);
     permits_of_attempts(&mut call, &record, lives);
+    keep_keys(core, &mut call);
     let alive = kept.alive.max(record.header.written.mono);
     Ok(Restored { call, lost, alive, asked })
 }
@@ -252,14 +254,15 @@ fn token(names: &Names<'_>, of: &Emergency<'_>) -> EmergencyRoute {
     EmergencyRoute::readopt(of.site.and_then(|name| names.site(name)), chain)
 }
 
-/// A leg. One whose listener is gone has nothing to say any more.
+/// A leg, and what was done to descriptions of its party. One whose listener is gone has nothing to say
+/// any more.
 fn leg(
     core: &Core,
     names: &Names<'_>,
     of: &LegRecord<'_>,
     lost: &mut Option<NotAdopted>,
     asked: &mut SmallVec<[Answer; 1]>,
-) -> Leg {
+) -> (Leg, Oddities) {
     let found = names.listener(of.listener).zip(hop(names, of));
     if found.is_none() {
         *lost = lost.or(Some(NotAdopted::Listener));
@@ -273,12 +276,13 @@ fn leg(
         asked.push(Answer { egress, head: request.head.to_vec() });
     }
     let mut description = Description::from_parts(of.description);
-    if description.load_keys(&of.keys).is_none() {
+    let oddities = description.load_keys(&of.keys);
+    if oddities.is_none() {
         *lost = lost.or(Some(NotAdopted::Media));
     }
     let ack_expected = of.awaits_ack.map(|cseq| AckExpected { server: ServerKey::NONE, cseq });
     let own = core.listener(listener);
-    Leg {
+    let leg = Leg {
         dialog: Dialog::from_parts(&of.dialog),
         listener,
         hop,
@@ -298,7 +302,8 @@ fn leg(
         user: SmallVec::from_slice(of.user),
         peer_host: SmallVec::from_slice(of.peer_host),
         own_host: own.map(|own| SmallVec::from_slice(&own.host)).unwrap_or_default(),
-    }
+    };
+    (leg, oddities.unwrap_or_default())
 }
 
 fn hop(names: &Names<'_>, of: &LegRecord<'_>) -> Option<Hop> {
@@ -382,6 +387,18 @@ fn silent_leg(of: &AttemptRecord<'_>) -> Leg {
         user: SmallVec::new(),
         peer_host: SmallVec::new(),
         own_host: SmallVec::new(),
+    }
+}
+
+/// Our keys that are in force are named on; no others.
+fn keep_keys(core: &Core, call: &mut Call) {
+    let Call { anchor: Some(anchor), caller, attempts, winner, .. } = call else { return };
+    let callee = winner.and_then(|at| attempts.get_mut(at)).map(|attempt| &mut attempt.leg);
+    for (side, leg) in [(Side::Caller, Some(caller)), (Side::Callee, callee)] {
+        if let Some(leg) = leg {
+            let in_force = |at: usize, keys: &Keys| core.media.seals_with(anchor, side, at, keys);
+            leg.description.keep_keys(in_force);
+        }
     }
 }
 

@@ -127,8 +127,11 @@ impl Engine {
         let snapshot = &call.loadout.snapshot;
         let shown =
             call.winner.and_then(|at| call.attempts.get(at)).or_else(|| call.attempts.last());
-        let packets =
-            |side| call.anchor.as_ref().map_or(0, |anchor| core.media.count(anchor, side).packets);
+        // A call that was taken over has those of the process before.
+        let packets = |side| {
+            let now = call.anchor.as_ref().map(|anchor| core.media.count(anchor, side).packets);
+            call.survival.count(side).packets.saturating_add(now.unwrap_or_default())
+        };
         CallView {
             id: call.id_text(),
             node: core.node.clone(),

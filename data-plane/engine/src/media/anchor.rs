@@ -1,11 +1,13 @@
 //! What a call holds of the media table.
 
 mod survive;
+mod way_back;
 
 use std::net::SocketAddr;
 
 use ravelin_contract::cdr::MediaCount;
 use ravelin_policy::RealmId;
+use ravelin_srtp::Keys;
 use smallvec::SmallVec;
 
 use super::{
@@ -14,6 +16,7 @@ use super::{
     peering::Peering,
     pool::Draw,
     quality::Formats,
+    retired::Retired,
 };
 use crate::{
     counters::Counters, emergency::Passage, limits::STREAMS_PER_CALL_MAX, port::MediaPortId,
@@ -21,6 +24,7 @@ use crate::{
 };
 
 pub(crate) use survive::{HalfImage, Lost, Places};
+use way_back::Left;
 
 /// A party of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,10 +107,14 @@ type StagedPayload = (Side, usize, Option<Box<PayloadMap>>);
 pub struct Anchor {
     places: [Place; 2],
     pub(super) streams: SmallVec<[Stream; 1]>,
+    /// Ports of the callee's side in other places, that an answer may still come to.
+    left: Vec<Left>,
     /// What payload types of a party mean, as an offer or answer under way says.
     staged_formats: Vec<(Side, usize, Formats)>,
     /// The protection that an offer or answer under way asks for.
     securities: SmallVec<[(Side, usize, Security); 2]>,
+    /// What was in use before.
+    retired: Retired,
     /// The payload types that it makes different.
     payload: Vec<StagedPayload>,
     /// The same of ICE and DTLS.
@@ -217,7 +225,9 @@ impl MediaTable {
         let mut anchor = Anchor {
             places: [caller, callee],
             streams: SmallVec::new(),
+            left: Vec::new(),
             securities: SmallVec::new(),
+            retired: Retired::default(),
             payload: Vec::new(),
             staged_formats: Vec::new(),
             peerings: SmallVec::new(),
@@ -274,45 +284,6 @@ impl MediaTable {
         Err(PortsExhausted)
     }
 
-    /// Draws new ports for one side in another place: the call goes to a trunk in another realm.
-    /// What was signalled by that side is forgotten, its old ports rest. All or nothing.
-    ///
-    /// # Errors
-    /// [`PortsExhausted`]; counted.
-    pub fn move_side(
-        &mut self,
-        now: Instant,
-        anchor: &mut Anchor,
-        side: Side,
-        place: Place,
-        passage: Passage<'_>,
-        counters: &mut Counters,
-    ) -> Result<(), PortsExhausted> {
-        self.sweep(now);
-        let mut drawn: SmallVec<[u32; 2]> = SmallVec::new();
-        while drawn.len() < anchor.streams.len() {
-            let Some(pair) = self.draw(now, place, passage) else {
-                for pair in drawn {
-                    self.undraw(pair);
-                }
-                counters.media_ports_refused += 1;
-                return Err(PortsExhausted);
-            };
-            drawn.push(pair);
-        }
-        for (stream, pair) in anchor.streams.iter_mut().zip(drawn) {
-            let stays = *stream.half(side.other());
-            self.put_to_rest(now, *stream.half(side));
-            self.join(stays.pair, pair);
-            *stream.half_mut(side) = self.half(pair);
-            stream.talked = false;
-            self.tell_fast(stays.pair);
-        }
-        let [caller, callee] = &mut anchor.places;
-        *(if side == Side::Caller { caller } else { callee }) = place;
-        Ok(())
-    }
-
     /// Where `side` was told, or is to be told, to send stream `index`: the address for SDP.
     #[must_use]
     pub fn local(&self, anchor: &Anchor, side: Side, index: usize) -> Option<SocketAddr> {
@@ -320,6 +291,13 @@ impl MediaTable {
         let spec = self.specs.get(half.pair as usize * 2)?;
         let pool = self.pools.iter().find(|pool| pool.contains(half.pair))?;
         Some(SocketAddr::new(pool.advertise(), spec.addr.port()))
+    }
+
+    /// Where stream `index` comes in from `side` on this machine: of the version of IP that it can
+    /// leave by.
+    pub(crate) fn bound(&self, anchor: &Anchor, side: Side, index: usize) -> Option<SocketAddr> {
+        let pair = anchor.streams.get(index)?.half(side).pair;
+        self.specs.get(pair as usize * 2).map(|spec| spec.addr)
     }
 
     /// The RTP port of `side` for stream `index`.
@@ -368,16 +346,35 @@ impl MediaTable {
         (endpoint.generation == half.generation && endpoint.other != NO_PAIR).then_some(endpoint)
     }
 
-    /// Sets how stream `index` is protected between `side` and us, at once. The same keys as before
-    /// go on with their counters; new ones begin anew (RFC 4568 7.1.4).
-    pub fn set_security(&mut self, anchor: &Anchor, side: Side, index: usize, security: Security) {
+    /// Sets how stream `index` is protected between `side` and us, at once. Keys that were in use in
+    /// this call go on with their counters; new ones begin anew (RFC 4568 7.1.4).
+    pub fn set_security(
+        &mut self,
+        anchor: &mut Anchor,
+        side: Side,
+        index: usize,
+        security: Security,
+    ) {
         let Some(stream) = anchor.streams.get(index) else { return };
         let half = *stream.half(side);
         let endpoint = self.endpoints.get_mut(half.pair as usize);
         if let Some(endpoint) = endpoint.filter(|endpoint| endpoint.generation == half.generation) {
-            security.install(&mut endpoint.shield);
+            security.install(&mut endpoint.shield, &mut anchor.retired);
         }
         self.tell_fast(half.pair);
+    }
+
+    /// Whether what goes to `side` in stream `index` is under these keys now.
+    pub(crate) fn seals_with(
+        &self,
+        anchor: &Anchor,
+        side: Side,
+        index: usize,
+        keys: &Keys,
+    ) -> bool {
+        let end = anchor.streams.get(index).and_then(|stream| self.end(*stream.half(side)));
+        let shield = end.and_then(|end| end.shield.as_ref());
+        shield.is_some_and(|shield| shield.seals_with(keys))
     }
 
     /// Sets what `side` signalled for stream `index`, at once.
@@ -443,6 +440,9 @@ impl MediaTable {
             self.put_to_rest(now, stream.callee);
             self.streams = self.streams.saturating_sub(1);
         }
+        for left in &anchor.left {
+            self.rest_left(now, left);
+        }
     }
 
     fn draw(&mut self, now: Instant, place: Place, passage: Passage<'_>) -> Option<u32> {
@@ -499,6 +499,7 @@ impl MediaTable {
         let Some(endpoint) = self.endpoints.get_mut(half.pair as usize) else { return };
         if endpoint.generation == half.generation && endpoint.other != NO_PAIR {
             endpoint.apply(now, remote);
+            self.note_hairpin(half.pair);
         }
     }
 

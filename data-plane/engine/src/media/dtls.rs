@@ -305,11 +305,16 @@ impl Dtls {
         if busy {
             return Err(DropReason::DtlsBusy);
         }
+        let restarts = self.association.restarts();
         let exported = self.association.receive(now.0, datagram, send).map_err(reason)?;
         self.moved_on(before, Some(source), handshakes);
         // What was kept out, and a cookie, cost next to nothing.
         if before == State::Handshake || self.association.state() != State::Idle {
             handshakes.steps = handshakes.steps.saturating_add(1);
+        }
+        // If it was the party's own, it is all that is ever seen of what it cannot do.
+        if self.association.restarts() != restarts {
+            return Err(DropReason::DtlsBroken);
         }
         Ok(exported.map(shield))
     }

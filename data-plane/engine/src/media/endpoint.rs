@@ -7,6 +7,7 @@ use super::{
     dtls::Dtls,
     fast::Told,
     gate::{Gate, Nat},
+    hairpin::Hairpin,
     ice::Ice,
     notice::Owner,
     payload::PayloadMap,
@@ -106,6 +107,8 @@ pub(super) struct Endpoint {
     pub(super) dtls: Option<Box<Dtls>>,
     /// DTLS and SRTP of RTCP that has a port of its own (RFC 5764 4.1.1).
     pub(super) control: Option<Box<Control>>,
+    /// The party is a port of ours.
+    pub(super) hairpin: Option<Box<Hairpin>>,
     /// From this party's payload types to the other's.
     pub(super) payload: Option<Box<PayloadMap>>,
     /// What the fast path knows.
@@ -138,6 +141,7 @@ impl Endpoint {
             ice: None,
             dtls: None,
             control: None,
+            hairpin: None,
             payload: None,
             told: None,
             kept_by: None,

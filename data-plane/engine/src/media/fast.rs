@@ -36,6 +36,8 @@ pub(super) struct Counted {
     packets: u64,
     bytes: u64,
     lost: u64,
+    /// Among these, what the kernel counts no more: packets, octets, lost.
+    gone: [u64; 3],
     /// Its packets go out without being seen here.
     forwards: bool,
     /// It was there before this process: unless it went on, its counts begin again.
@@ -43,9 +45,14 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// For a call record: packets, octets, lost.
-    pub(super) const fn parts(&self) -> [u64; 3] {
-        [self.packets, self.bytes, self.lost]
+    /// For a call record: packets, octets, lost, of those that the flow in the kernel counts.
+    pub(super) fn parts(&self) -> [u64; 3] {
+        let [packets, bytes, lost] = self.gone;
+        [
+            self.packets.saturating_sub(packets),
+            self.bytes.saturating_sub(bytes),
+            self.lost.saturating_sub(lost),
+        ]
     }
 }
 
@@ -61,7 +68,7 @@ pub(super) struct Fast {
 impl Told {
     /// Packets of the party go out without being seen here.
     pub(super) fn forwards(&self) -> bool {
-        self.flow.is_some_and(|flow| matches!(flow.kind, FastKind::Forward { .. }))
+        self.flow.is_some_and(|flow| goes_by(&flow))
     }
 
     /// What is counted in of the flow in the kernel now.
@@ -120,7 +127,8 @@ impl MediaTable {
             }
             let packets = count.packets.saturating_sub(counted.packets);
             let bytes = count.bytes.saturating_sub(counted.bytes);
-            (counted.packets, counted.bytes) = (count.packets, count.bytes);
+            (counted.packets, counted.bytes, counted.gone) =
+                (count.packets, count.bytes, count.gone);
             let lost = count.lost.saturating_sub(counted.lost);
             // What was late is no longer lost, and is not lost again when more is.
             counted.lost = counted.lost.max(count.lost);
@@ -156,7 +164,7 @@ impl MediaTable {
             self.fast.epoch = self.fast.epoch.wrapping_add(1).max(1);
             let flow = FastFlow { epoch: self.fast.epoch, ..flow };
             told.flow = Some(flow);
-            let forwards = matches!(flow.kind, FastKind::Forward { .. });
+            let forwards = goes_by(&flow);
             if forwards {
                 endpoint.quality.pass_by();
             } else {
@@ -184,7 +192,9 @@ impl MediaTable {
     fn flow(&self, pair: u32, other: u32) -> Option<FastFlow> {
         let from = self.endpoints.get(pair as usize)?;
         let to = self.endpoints.get(other as usize)?;
-        if from.other != other || to.other != pair || !to.gate.is_certain() {
+        // What may go round is counted here.
+        let inside = from.hairpin.is_some() && to.hairpin.is_some();
+        if from.other != other || to.other != pair || !to.gate.is_certain() || inside {
             return None;
         }
         let (source, ssrc) = from.gate.steady()?;
@@ -203,6 +213,13 @@ impl MediaTable {
     fn dscp(&self, port: MediaPortId) -> Option<u8> {
         self.specs.get(port.0 as usize)?.dscp
     }
+}
+
+/// Whether packets of a flow go out without being seen here. No fast path makes one family of
+/// addresses of the other: it is told of such a flow and counts that it leaves it here.
+fn goes_by(flow: &FastFlow) -> bool {
+    let FastKind::Forward { to, .. } = flow.kind else { return false };
+    flow.source.is_ipv4() == to.is_ipv4()
 }
 
 /// Whether packets leave as they came.

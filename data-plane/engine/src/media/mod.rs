@@ -23,6 +23,7 @@ pub mod dtls;
 mod endpoint;
 mod fast;
 mod gate;
+mod hairpin;
 pub mod ice;
 mod latch;
 mod loss;
@@ -34,6 +35,7 @@ mod permutation;
 mod pool;
 pub(crate) mod quality;
 mod relay;
+mod retired;
 mod shield;
 #[cfg(test)]
 mod tests;
@@ -60,6 +62,7 @@ use endpoint::Endpoint;
 pub use endpoint::Remote;
 use fast::Fast;
 pub use gate::Nat;
+use hairpin::Own;
 pub use loss::Loss;
 use notice::Notices;
 pub use notice::Totals;
@@ -88,12 +91,15 @@ pub struct MediaTable {
     pools: Vec<Pool>,
     draws: Generator,
     sprayers: Sprayers,
+    own: Own,
     fast: Fast,
     /// Last [`Self::sweep`].
     swept: Instant,
     limits: Limits,
     /// Streams that anchors hold: two pairs each.
     streams: usize,
+    /// Pairs of sides that anchors have left and may come back to.
+    left: usize,
     /// What ICE credentials are derived with.
     ice_key: IntegrityKey,
     handshakes: Handshakes,
@@ -124,10 +130,12 @@ impl MediaTable {
             pools: Vec::new(),
             draws: Generator::for_purpose(seed, b"media ports", shard),
             sprayers: Sprayers::new(seed, shard),
+            own: Own::new(ranges),
             fast: Fast::default(),
             swept: Instant::default(),
             limits,
             streams: 0,
+            left: 0,
             ice_key: IntegrityKey::new(&[&seed.0[..], b"ice", &[shard.0]].concat()),
             handshakes: Handshakes::default(),
             timers: Wheel::new(Instant::default()),
@@ -195,7 +203,7 @@ impl MediaTable {
     /// Ports (two for each pair) that anchors hold.
     #[must_use]
     pub fn ports_in_use(&self) -> usize {
-        self.streams * 4
+        self.streams * 4 + self.left * 2
     }
 
     /// Ports that rest after use.
@@ -261,6 +269,11 @@ impl MediaTable {
     #[must_use]
     pub fn serves(&self, realm: RealmId) -> bool {
         self.pools.iter().any(|pool| pool.realm() == realm)
+    }
+
+    /// Whether this shard has any port for `realm` of one version of IP.
+    pub(crate) fn serves_by(&self, realm: RealmId, v6: bool) -> bool {
+        self.pools.iter().any(|pool| pool.realm() == realm && pool.is_v6() == v6)
     }
 
     /// Lets ports whose rest is over be drawn again. Called in each turn, and before each draw.

@@ -65,10 +65,11 @@ impl MediaTable {
         self.handshakes = Handshakes::with(identity);
     }
 
-    /// Of our certificate, for `a=fingerprint`. `None`: no DTLS here.
+    /// Of our certificate, for `a=fingerprint`. `None`: no DTLS here. A certificate that is being made
+    /// is waited for.
     #[must_use]
     pub fn dtls_fingerprint(&self) -> Option<&Fingerprint> {
-        self.handshakes.identity().map(|identity| identity.fingerprint())
+        self.handshakes.identity()?.fingerprint().ok()
     }
 
     /// DTLS handshakes under way.

@@ -14,6 +14,7 @@ use super::{
     dtls::Handshakes,
     endpoint::{Component, Endpoint, NO_PAIR, Packet},
     gate::{Admission, Heard, Learnt},
+    hairpin,
     notice::{Notice, Notices, Totals},
 };
 use crate::{
@@ -183,7 +184,8 @@ impl MediaTable {
         let notices = &mut self.notices;
         let around = Around { sprayers: &self.sprayers, tx, counters, notices };
         let mut learnt = Learnt::Nothing;
-        let passed = pass([from, to], packet, admission, arrival, &mut learnt, around);
+        let passed = hairpin::count(from, to, now)
+            .and_then(|()| pass([from, to], packet, admission, arrival, &mut learnt, around));
         match passed {
             Ok(()) => from.quality.forwarded(packet, arrival.bytes.len()),
             Err(_) => from.quality.not_forwarded(),
@@ -222,6 +224,7 @@ impl MediaTable {
         if from.gate.check(now, component, source, false)? == Admission::Candidate {
             return Err(DropReason::MediaSource);
         }
+        hairpin::count(from, to, now)?;
         let way = to.destination(Packet::Rtp).filter(|_| from.may_send(Packet::Rtp));
         let Some((component, address)) = way.filter(|_| to.remote.datagrams) else {
             from.quality.not_forwarded();
@@ -253,6 +256,7 @@ impl MediaTable {
         if admission? == Admission::Candidate {
             return Err(DropReason::MediaSource);
         }
+        hairpin::count(from, to, now)?;
         let way = to.gate.source(component).filter(|_| to.remote.encrypted);
         let Some(address) = way else {
             from.quality.not_forwarded();

@@ -2,8 +2,8 @@
 //! sealed. A stream without a shield is plain, or SRTP that passes from end to end as it is.
 //!
 //! Keys that an offer or answer brings wait in the call's `Anchor` and take effect with it. Keys that
-//! stay the same keep their rollover counters and replay windows; new keys begin anew (RFC 4568
-//! 7.1.4). Until the first packet under a party's new keys its packets under the old ones are let in:
+//! stay the same keep their rollover counters and replay windows, also over a time without them (see
+//! `retired.rs`); new keys begin anew (RFC 4568 7.1.4). Until the first packet under a party's new keys its packets under the old ones are let in:
 //! it changes over when it has seen the answer. A packet whose tag does not verify changes nothing
 //! but a counter, however many come and wherever from (lessons.md 2.19).
 
@@ -12,6 +12,7 @@ use ravelin_srtp::{Keying, Keys, Opener, Refusal, Sealer};
 use super::{
     endpoint::Packet,
     notice::{KEY_WARNING_PART, Notice},
+    retired::Retired,
 };
 use crate::drops::DropReason;
 
@@ -29,17 +30,17 @@ pub enum Security {
 }
 
 impl Security {
-    /// Takes effect in a shield.
-    pub(super) fn install(self, shield: &mut Option<Box<Shield>>) {
+    /// Takes effect in a shield. What it puts out of use goes to `retired`.
+    pub(super) fn install(self, shield: &mut Option<Box<Shield>>, retired: &mut Retired) {
         match self {
-            Self::None => *shield = None,
+            Self::None => retired.put(shield.take()),
             Self::Keyed(keying) => match shield {
-                Some(shield) => shield.rekey(*keying),
-                None => *shield = Some(Box::new(Shield::of(*keying))),
+                Some(shield) => shield.rekey(*keying, retired),
+                None => *shield = Some(Box::new(Shield::again(*keying, retired))),
             },
             Self::Awaiting => {
                 if !shield.as_ref().is_some_and(|shield| shield.by_dtls) {
-                    *shield = Some(Box::new(Shield::awaiting()));
+                    retired.put(shield.replace(Box::new(Shield::awaiting())));
                 }
             }
         }
@@ -60,11 +61,19 @@ pub(super) struct Shield {
 struct Keyed {
     keying: Keying,
     opener: Opener,
-    /// Under the party's keys before these, until its first packet under these.
-    before: Option<Box<Opener>>,
+    before: Option<Box<Before>>,
     sealer: Sealer,
     /// Packets that are left when the end of the keys is announced; `u64::MAX`: it was.
     warn: Warn,
+}
+
+/// The party's keys before these.
+#[derive(Debug)]
+struct Before {
+    keys: Keys,
+    opener: Opener,
+    /// Its packets under them are let in: until its first one under these.
+    live: bool,
 }
 
 /// When each direction's keys are told of.
@@ -98,17 +107,39 @@ impl Shield {
         self.keyed.as_ref().map_or(0, |keyed| keyed.sealer.rtp_left() ^ keyed.warn.sealer)
     }
 
-    /// With the keys of an offer and its answer.
-    pub(super) fn of(keying: Keying) -> Self {
-        let (opener, sealer) = (Opener::new(&keying.theirs), Sealer::new(&keying.ours));
+    fn of(keying: Keying, opener: Opener, sealer: Sealer) -> Self {
         let warn = Warn::of(&opener, &sealer);
         let keyed = Keyed { opener, sealer, before: None, keying, warn };
         Self { keyed: Some(keyed), by_dtls: false, notice: None }
     }
 
+    /// With the keys of an offer and its answer, which may have been in use before.
+    fn again(keying: Keying, retired: &mut Retired) -> Self {
+        let (opener, sealer) = (retired.opener(&keying.theirs), retired.sealer(&keying.ours));
+        let opener = opener.unwrap_or_else(|| Opener::new(&keying.theirs));
+        Self::of(keying, opener, sealer)
+    }
+
     /// With the keys of a DTLS association.
     pub(super) fn of_dtls(keying: Keying) -> Self {
-        Self { by_dtls: true, ..Self::of(keying) }
+        let (opener, sealer) = (Opener::new(&keying.theirs), Sealer::new(&keying.ours));
+        Self { by_dtls: true, ..Self::of(keying, opener, sealer) }
+    }
+
+    /// Is put out of use. Keys of DTLS never come back.
+    pub(super) fn retire(self, retired: &mut Retired) {
+        let Some(keyed) = self.keyed.filter(|_| !self.by_dtls) else { return };
+        if let Some(before) = keyed.before {
+            retired.put_opener(before.keys, before.opener);
+        }
+        retired.put_opener(keyed.keying.theirs, keyed.opener);
+        retired.put_sealer(keyed.keying.ours, keyed.sealer);
+    }
+
+    /// Whether it seals with these keys.
+    pub(super) fn seals_with(&self, keys: &Keys) -> bool {
+        let keyed = self.keyed.as_ref().filter(|_| !self.by_dtls);
+        keyed.is_some_and(|keyed| keyed.keying.ours.share_a_key_with(keys))
     }
 
     /// Without keys: nothing passes.
@@ -121,24 +152,42 @@ impl Shield {
     }
 
     /// Goes over to what was agreed anew, each direction apart.
-    pub(super) fn rekey(&mut self, keying: Keying) {
-        self.by_dtls = false;
+    fn rekey(&mut self, keying: Keying, retired: &mut Retired) {
+        let from_dtls = std::mem::take(&mut self.by_dtls);
         let Some(keyed) = &mut self.keyed else {
-            *self = Self::of(keying);
+            *self = Self::again(keying, retired);
             return;
         };
-        if keyed.keying.ours != keying.ours {
-            keyed.sealer = Sealer::new(&keying.ours);
+        let Keying { ours, theirs } = std::mem::replace(&mut keyed.keying, keying);
+        let keying = &keyed.keying;
+        if ours != keying.ours {
+            if ours.share_a_key_with(&keying.ours) {
+                keyed.sealer.resume(&ours, &keying.ours);
+            } else {
+                let sealer = retired.sealer(&keying.ours);
+                let before = std::mem::replace(&mut keyed.sealer, sealer);
+                if !from_dtls {
+                    retired.put_sealer(ours, before);
+                }
+            }
             keyed.warn.sealer = keyed.sealer.rtp_left() / KEY_WARNING_PART;
             keyed.warn.spent[1] = false;
         }
-        if keyed.keying.theirs != keying.theirs {
-            let opener = Opener::following(&keyed.opener, &keying.theirs);
-            keyed.warn.opener = opener.rtp_left() / KEY_WARNING_PART;
+        if theirs != keying.theirs {
+            if theirs.share_a_key_with(&keying.theirs) {
+                keyed.opener.resume(&theirs, &keying.theirs);
+            } else {
+                if let Some(older) = keyed.before.take() {
+                    retired.put_opener(older.keys, older.opener);
+                }
+                let fresh = || Opener::following(&keyed.opener, &keying.theirs);
+                let opener = retired.opener(&keying.theirs).unwrap_or_else(fresh);
+                let opener = std::mem::replace(&mut keyed.opener, opener);
+                keyed.before = Some(Box::new(Before { keys: theirs, opener, live: true }));
+            }
+            keyed.warn.opener = keyed.opener.rtp_left() / KEY_WARNING_PART;
             keyed.warn.spent[0] = false;
-            keyed.before = Some(Box::new(std::mem::replace(&mut keyed.opener, opener)));
         }
-        keyed.keying = keying;
     }
 
     /// For a call record: keys, rollover counters, windows. Keys of the party that others have
@@ -275,13 +324,13 @@ impl Keyed {
             Packet::Rtcp => opener.open_rtcp(bytes, out),
         };
         let opened = by(&mut self.opener);
-        let Some(before) = &mut self.before else { return opened };
+        let Some(before) = self.before.as_mut().filter(|before| before.live) else { return opened };
         match opened {
             Ok(length) => {
-                self.before = None;
+                before.live = false;
                 Ok(length)
             }
-            Err(refusal) => by(before).map_err(|_| refusal),
+            Err(refusal) => by(&mut before.opener).map_err(|_| refusal),
         }
     }
 }

@@ -70,7 +70,11 @@ fn a_confirmed_call_goes_on_as_if_nothing_had_happened() {
     assert_eq!(world.engine.calls(world.now, 1)[0].id, id);
     let tables = world.engine.tables();
     assert_eq!((tables.permits, tables.ports_in_use), (3, 4));
+    let seen = |world: &World| world.engine.calls(world.now, 1)[0].packets_from_caller;
+    let before = seen(&world);
+    assert!(before >= 1, "those that the last record before the crash counted");
     exchange_media(&mut world, &ports, 3);
+    assert_eq!(seen(&world), before + 1);
 
     // Both parties may change the call, one after the other.
     caller.request(&mut world, "INVITE", &offer(40_002));

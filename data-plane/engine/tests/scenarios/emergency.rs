@@ -426,6 +426,31 @@ fn too_many_streams_refuse_an_ordinary_call_and_never_a_911_call() {
     world.all_gone();
 }
 
+/// RFC 3264 6: the answer has as many m-lines as the offer, however many are looked at. On record.
+#[test]
+fn a_911_call_with_more_streams_than_are_looked_at_is_answered_all_of_them() {
+    let mut world = World::new();
+    let video: String = (1..20).map(|at| format!("m=video {} RTP/AVP 96\n", 41_000 + at)).collect();
+    let offer = sdp_part("127.0.1.1", 40_000) + &video;
+    let mut caller = Caller::invite(&mut world, PBX, ACCESS, "sip:911@127.0.0.10", &offer);
+    world.expect(PBX, "SIP/2.0 100");
+    let psap = Callee::take(&mut world, PSAP_1);
+    assert_eq!(psap.invite.body().matches("\nm=").count(), 16);
+    psap.answer(&mut world);
+    world.expect(PSAP_1, "ACK ");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    let lines: Vec<_> = ok.body().lines().filter(|line| line.starts_with("m=")).collect();
+    assert_eq!(lines.len(), 20, "{}", ok.body());
+    assert!(!lines[0].starts_with("m=audio 0 "));
+    assert!(lines[1..].iter().all(|line| *line == "m=video 0 RTP/AVP 96"), "{lines:?}");
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    caller.request(&mut world, "BYE", "");
+    assert_eq!(world.call_cdr().sdp_caller, ["mended"]);
+    world.forget_inbox();
+    world.all_gone();
+}
+
 /// EM-60: the caller of an emergency call cannot put the PSAP on hold.
 #[test]
 fn a_hold_by_the_caller_is_refused_and_not_carried() {

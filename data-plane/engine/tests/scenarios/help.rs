@@ -283,6 +283,53 @@ fn a_psap_whose_answer_is_broken_is_heard() {
     world.all_gone();
 }
 
+/// What was done is on the record of a call that outlives the process, too.
+#[test]
+fn what_was_done_outlives_a_crash() {
+    let mut world = World::new();
+    let nowhere = OFFER.replace("c=IN IP4 127.0.1.1", "c=IN IP4 pbx.example");
+    let broken = answer().replace("t=0 0", "broken");
+    let (mut caller, ..) = up(&mut world, &typed(&nowhere), &broken);
+    assert_eq!(world.crash(300).adopted, 1);
+    world.forget_inbox();
+    caller.request(&mut world, "BYE", "");
+    let cdr = world.call_cdr();
+    assert_eq!(
+        (&cdr.sdp_caller[..], &cdr.sdp_callee[..]),
+        (&["no_address".to_owned()][..], &["mended".to_owned()][..],)
+    );
+    world.forget_inbox();
+    world.all_gone();
+}
+
+/// A PSAP whose answer names a host, or no single one, is looked for as its caller would be: where its
+/// signalling comes from. It is never a call without audio.
+#[test]
+fn a_psap_whose_address_cannot_be_used_is_found() {
+    for address in ["psap.example", "239.1.1.1/127", "255.255.255.255"] {
+        let mut world = World::new();
+        let named = answer().replace("c=IN IP4 127.0.9.1", &format!("c=IN IP4 {address}"));
+        let (mut caller, invite, ok) = up(&mut world, &typed(OFFER), &named);
+        let (near, far) = (local(&ok, 0, "127.0.0.10"), local(&invite, 0, "127.0.0.20"));
+        world.media.clear();
+        world.send_media(PHONE, near, &rtp(1));
+        assert_eq!(world.media, [(addr("127.0.9.1:50000"), rtp(1))], "{address}");
+        // It is somewhere else on that host, and nobody from another one is.
+        for sequence in 1..=12 {
+            world.send_media("127.0.9.1:50500", far, &rtp(sequence));
+            world.send_media("127.0.9.7:50500", far, &rtp(sequence));
+            world.pass(20);
+        }
+        world.media.clear();
+        world.send_media(PHONE, near, &rtp(2));
+        assert_eq!(world.media, [(addr("127.0.9.1:50500"), rtp(2))], "{address}");
+        caller.request(&mut world, "BYE", "");
+        assert_eq!(world.call_cdr().sdp_callee, ["no_address"], "{address}");
+        world.forget_inbox();
+        world.all_gone();
+    }
+}
+
 /// Inside the call an offer that cannot be read is refused, and the call is as it was.
 #[test]
 fn an_unreadable_offer_inside_the_call_changes_nothing() {

@@ -19,7 +19,8 @@ fn world(pbx: &str, carrier: &str) -> World {
         text = text.replacen(&at, &format!("{at}    media: {{ {media} }}\n"), 1);
     }
     let mut world = World::with(&text, Limits::default());
-    let identity = Identity::generate(std::time::Instant::now()).unwrap();
+    // Made by the first who needs it, as after a kill.
+    let identity = Identity::deferred(std::time::Instant::now());
     world.engine.set_dtls_identity(Arc::new(identity));
     world
 }
@@ -111,6 +112,27 @@ fn a_browser_offers_and_a_plain_carrier_answers() {
     assert_ne!(lines(&anew, "a=ice-ufrag:"), lines(&ok, "a=ice-ufrag:"));
     assert_ne!(lines(&anew, "a=ice-pwd:"), lines(&ok, "a=ice-pwd:"));
     assert_eq!(lines(&anew, "a=fingerprint:"), lines(&ok, "a=fingerprint:"));
+}
+
+/// A carrier that takes keys in SDP need not know the profile with feedback that every browser offers
+/// (RFC 5124), and it is the browser that reads its own again. What came with keys in SDP keeps it.
+#[test]
+fn a_carrier_with_keys_in_sdp_is_offered_savp_by_a_browser() {
+    let lines = "a=rtcp-mux\na=crypto:3 AES_CM_128_HMAC_SHA1_80 \
+                 inline:0123456789abcdefghijklmnopqrstuvwxyz+/AB\n";
+    let answer = |profile: &str| format!("m=audio 50000 {profile} 0\n{lines}");
+    for (mode, offer, told) in [
+        ("srtp: dtls", browser("actpass", ""), "RTP/SAVP"),
+        ("srtp: accept", "m=audio 40000 RTP/AVPF 0\n".to_owned(), "RTP/SAVP"),
+        ("srtp: sdes", format!("m=audio 40000 RTP/SAVPF 0\n{lines}"), "RTP/SAVPF"),
+    ] {
+        let mut world = world(mode, "srtp: sdes");
+        let (_, invite, ok) = talk(&mut world, "127.0.1.1", &offer, &answer(told));
+        let body = invite.body();
+        assert!(body.contains(&format!(" {told} 0\r\n")), "{mode}: {body}");
+        let own = offer.split(' ').nth(2).unwrap();
+        assert!(ok.body().contains(&format!(" {own} 0\r\n")), "{mode}: {}", ok.body());
+    }
 }
 
 /// We offer DTLS and ICE to the carrier; what it answers decides our part.

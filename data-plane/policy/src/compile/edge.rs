@@ -7,10 +7,11 @@ use ravelin_contract::config::{Config, Transport};
 use super::{Faults, Names, text};
 use crate::{Dscp, Limits, Listener, MediaRange, Realm, RealmId};
 
-/// Cores of one node: a shard number is one octet.
-const CORES_MAX: usize = 256;
-const LISTENERS_MAX: usize = 1024;
-const MEDIA_RANGES_MAX: usize = 1024;
+/// Cores of one node: each has a shard, of which the edge takes no more.
+pub(crate) const CORES_MAX: usize = 128;
+/// Listeners: so many sockets a shard has besides those of media.
+pub(crate) const LISTENERS_MAX: usize = 64;
+pub(crate) const MEDIA_RANGES_MAX: usize = 1024;
 const MEDIA_PORT_MIN: u16 = 1024;
 
 const CALLS_DEFAULT: u32 = 20_000;

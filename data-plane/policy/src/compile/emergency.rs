@@ -10,7 +10,7 @@ use ravelin_contract::config::{self, Config, RealmKind, Role};
 use super::{Faults, Names};
 use crate::{EmergencyStep, Realm, Tier, Trunk, TrunkId};
 
-const SITE_TRUNKS_MAX: usize = 16;
+pub(crate) const SITE_TRUNKS_MAX: usize = 16;
 
 pub(super) struct Chains {
     /// The first one is for calls without a site.

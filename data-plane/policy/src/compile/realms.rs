@@ -14,7 +14,7 @@ use crate::{
 pub(crate) const REALMS_MAX: usize = 4096;
 
 /// Emergency numbers that a realm may add to those of its country.
-const EXTRA_NUMBERS_MAX: usize = 32;
+pub(crate) const EXTRA_NUMBERS_MAX: usize = 32;
 
 /// Six bits (RFC 2474 3).
 const DSCP_MAX: u8 = 63;

@@ -12,7 +12,7 @@ use crate::{
 };
 
 const ROUTES_MAX: usize = 60_000;
-const ROUTE_TRUNKS_MAX: usize = 32;
+pub(crate) const ROUTE_TRUNKS_MAX: usize = 32;
 
 /// Routes by the trunk that a call comes from.
 #[derive(Debug, Default)]

@@ -643,6 +643,72 @@ fn limits_of_the_document() {
     assert_eq!(faults(&document(&format!("sites:\n{sites}"))).0.len(), 1000, "bounded");
 }
 
+/// As many of each list as may be compile, or have other faults; one more is refused by the number.
+#[test]
+fn limits_of_lists_are_kept() {
+    use super::{edge, emergency, routes};
+    let list = |count: usize, item: &dyn Fn(usize) -> String| -> String {
+        (0..count).map(item).collect::<Vec<_>>().join(", ")
+    };
+    let edge_of = |cores: &str, listeners: &str, media: &str| {
+        format!(
+            "node: n\ndeployment: {{ mode: production }}\nedge:\n  cores: [{cores}]\n  \
+             listeners: [{listeners}]\n  media: [{media}]\n"
+        )
+    };
+    let cores = |count| edge_of(&list(count, &|i| i.to_string()), "", "");
+    let listeners = |count| {
+        let one = |i: usize| {
+            format!(
+                "{{ id: l{i}, realm: core, transport: udp, bind: \"127.9.42.1:{}\" }}",
+                5060 + i
+            )
+        };
+        edge_of("0", &list(count, &one), "")
+    };
+    let media = |count| {
+        let one = |i: usize| {
+            let (high, low) = (i / 256, i % 256);
+            format!("{{ realm: core, address: 127.9.{high}.{low}, ports: 20000-20009 }}")
+        };
+        edge_of("0", "", &list(count, &one))
+    };
+    let targets = |count| {
+        let one = |i: usize| format!("{{ uri: \"sip:127.9.1.{}:{}\" }}", i % 250, 5060 + i / 250);
+        let targets = list(count, &one);
+        document(&format!(
+            "trunks:\n- {{ id: t, realm: core, role: carrier, targets: [{targets}] }}"
+        ))
+    };
+    let trunks_of_route = |count| {
+        let trunks = list(count, &|i| format!("t{i}"));
+        document(&format!("routes:\n- {{ id: r, from: [x], to: \"*\", trunks: [{trunks}] }}"))
+    };
+    let trunks_of_site = |count| {
+        let trunks = list(count, &|i| format!("{{ id: t{i}, priority: {} }}", i + 1));
+        document(&format!(
+            "sites:\n- {{ name: S, ip_range: 10.0.0.0/24, emergency_trunks: [{trunks}] }}"
+        ))
+    };
+    type Made<'a> = &'a dyn Fn(usize) -> String;
+    let lists: [(&str, usize, Made<'_>); 6] = [
+        ("cores", edge::CORES_MAX, &cores),
+        ("listeners", edge::LISTENERS_MAX, &listeners),
+        ("ranges", edge::MEDIA_RANGES_MAX, &media),
+        ("targets", trunks::TARGETS_MAX, &targets),
+        ("trunks", routes::ROUTE_TRUNKS_MAX, &trunks_of_route),
+        ("trunks", emergency::SITE_TRUNKS_MAX, &trunks_of_site),
+    ];
+    for (what, most, made) in lists {
+        for (count, refused) in [(most, false), (most + 1, true)] {
+            let told = format!("{count} {what}; at most {most}");
+            let faults = compile(&made(count), 7).err().unwrap_or_default();
+            let found = faults.iter().any(|fault| fault.reason.contains(&told));
+            assert_eq!(found, refused, "{told}: {faults:?}");
+        }
+    }
+}
+
 /// JSON is YAML.
 #[test]
 fn json_documents_compile() {

@@ -14,7 +14,7 @@ use crate::{
 
 /// Trunks of one document: a position is 16 bits wide.
 pub(crate) const TRUNKS_MAX: usize = 16_384;
-const TARGETS_MAX: usize = 64;
+pub(crate) const TARGETS_MAX: usize = 64;
 const NUMBERS_MAX: usize = 1_000_000;
 const PRIORITY_DEFAULT: u16 = 1;
 const WEIGHT_DEFAULT: u16 = 100;

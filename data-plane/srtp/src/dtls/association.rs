@@ -167,7 +167,9 @@ impl Association {
             Pass::On => Ok(self.drive(now, Some(datagram), send)),
             Pass::Part => Ok(None),
             Pass::Hello(offer) => {
-                let cookie = cookie::make(&self.identity.secret, self.number);
+                // No key, no answer; whoever started us was told.
+                let made = self.identity.made().map_err(|_| Rejection::Over)?;
+                let cookie = cookie::make(&made.secret, self.number);
                 let proven = offer.cookie.is_some_and(|theirs| cookie::equal(&theirs, &cookie));
                 // The first hello of a client cannot have a cookie of ours, and each later one has:
                 // to ask again would take the client out of step, whoever said it.
@@ -195,7 +197,7 @@ impl Association {
         cookie: &Cookie,
         send: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Rejection> {
-        let mut dtls = self.library(now);
+        let mut dtls = self.library(now).ok_or(Rejection::Over)?;
         // The library wants to have asked for the cookie itself, as often as it was.
         let shown = cookie::with_checked(cookie, || {
             dtls.handle_timeout(self.instant(now)).ok()?;
@@ -240,18 +242,23 @@ impl Association {
         self.trusted = false;
     }
 
-    fn library(&self, now: u64) -> Dtls {
-        let identity = &self.identity;
-        let (config, certificate) = (identity.config.clone(), identity.certificate.clone());
+    /// None without a key of ours.
+    fn library(&self, now: u64) -> Option<Dtls> {
+        let made = self.identity.made().ok()?;
+        let (config, certificate) = (made.config.clone(), made.certificate.clone());
         let mut dtls = Dtls::new_12(config, certificate, self.instant(now));
         dtls.set_active(self.role == Role::Client);
-        dtls
+        Some(dtls)
     }
 
     /// A client says hello, or says it anew.
     fn greet(&mut self, now: u64, send: &mut dyn FnMut(&[u8])) {
         self.begun(now);
-        self.dtls = Some(Box::new(self.library(now)));
+        let Some(dtls) = self.library(now) else {
+            self.fail(Failure::Protocol);
+            return;
+        };
+        self.dtls = Some(Box::new(dtls));
         self.guard = Guard::new(self.role);
         self.guard.going(None);
         // Nothing can come of the first flight but datagrams.
@@ -311,6 +318,12 @@ impl Association {
                 self.deadline = Some(self.limit);
             }
         }
+    }
+
+    /// How often the handshake broke and began again.
+    #[must_use]
+    pub const fn restarts(&self) -> u8 {
+        self.restarts
     }
 
     fn fail(&mut self, failure: Failure) {

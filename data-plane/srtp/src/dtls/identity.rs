@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -38,18 +38,24 @@ impl std::fmt::Display for IdentityError {
 
 impl std::error::Error for IdentityError {}
 
-/// Key and self-signed certificate of one process: ECDSA P-256, made when it starts and never
-/// stored.
+/// Key and self-signed certificate of one process: ECDSA P-256, made once and never stored.
 #[derive(Debug)]
 pub struct Identity {
-    pub(super) certificate: DtlsCertificate,
-    pub(super) config: Arc<dimpl::Config>,
     /// Time 0 of everything that is handed in.
     pub(super) origin: Instant,
+    made: OnceLock<Result<Made, IdentityError>>,
+    provider: fn() -> CryptoProvider,
+    associations: AtomicU64,
+}
+
+/// What takes time to make: the crypto library gathers entropy before it draws its first key.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) certificate: DtlsCertificate,
+    pub(super) config: Arc<dimpl::Config>,
     /// What cookies are made with.
     pub(super) secret: hmac::Key,
     fingerprint: Fingerprint,
-    associations: AtomicU64,
 }
 
 impl Identity {
@@ -59,17 +65,67 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`].
     pub fn generate(origin: Instant) -> Result<Self, IdentityError> {
-        Self::made_with(origin, default_provider())
+        let identity = Self::deferred(origin);
+        identity.make().map(|()| identity)
+    }
+
+    /// One whose key is drawn by [`Self::make`], or by the first who needs it: associations that have
+    /// their keys already do not wait for it.
+    #[must_use]
+    pub fn deferred(origin: Instant) -> Self {
+        Self {
+            origin,
+            made: OnceLock::new(),
+            provider: default_provider,
+            associations: AtomicU64::new(0),
+        }
     }
 
     /// As [`Self::generate`], with handshakes of other primitives: what fuzzing tries needs no
     /// public-key work.
     #[cfg(fuzzing)]
-    pub fn fuzzed(origin: Instant, provider: CryptoProvider) -> Result<Self, IdentityError> {
-        Self::made_with(origin, provider)
+    pub fn fuzzed(
+        origin: Instant,
+        provider: fn() -> CryptoProvider,
+    ) -> Result<Self, IdentityError> {
+        let identity = Self { provider, ..Self::deferred(origin) };
+        identity.make().map(|()| identity)
     }
 
-    fn made_with(origin: Instant, provider: CryptoProvider) -> Result<Self, IdentityError> {
+    /// Draws the key if nobody has; who comes while that is done waits for it.
+    ///
+    /// # Errors
+    /// [`IdentityError`], the same each time.
+    pub fn make(&self) -> Result<(), IdentityError> {
+        self.made().map(|_| ())
+    }
+
+    /// Whether the key was drawn.
+    #[must_use]
+    pub fn is_made(&self) -> bool {
+        matches!(self.made.get(), Some(Ok(_)))
+    }
+
+    pub(super) fn made(&self) -> Result<&Made, IdentityError> {
+        self.made.get_or_init(|| Made::with((self.provider)())).as_ref().map_err(|error| *error)
+    }
+
+    /// A number that no other association has.
+    pub(super) fn next_number(&self) -> u64 {
+        self.associations.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What SDP says of the certificate, under SHA-256.
+    ///
+    /// # Errors
+    /// As [`Self::make`], which this does if nobody has.
+    pub fn fingerprint(&self) -> Result<&Fingerprint, IdentityError> {
+        self.made().map(|made| &made.fingerprint)
+    }
+}
+
+impl Made {
+    fn with(provider: CryptoProvider) -> Result<Self, IdentityError> {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
             .map_err(|_| IdentityError("no key"))?;
         let private_key = key.to_pkcs8v1().map_err(|_| IdentityError("key not written"))?;
@@ -90,22 +146,9 @@ impl Identity {
                 private_key: private_key.as_ref().to_vec(),
             },
             config: Arc::new(config),
-            origin,
             secret: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
                 .map_err(|_| IdentityError("no secret"))?,
-            associations: AtomicU64::new(0),
         })
-    }
-
-    /// A number that no other association has.
-    pub(super) fn next_number(&self) -> u64 {
-        self.associations.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// What SDP says of the certificate, under SHA-256.
-    #[must_use]
-    pub fn fingerprint(&self) -> &Fingerprint {
-        &self.fingerprint
     }
 }
 
@@ -163,10 +206,24 @@ mod tests {
     fn each_identity_is_another_and_says_its_fingerprint() {
         let identities = [(); 3].map(|()| Identity::generate(Instant::now()).unwrap());
         for identity in &identities {
-            let certificate = &identity.certificate.certificate;
-            assert_eq!(*identity.fingerprint(), Fingerprint::of(Hash::Sha256, certificate));
+            let certificate = &identity.made().unwrap().certificate.certificate;
+            let said = identity.fingerprint().unwrap();
+            assert_eq!(*said, Fingerprint::of(Hash::Sha256, certificate));
         }
-        let [a, b, c] = identities.map(|identity| *identity.fingerprint());
+        let [a, b, c] = identities.map(|identity| *identity.fingerprint().unwrap());
         assert!(a != b && b != c && a != c);
+    }
+
+    #[test]
+    fn a_deferred_identity_is_made_once_by_whoever_needs_it_first() {
+        let identity = Identity::deferred(Instant::now());
+        assert!(!identity.is_made());
+        let said = std::thread::scope(|scope| {
+            let asked = [(); 4].map(|()| scope.spawn(|| *identity.fingerprint().unwrap()));
+            asked.map(|thread| thread.join().unwrap())
+        });
+        assert!(identity.is_made());
+        identity.make().unwrap();
+        assert!(said.iter().all(|said| said == identity.fingerprint().unwrap()));
     }
 }

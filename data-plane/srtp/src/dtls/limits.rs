@@ -19,8 +19,14 @@ pub const WAITING_DATAGRAMS_MAX: usize = 24;
 /// First retransmission (RFC 6347 4.2.4.1 has a second; media waits, and a lost flight is common on
 /// the paths that need DTLS). It doubles each time.
 pub const FLIGHT_FIRST: Duration = Duration::from_millis(400);
-/// Retransmissions of one flight: about 50 s in all.
-pub const FLIGHT_RETRIES: usize = 6;
+/// Retransmissions of one flight: more than fit into [`HANDSHAKE_MAX`], though the library makes
+/// each wait shorter or longer by up to a quarter, by chance. It is that time alone which ends a
+/// handshake.
+pub const FLIGHT_RETRIES: usize = 7;
+const _: () = {
+    let waits = FLIGHT_FIRST.as_millis() * ((1 << (FLIGHT_RETRIES + 1)) - 1);
+    assert!(waits * 3 / 4 > HANDSHAKE_MAX.as_millis());
+};
 /// How long a handshake may take from its first hello. Then [`crate::dtls::Failure::Timeout`].
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(45);
 /// How often a handshake that was broken by what may have been forged starts again.

@@ -35,7 +35,7 @@ pub(crate) struct Pair {
 
 pub(crate) fn named(identity: &Identity) -> Fingerprints {
     let mut fingerprints = Fingerprints::default();
-    assert!(fingerprints.add(identity.fingerprint().to_string().as_bytes()));
+    assert!(fingerprints.add(identity.fingerprint().unwrap().to_string().as_bytes()));
     fingerprints
 }
 

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use super::{Description, line::Lines};
 use crate::sip::uri::parse_ipv4;
 
-/// Names that are looked for in one description. More are not.
-const NAMES_MAX: usize = 12;
+/// Names that are looked for in one description: those of its message (24), of o= and c=, and of each
+/// m-line (16). Of a description with more, which has several c= lines in one place, the rest is not.
+const NAMES_MAX: usize = 48;
 
 /// The hosts that must not be read on the other side.
 pub(super) struct Names<'n> {

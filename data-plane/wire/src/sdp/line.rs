@@ -90,11 +90,12 @@ impl<'a> Attribute<'a> {
         }
     }
 
-    /// The direction that this line sets. One with a value is another attribute.
+    /// The direction that this line sets. One with a value is another attribute; blanks at the end,
+    /// which break the grammar, are no reason to send to somebody who is on hold.
     #[must_use]
     pub const fn direction(&self) -> Option<Direction> {
         match self.value {
-            None => Direction::of(self.name),
+            None => Direction::of(self.name.trim_ascii_end()),
             Some(_) => None,
         }
     }

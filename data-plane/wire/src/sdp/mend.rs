@@ -31,7 +31,7 @@ const PROTOCOLS: [&[u8]; 6] =
     [b"RTP/AVP", b"RTP/AVPF", b"RTP/SAVP", b"RTP/SAVPF", b"UDP/TLS/RTP/SAVP", b"UDP/TLS/RTP/SAVPF"];
 
 /// What was mended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mended {
     /// Why the description would have been refused.
     pub first: Option<SdpError>,
@@ -39,6 +39,9 @@ pub struct Mended {
     pub faults: usize,
     /// An address that nobody signalled was put in: where the sender's media is can only be guessed.
     pub guessed: bool,
+    /// The m-lines beyond [`SDP_MEDIA_MAX_COUNT`], refused, each with its end: an answer has as many as
+    /// its offer (RFC 3264 6).
+    pub excess: Vec<u8>,
 }
 
 impl Mended {
@@ -65,9 +68,7 @@ pub fn mend(input: &[u8], near: IpAddr, out: &mut Vec<u8>) -> Mended {
             found.mended.fault(SdpError::TooLarge);
             break;
         }
-        if found.take(line).is_none() {
-            break;
-        }
+        found.take(line);
     }
     found.close();
     let Found { origin, connected, session, medias, needs, mut mended, .. } = found;
@@ -135,8 +136,7 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Takes a line. `None`: no more streams can be taken.
-    fn take(&mut self, line: &'a [u8]) -> Option<()> {
+    fn take(&mut self, line: &'a [u8]) {
         let text = line.trim_ascii();
         let (kind, value) = match text {
             [kind, b'=', value @ ..]
@@ -147,11 +147,12 @@ impl<'a> Found<'a> {
                 (kind.to_ascii_lowercase(), value.trim_ascii_start())
             }
             _ => {
-                self.mended.fault(SdpError::Line);
-                return Some(());
+                return self.mended.fault(SdpError::Line);
             }
         };
         match kind {
+            b'm' => self.media(value),
+            _ if !self.mended.excess.is_empty() => {}
             b'v' => {
                 if value != b"0" {
                     self.mended.fault(SdpError::Version);
@@ -164,7 +165,6 @@ impl<'a> Found<'a> {
                 _ => self.mended.fault(SdpError::Origin),
             },
             b'c' => self.connection(value),
-            b'm' => return self.media(value),
             b'a' => {
                 let attribute = Attribute::of(value);
                 let broken = attribute.name == b"rtcp"
@@ -177,7 +177,6 @@ impl<'a> Found<'a> {
             }
             _ => self.keep(kind, value),
         }
-        Some(())
     }
 
     fn keep(&mut self, kind: u8, value: &[u8]) {
@@ -207,19 +206,20 @@ impl<'a> Found<'a> {
         self.keep(b'c', value);
     }
 
-    fn media(&mut self, value: &'a [u8]) -> Option<()> {
+    fn media(&mut self, value: &'a [u8]) {
         self.close();
         if self.count == SDP_MEDIA_MAX_COUNT {
             self.mended.fault(SdpError::TooManyMedia);
-            return None;
+            let mut line = Vec::new();
+            put_right(value, &mut line);
+            return refused(&line, &mut self.mended.excess);
         }
         self.count += 1;
         let whole = Media::parse_line(value)
             .filter(|media| media.port == 0 || media.port_count == 1 && !is_misspelt(media.proto));
         if let Some(media) = whole {
             self.open = media.port != 0;
-            self.keep(b'm', value);
-            return Some(());
+            return self.keep(b'm', value);
         }
         self.mended.fault(SdpError::Media);
         let mut line = Vec::new();
@@ -228,7 +228,6 @@ impl<'a> Found<'a> {
         let readable = short && Media::parse_line(&line).is_some();
         self.open = readable && port != 0;
         self.keep(b'm', if readable { &line } else { REFUSED });
-        Some(())
     }
 
     /// The stream that was being read is complete.
@@ -267,6 +266,20 @@ fn put_right(value: &[u8], out: &mut Vec<u8>) -> u16 {
         out.extend_from_slice(AUDIO_FORMATS);
     }
     port
+}
+
+/// Writes an m-line that refuses the stream of another.
+fn refused(value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"m=");
+    match Media::parse_line(value).filter(|_| value.len() + 2 <= SDP_LINE_MAX_BYTES) {
+        Some(media) => {
+            out.extend_from_slice(media.kind_text);
+            out.extend_from_slice(b" 0 ");
+            out.extend_from_slice(media.tail);
+        }
+        None => out.extend_from_slice(REFUSED),
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// An address of either family, in brackets or not, without what may stand behind a slash.
@@ -358,10 +371,14 @@ mod tests {
             assert_eq!(ports, [0, 4000], "{line}");
             assert_eq!(what.first, Some(SdpError::Media), "{line}");
         }
-        let many = format!("{HEAD}{ADDRESS}{}", "m=audio 4000 RTP/AVP 0\n".repeat(40));
-        let (text, what) = mended(&many);
+        let many = "m=audio 4000 RTP/AVP 0\na=x:1\n".repeat(16);
+        let more = "m=video 5000/2 rtp/avp 96 97\na=sendonly\nm=\u{7}\nc=IN IP4 192.0.2.9\n";
+        let (text, what) = mended(&format!("{HEAD}{ADDRESS}{many}{more}"));
         assert_eq!(text.matches("m=").count(), SDP_MEDIA_MAX_COUNT);
-        assert_eq!(what.first, Some(SdpError::TooManyMedia));
+        assert!(text.ends_with("m=audio 4000 RTP/AVP 0\r\na=x:1\r\n"), "{text}");
+        assert_eq!((what.first, what.faults), (Some(SdpError::TooManyMedia), 2));
+        let excess = b"m=video 0 RTP/AVP 96 97\r\nm=audio 0 RTP/AVP 0\r\n";
+        assert_eq!(what.excess, excess, "their places in the answer");
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct StreamRewrite<'r> {
     /// Our RTCP port. An a=rtcp line is written when the input has one or the port is not the one
     /// above RTP; `None` leaves such lines out.
     pub rtcp_port: Option<u16>,
+    /// Kind of media to write in place of the input's.
+    pub kind: Option<&'r [u8]>,
     /// Direction to write in place of the input's.
     pub direction: Option<Direction>,
     /// Transport protocol to write in place of the input's.
@@ -266,7 +268,7 @@ fn media_level(
 
 fn media_line(media: &Media<'_>, port: u16, stream: &StreamRewrite<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"m=");
-    out.extend_from_slice(media.kind_text);
+    out.extend_from_slice(stream.kind.unwrap_or(media.kind_text));
     out.push(b' ');
     push_decimal(out, u64::from(port));
     out.push(b' ');

@@ -161,14 +161,14 @@ fn identities() -> &'static Identities {
     static MADE: OnceLock<Identities> = OnceLock::new();
     MADE.get_or_init(|| {
         let origin = std::time::Instant::now();
+        let provider = || CryptoProvider {
+            kx_groups: &[&Group],
+            signature_verification: &Verifier,
+            key_provider: &Keys,
+            secure_random: &Random,
+            ..default_provider()
+        };
         std::array::from_fn(|_| {
-            let provider = CryptoProvider {
-                kx_groups: &[&Group],
-                signature_verification: &Verifier,
-                key_provider: &Keys,
-                secure_random: &Random,
-                ..default_provider()
-            };
             Arc::new(Identity::fuzzed(origin, provider).expect("an identity"))
         })
     })

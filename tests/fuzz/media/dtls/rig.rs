@@ -47,7 +47,7 @@ pub type Identities = [Arc<Identity>; 3];
 
 fn named(identity: &Identity) -> Fingerprints {
     let mut all = Fingerprints::default();
-    assert!(all.add(identity.fingerprint().to_string().as_bytes()));
+    assert!(all.add(identity.fingerprint().unwrap().to_string().as_bytes()));
     all
 }
 

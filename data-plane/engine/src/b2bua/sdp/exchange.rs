@@ -32,6 +32,7 @@ pub(super) struct Told {
     rtcp_mux: Option<bool>,
     payloads: Option<Box<[u8; 128]>>,
     mid: Option<SmallVec<[u8; 16]>>,
+    kind: Option<SmallVec<[u8; 16]>>,
     direction: Option<Direction>,
     lines: Vec<u8>,
     /// Our ICE credentials are among the lines.
@@ -43,6 +44,7 @@ impl Told {
         StreamRewrite {
             port: self.port,
             rtcp_port: self.rtcp_port,
+            kind: self.kind.as_deref(),
             direction: self.direction,
             proto: self.proto.as_deref(),
             rtcp_mux: self.rtcp_mux,
@@ -118,7 +120,7 @@ impl Exchange<'_> {
             let asked = media.port != 0 && media.port_count == 1;
             theirs.usable = asked;
             theirs.direction = parsed.direction_of(media);
-            match self.admit(parsed, transport, media) {
+            match self.admit(parsed, index, media, transport) {
                 Ok((protection, chosen)) => {
                     theirs.protection = protection;
                     theirs.chosen = chosen;
@@ -149,11 +151,11 @@ impl Exchange<'_> {
                 let ours = stream.reply(chosen, self.random).keys;
                 theirs.keying = Some(Box::new(Keying { ours, theirs: chosen.keys.clone() }));
             }
-            if theirs.usable && self.is_lost(parsed, media) {
-                self.oddities.note(Oddity::NoAddress);
+            if theirs.usable {
+                self.note_destination(parsed, index, media);
             }
             let remote = match theirs.usable {
-                true => self.remote(parsed, media, transport, theirs.rtcp_mux),
+                true => self.remote(parsed, index, media, transport, theirs.rtcp_mux),
                 false => Remote::NONE,
             };
             self.offered_peering(parsed, media, index, &mut theirs);
@@ -183,9 +185,11 @@ impl Exchange<'_> {
     fn admit(
         &self,
         parsed: &sdp::Description<'_>,
-        transport: Transport,
+        index: usize,
         media: &Media<'_>,
+        transport: Transport,
     ) -> Result<(Option<Protection>, Option<sdes::Crypto>), Cause> {
+        self.destination(parsed, index, media)?;
         match transport {
             Transport::Foreign => Err(Cause::NotAcceptable),
             // The fingerprints of the parties do not pass.
@@ -206,6 +210,9 @@ impl Exchange<'_> {
                         let values = crypto_lines(media);
                         let chosen =
                             sdes::choose(values, &suites).map_err(|_| Cause::NoCommonEncryption)?;
+                        if self.sender.repeats_a_key(&chosen.keys) {
+                            return Err(Cause::NoCommonEncryption);
+                        }
                         Ok((Some(protection), Some(chosen)))
                     }
                     Protection::Dtls if self.media.dtls_fingerprint().is_none() => {
@@ -333,18 +340,63 @@ impl Exchange<'_> {
         if told.iter().any(|told| told.ice) { peering::LITE } else { b"" }
     }
 
-    /// Whether it calls for help and says nowhere where it is. ICE finds an agent that has no
-    /// candidate yet.
-    fn is_lost(&self, parsed: &sdp::Description<'_>, media: &Media<'_>) -> bool {
-        let named = parsed.connection_of(media).and_then(|connection| connection.address);
-        let found = self.sender_media.ice() && peering::is_placeholder(parsed, media);
-        self.rescued() && !found && named.is_none_or(|address| address.is_unspecified())
+    /// Where the media of a stream is to go.
+    ///
+    /// # Errors
+    /// That nothing can be sent there.
+    fn destination(
+        &self,
+        parsed: &sdp::Description<'_>,
+        index: usize,
+        media: &Media<'_>,
+    ) -> Result<Destination, Cause> {
+        let Some(connection) = parsed.connection_of(media).filter(|_| media.port != 0) else {
+            return Ok(Destination::Unsaid);
+        };
+        // ICE finds an agent whose default destination says nothing.
+        let by_ice = || {
+            let theirs = self.sender_media.ice().then(|| TheirIce::of(parsed, media));
+            matches!(theirs, Some(TheirIce::Full(_)))
+        };
+        match connection.address.map(|address| address.to_canonical()) {
+            Some(address) if address.is_unspecified() => {
+                let found = self.sender_media.ice() && peering::is_placeholder(parsed, media);
+                let lost = self.rescued() && !found;
+                return Ok(if lost { Destination::Lost } else { Destination::Unsaid });
+            }
+            Some(address) if self.reaches(index, address) => return Ok(Destination::At(address)),
+            _ if by_ice() => return Ok(Destination::Unsaid),
+            _ => {}
+        }
+        if self.emergency { Ok(Destination::Lost) } else { Err(Cause::MediaAddress) }
+    }
+
+    /// Whether datagrams from our port of stream `index` to an address arrive at one host.
+    fn reaches(&self, index: usize, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let broadcast = matches!(address, IpAddr::V4(v4) if v4.is_broadcast());
+        let one_host = !address.is_unspecified() && !address.is_multicast() && !broadcast;
+        let port = self.media.bound(self.anchor, self.from, index);
+        one_host
+            && port.is_none_or(|port| {
+                let local = port.ip().is_loopback();
+                // What listens on this machine alone is nothing for a party.
+                port.is_ipv4() == address.is_ipv4() && (local || !address.is_loopback())
+            })
+    }
+
+    /// Notes that the media of a party of an emergency call must be looked for.
+    fn note_destination(&mut self, parsed: &sdp::Description<'_>, index: usize, media: &Media<'_>) {
+        if self.destination(parsed, index, media) == Ok(Destination::Lost) {
+            self.oddities.note(Oddity::NoAddress);
+        }
     }
 
     /// Where the sender wants its media, and what it does itself.
     fn remote(
         &self,
         parsed: &sdp::Description<'_>,
+        index: usize,
         media: &Media<'_>,
         transport: Transport,
         rtcp_mux: bool,
@@ -353,18 +405,21 @@ impl Exchange<'_> {
         let named = parsed.connection_of(media).and_then(|connection| connection.address);
         // RFC 3264 8.4, the way of RFC 2543: nothing goes there, and nothing comes from there.
         let held = named.is_some_and(|address| address.is_unspecified());
-        let address_known = !held;
         let held = held && !peering::is_placeholder(parsed, media) && !self.rescued();
-        let named = named.filter(|_| address_known);
-        // Whoever calls for help from nowhere is looked for where its signalling comes from.
-        let lost = self.is_lost(parsed, media);
-        let address = if lost { Some(self.near) } else { named };
+        let to = self.destination(parsed, index, media).unwrap_or(Destination::Unsaid);
+        let address = match to {
+            Destination::At(address) => Some(address),
+            Destination::Lost => Some(self.near),
+            Destination::Unsaid => None,
+        };
+        let lost = to == Destination::Lost;
         let guessed = lost || self.oddities.iter().any(|odd| odd == Oddity::NoAddress);
         let nat = if guessed { Nat::Latch { near: self.near } } else { self.nat };
         let rtcp_address = media
             .rtcp()
             .and_then(|rtcp| rtcp.connection)
-            .map_or(address, |connection| connection.address);
+            .map_or(address, |connection| connection.address)
+            .filter(|address| self.reaches(index, *address));
         let rtcp_port = match media.rtcp() {
             // No datagram goes to port zero.
             Some(rtcp) => Some(rtcp.port).filter(|port| *port != 0),
@@ -374,7 +429,7 @@ impl Exchange<'_> {
             rtp: address.map(|ip| SocketAddr::new(ip, media.port)),
             rtcp: rtcp_address
                 .zip(rtcp_port)
-                .filter(|(ip, _)| transport.is_rtp() && !rtcp_mux && !ip.is_unspecified())
+                .filter(|_| transport.is_rtp() && !rtcp_mux)
                 .map(|(ip, port)| SocketAddr::new(ip, port)),
             rtcp_mux,
             sends: direction.sends() && !held,
@@ -384,6 +439,17 @@ impl Exchange<'_> {
             nat,
         }
     }
+}
+
+/// Where the media of a stream is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Destination {
+    At(IpAddr),
+    /// Nowhere for now (RFC 3264 8.4, the way of RFC 2543), or where ICE says.
+    Unsaid,
+    /// In an emergency call, it is said in no way that helps: the party is looked for where its
+    /// signalling comes from.
+    Lost,
 }
 
 fn security(peering: &Peering, keying: &Option<Box<Keying>>) -> Security {

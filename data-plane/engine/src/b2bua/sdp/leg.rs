@@ -12,7 +12,7 @@ use ravelin_srtp::{
 use ravelin_wire::sdp::{Direction, Media, StreamRewrite};
 use smallvec::SmallVec;
 
-use super::{formats::Formats, peering::TheirIce, profile::Protection};
+use super::{formats::Formats, peering::TheirIce, profile::Protection, rescue::Oddities};
 use crate::{
     limits::STREAMS_PER_CALL_MAX,
     media::{
@@ -70,6 +70,8 @@ pub(crate) struct Description {
     pub(super) plain: bool,
     /// m-lines of the last offer.
     pub(super) offered: usize,
+    /// Those of the peer's last offer that are more than are looked at, refused, each with its end.
+    pub(super) excess: Vec<u8>,
 }
 
 /// One m-line of a leg.
@@ -234,12 +236,13 @@ impl Description {
 
     /// For a call record: our keys of each stream, so that offers and answers go on to name them
     /// (RFC 4568 7.1.4), the suite in force, and where encryption was given up. What an offer under
-    /// way asks for is not told of.
-    pub(crate) fn save_keys(&self, out: &mut Vec<u8>) {
+    /// way asks for is not told of. `oddities` of the party go with it, in the octet that says whether
+    /// encryption was given up on the whole leg.
+    pub(crate) fn save_keys(&self, oddities: Oddities, out: &mut Vec<u8>) {
         let mut streams = self.streams.iter().take(STREAMS_PER_CALL_MAX);
         let kept = streams.rposition(Stream::has_keys).map_or(0, |last| last + 1);
         let count = |length: usize| u8::try_from(length).unwrap_or(u8::MAX);
-        out.extend([u8::from(self.plain), count(kept)]);
+        out.extend([oddities.bits() << 1 | u8::from(self.plain), count(kept)]);
         for stream in self.streams.iter().take(kept) {
             let active = stream.offer.chosen.as_ref().map(|line| line.keys.suite());
             let active = active.or(stream.active);
@@ -253,10 +256,10 @@ impl Description {
     }
 
     /// Takes what [`Self::save_keys`] wrote. `None`: it wrote something else.
-    pub(crate) fn load_keys(&mut self, mut from: &[u8]) -> Option<()> {
-        let (&[plain, count], rest) = from.split_first_chunk::<2>()?;
+    pub(crate) fn load_keys(&mut self, mut from: &[u8]) -> Option<Oddities> {
+        let (&[flags, count], rest) = from.split_first_chunk::<2>()?;
         from = rest;
-        self.plain = plain != 0;
+        self.plain = flags & 1 != 0;
         for index in 0..usize::from(count) {
             let (&[plain, active, keys], rest) = from.split_first_chunk::<3>()?;
             from = rest;
@@ -267,7 +270,23 @@ impl Description {
             }
             stream.active = stream.keys.get(usize::from(active)).map(Keys::suite);
         }
-        from.is_empty().then_some(())
+        from.is_empty().then_some(Oddities::from_bits(flags >> 1))
+    }
+
+    /// Behind [`Self::load_keys`]: keeps those keys of which `in_force` says so. What others have
+    /// protected before the process ended, nobody knows any more: for their suites there will be new
+    /// ones (RFC 3711 9.1).
+    pub(crate) fn keep_keys(&mut self, in_force: impl Fn(usize, &Keys) -> bool) {
+        for (index, stream) in self.streams.iter_mut().enumerate() {
+            stream.keys.retain(|keys| in_force(index, keys));
+        }
+    }
+
+    /// Whether one of our keys is among these: then whoever has them can be neither told from us nor
+    /// trusted with them (RFC 4568 7.1.2).
+    pub(super) fn repeats_a_key(&self, theirs: &Keys) -> bool {
+        let ours = self.streams.iter().flat_map(|stream| &stream.keys);
+        ours.into_iter().any(|keys| keys.share_a_key_with(theirs))
     }
 
     /// The stream of an m-line, made if it is new.

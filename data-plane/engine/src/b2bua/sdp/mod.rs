@@ -78,6 +78,8 @@ pub(crate) struct Crossing<'a> {
     pub first: bool,
     /// It is the offer that a re-INVITE without one asked for.
     pub asked_for: bool,
+    /// Another attempt at the call may still be answered.
+    pub others: bool,
 }
 
 /// Appends the body of `message` to `out`, fit for the other leg.
@@ -112,7 +114,8 @@ pub(crate) fn carry(
     out.extend_from_slice(before);
     let start = out.len();
     let carried = rewrite(core, message, &part, &mut crossing, out).inspect_err(|_| {
-        if let Some(anchor) = crossing.anchor.as_mut() {
+        // What negotiates nothing takes nothing back.
+        if let Some(anchor) = crossing.anchor.as_mut().filter(|_| crossing.role.is_some()) {
             anchor.unstage(crossing.from);
         }
     })?;
@@ -169,13 +172,16 @@ fn rewrite(
     let mut text = Vec::new();
     let coded = is_coded(message);
     let legible = if coded { &[][..] } else { part.body };
-    let mut oddities = match rescue::mend(legible, near, &mut text) {
+    let (mut oddities, excess) = match rescue::mend(legible, near, &mut text) {
         Some(found) => found,
         None => {
             text.extend_from_slice(part.body);
-            Oddities::default()
+            Default::default()
         }
     };
+    if crossing.role == Some(Role::Offer) {
+        crossing.sender.excess = excess;
+    }
     let parsed = sdp::Description::parse(&text).map_err(refused)?;
     let streams = parsed.medias().len();
     // With no stream at all it may ask for none (RFC 3264 5), or be one of which nothing can be read.
@@ -227,8 +233,12 @@ fn cross(
     // Streams that were refused at the end need no ports. A description without streams needs an
     // address all the same: that of one stream.
     let needed = medias.iter().rposition(|media| media.port != 0).map_or(1, |last| last + 1);
-    reserve(core, crossing, needed.min(STREAMS_PER_CALL_MAX))?;
+    reserve(core, crossing, needed.min(STREAMS_PER_CALL_MAX), version_of(&parsed))?;
     if let Some(anchor) = crossing.anchor.as_mut() {
+        if crossing.first && role == Role::Offer && crossing.from == Side::Caller {
+            // Whoever was heard before the answer has failed.
+            core.media.hang_up_callee(crossing.now, anchor);
+        }
         for (index, media) in medias.iter().enumerate() {
             let maps = media.rtp_maps();
             let formats =
@@ -273,18 +283,36 @@ fn cross(
     Ok(Carried { description: true, both_ways: outcome.both_ways, oddities: *oddities })
 }
 
+/// Whether the media of a description is reached by IPv6; `None`: it does not say.
+fn version_of(parsed: &sdp::Description<'_>) -> Option<bool> {
+    let in_use = parsed.medias().iter().filter(|media| media.port != 0);
+    let mut addresses = in_use.filter_map(|media| parsed.connection_of(media)?.address);
+    addresses.find(|address| !address.is_unspecified()).map(|ip| ip.to_canonical().is_ipv6())
+}
+
 /// Sees to it that the call has ports for `streams` streams, on the callee's side in the realm of the
-/// callee that is tried now.
-fn reserve(core: &mut Core, crossing: &mut Crossing<'_>, streams: usize) -> Result<(), Cause> {
-    let [caller, callee] = crossing.places;
+/// callee that is tried now, and on the caller's of the version of IP that its offer names: it may
+/// signal by the other (RFC 6157 4.1).
+fn reserve(
+    core: &mut Core,
+    crossing: &mut Crossing<'_>,
+    streams: usize,
+    v6: Option<bool>,
+) -> Result<(), Cause> {
+    let [mut caller, callee] = crossing.places;
     let Core { media, counters, .. } = core;
+    if let Some(v6) = v6.filter(|_| crossing.from == Side::Caller)
+        && media.serves_by(caller.realm, v6)
+    {
+        caller.v6 = v6;
+    }
     let (now, passage) = (crossing.now, crossing.passage);
     let reserved = match &mut *crossing.anchor {
         Some(anchor) => {
             let moved = if anchor.place(Side::Callee) == callee {
                 Ok(())
             } else {
-                media.move_side(now, anchor, Side::Callee, callee, passage, counters)
+                media.move_callee(now, anchor, callee, crossing.others, passage, counters)
             };
             moved.and_then(|()| media.extend(now, anchor, streams, passage, counters))
         }

@@ -106,10 +106,15 @@ pub(super) const fn offers(mode: Srtp) -> Protection {
 }
 
 /// Whether an offer to a leg of this mode may name a profile with feedback, where the other leg's
-/// did. Carriers' gateways know RTP/AVP and need not know more (RFC 4585 4.1): plain RTP is offered
-/// to them with feedback only where it came so and the leg passes on what is offered.
+/// did. Carriers' gateways know RTP/AVP and RTP/SAVP and need not know more (RFC 4585 4.1): plain RTP
+/// is offered to them with feedback only where it came so and the leg passes on what is offered, keys
+/// in SDP only where they came so. A browser's offer has feedback always, whoever is called.
 pub(super) fn keeps_feedback(mode: Srtp, ours: Protection, theirs: Option<Protection>) -> bool {
-    ours != Protection::Plain || mode == Srtp::Pass && theirs == Some(Protection::Plain)
+    match ours {
+        Protection::Plain => mode == Srtp::Pass && theirs == Some(Protection::Plain),
+        Protection::Sdes => theirs == Some(Protection::Sdes),
+        Protection::Dtls => true,
+    }
 }
 
 #[cfg(test)]

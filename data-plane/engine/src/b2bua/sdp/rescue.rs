@@ -69,6 +69,16 @@ impl Oddities {
         self.bits == 0
     }
 
+    /// What was done, for a call record: below 128.
+    pub(crate) const fn bits(self) -> u8 {
+        self.bits
+    }
+
+    /// What [`Self::bits`] gave; the fault is not told of again.
+    pub(crate) const fn from_bits(bits: u8) -> Self {
+        Self { bits: bits & ((1 << Oddity::ALL.len()) - 1), fault: None }
+    }
+
     /// Adds those of `more`; whether there were new ones among them.
     pub(crate) fn add(&mut self, more: Self) -> bool {
         let before = self.bits;
@@ -78,8 +88,9 @@ impl Oddities {
     }
 }
 
-/// Writes what can be read of a description to `out`. `None`: it is whole as it is.
-pub(super) fn mend(text: &[u8], near: IpAddr, out: &mut Vec<u8>) -> Option<Oddities> {
+/// Writes what can be read of a description to `out`; gives what was done, and the m-lines that are too
+/// many, refused. `None`: it is whole as it is.
+pub(super) fn mend(text: &[u8], near: IpAddr, out: &mut Vec<u8>) -> Option<(Oddities, Vec<u8>)> {
     let fault = match sdp::Description::parse(text) {
         Ok(parsed) if sdp::is_whole(&parsed) => return None,
         Ok(parsed) => {
@@ -95,7 +106,7 @@ pub(super) fn mend(text: &[u8], near: IpAddr, out: &mut Vec<u8>) -> Option<Oddit
     if mended.guessed {
         found.note(Oddity::NoAddress);
     }
-    Some(found)
+    Some((found, mended.excess))
 }
 
 /// Adds a stream of audio to a description in `text`, for a caller at `near` who has none that can be

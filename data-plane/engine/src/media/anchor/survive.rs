@@ -14,6 +14,7 @@ use crate::{
         endpoint::{Component, Endpoint, NO_PAIR},
         fast::Told,
         ice::{Ice, address_of, push_address},
+        retired::Retired,
         shield::Shield,
     },
     port::MediaPortId,
@@ -126,10 +127,12 @@ impl MediaTable {
         let mut anchor = Anchor {
             places: at,
             streams: SmallVec::new(),
+            left: Vec::new(),
             payload: Vec::new(),
             peerings: SmallVec::new(),
             staged_formats: Vec::new(),
             securities: SmallVec::new(),
+            retired: Retired::default(),
         };
         let mut whole = true;
         for (halves, pairs) in streams.iter().zip(&found) {
@@ -146,8 +149,10 @@ impl MediaTable {
             let (caller, callee) = (self.half(first), self.half(second));
             anchor.streams.push(Stream { caller, callee, talked: false });
             self.streams += 1;
-            self.settle(first);
-            self.settle(second);
+            for pair in [first, second] {
+                self.note_hairpin(pair);
+                self.settle(pair);
+            }
         }
         if whole {
             return Ok(anchor);

@@ -25,6 +25,10 @@ use jitter::{Jitter, Tick};
 use reports::Reports;
 use sequence::{Seen, Sequence};
 
+/// Packets of media in a row, without a word of the fast path that it has any, after which it is taken
+/// to have left the stream here: three seconds of voice, where it speaks each second.
+const STAYS_HERE: u16 = 150;
+
 /// No packet has come.
 const NO_PAYLOAD_TYPE: u8 = u8::MAX;
 
@@ -64,6 +68,10 @@ pub(super) struct Quality {
     ssrc_changes: u32,
     /// The fast path sees the other packets of the source.
     elsewhere: bool,
+    /// Packets of media that came here since it was said so, or since the fast path counted any; and
+    /// whether that were so many that they are measured here again.
+    beside: u16,
+    stays: bool,
     /// Packets of sources that are not measured.
     other_sources: u64,
     /// Payload type of the last packet of media.
@@ -125,6 +133,13 @@ impl Quality {
         }
         if self.payload.number != header.payload_type {
             self.change_payload(header.payload_type);
+        }
+        if self.elsewhere && self.payload.content == Content::Media {
+            self.beside += 1;
+            if self.beside >= STAYS_HERE {
+                self.pass_no_more();
+                self.stays = true;
+            }
         }
         let seen = if self.elsewhere {
             self.sequence.take_beside();
@@ -267,6 +282,7 @@ impl Quality {
     /// From now on the fast path sees the packets of the source, all but a few: numbers of those
     /// that come here say nothing of loss.
     pub(super) fn pass_by(&mut self) {
+        (self.beside, self.stays) = (0, false);
         if !std::mem::replace(&mut self.elsewhere, true) {
             self.sequence.restart();
         }
@@ -274,7 +290,7 @@ impl Quality {
 
     /// The packets come here again.
     pub(super) fn pass_no_more(&mut self) {
-        self.elsewhere = false;
+        (self.elsewhere, self.stays) = (false, false);
         self.jitter.restart();
     }
 
@@ -282,6 +298,10 @@ impl Quality {
     pub(super) fn passed_by(&mut self, passed: PassedBy) {
         if passed.packets == 0 {
             return;
+        }
+        self.beside = 0;
+        if self.stays {
+            self.pass_by();
         }
         self.received += passed.packets;
         self.octets += passed.bytes;

@@ -133,6 +133,51 @@ fn what_the_fast_path_took_is_added() {
     assert_eq!((report.jitter_max_ms, report.timestamp_steps), (Some(2.0), 0));
 }
 
+/// The fast path was told of a stream and does not take it: its loss is seen here, and no more once it
+/// does.
+#[test]
+fn what_the_fast_path_leaves_is_measured_here() {
+    let mut quality = Quality::default();
+    let mut from = 0_u16;
+    let mut come = |quality: &mut Quality, count: u16| {
+        for n in from..from + count {
+            take(quality, u64::from(n) * 20, audio(n), &[]);
+        }
+        from += count + 4;
+    };
+    come(&mut quality, 10);
+    quality.pass_by();
+    come(&mut quality, 149);
+    assert_eq!(report(&quality).lost, 0, "it may be on its way there");
+    come(&mut quality, 100);
+    come(&mut quality, 100);
+    assert_eq!((report(&quality).lost, report(&quality).astray), (4, 0));
+    let passed = PassedBy { packets: 50, bytes: 50 * 172, lost: 1, ..PassedBy::default() };
+    quality.passed_by(passed);
+    come(&mut quality, 5);
+    come(&mut quality, 5);
+    assert_eq!(report(&quality).lost, 5, "their numbers are followed there");
+    for _ in 0..10 {
+        come(&mut quality, 50);
+        come(&mut quality, 50);
+        quality.passed_by(passed);
+    }
+    assert_eq!((report(&quality).lost, report(&quality).astray), (15, 0), "some of each");
+    quality.pass_no_more();
+    quality.passed_by(passed);
+    come(&mut quality, 10);
+    come(&mut quality, 10);
+    assert_eq!(report(&quality).lost, 20, "last counts that come late change nothing");
+    quality.pass_by();
+    come(&mut quality, 200);
+    quality.pass_no_more();
+    quality.passed_by(passed);
+    let before = report(&quality).lost;
+    come(&mut quality, 10);
+    come(&mut quality, 10);
+    assert_eq!(report(&quality).lost, before + 8, "nor of one that it never took");
+}
+
 #[test]
 fn loss_delay_and_bursts_lower_the_score() {
     let score = |lost: &[u16]| {

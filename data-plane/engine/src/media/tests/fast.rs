@@ -254,6 +254,28 @@ fn counts_of_an_earlier_use_are_not_those_of_the_next() {
     assert_ne!(epochs[0], epochs[1]);
 }
 
+/// No fast path takes what comes by IPv4 and leaves by IPv6: its loss is seen here.
+#[test]
+fn a_stream_that_stays_here_is_measured_here() {
+    let mut rig = Rig::new(table(1, Limits::default()));
+    rig.table.use_fast_path();
+    for (to, lost) in [("[2001:db8::9]:8000", 4), ("127.9.3.2:8000", 0)] {
+        let (a, b) = (place(0), addr(to));
+        let anchor = rig.allocate(rig.now).unwrap();
+        let port = rig.port(&anchor, Side::Caller, 0);
+        rig.table.set_remote(rig.now, &anchor, Side::Caller, 0, remote(a));
+        rig.table.set_remote(rig.now, &anchor, Side::Callee, 0, remote(b));
+        for sequence in (0..10).chain(14..20) {
+            rig.relay(port, a, &packet(1, sequence)).unwrap();
+        }
+        let sent = rig.table.qualities(&anchor).remove(0);
+        assert_eq!((sent.packets, sent.lost), (16, lost), "{to}");
+        assert_eq!(rig.table.is_forwarded(&anchor), lost == 0);
+        rig.table.release(rig.now, anchor);
+        rig.now = rig.now + Limits::default().media_quarantine;
+    }
+}
+
 proptest! {
     /// Whatever is offered, held, moved, sent by whom and released.
     #[test]
@@ -279,7 +301,7 @@ proptest! {
                 }, call),
                 3 => twins.both(|rig, anchor| {
                     let Rig { table, counters, now, .. } = rig;
-                    let _ = table.move_side(*now, anchor, Side::Callee, CALLEE, None, counters);
+                    let _ = table.move_callee(*now, anchor, CALLEE, c % 2 == 0, None, counters);
                 }, call),
                 4 if !twins.calls.is_empty() && b % 4 == 0 => twins.release(call),
                 5 => twins.count(),

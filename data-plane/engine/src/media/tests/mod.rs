@@ -1,5 +1,6 @@
 mod conformity;
 mod fast;
+mod hairpin;
 mod nat;
 mod peering;
 mod records;
@@ -307,7 +308,7 @@ fn a_call_moves_to_a_trunk_in_another_realm() {
     let old = rig.port(&anchor, Side::Callee, 0);
     let place = Place { realm: RealmId(2), v6: false };
     let moved =
-        rig.table.move_side(Instant(0), &mut anchor, Side::Callee, place, None, &mut rig.counters);
+        rig.table.move_callee(Instant(0), &mut anchor, place, false, None, &mut rig.counters);
     assert_eq!(moved, Ok(()));
     let (pa, pb) = (rig.port(&anchor, Side::Caller, 0), rig.port(&anchor, Side::Callee, 0));
     assert_ne!(pb, old);
@@ -324,12 +325,52 @@ fn a_call_moves_to_a_trunk_in_another_realm() {
     let mut second = rig.allocate(Instant(0)).unwrap();
     let before = rig.port(&second, Side::Callee, 0);
     let moved =
-        rig.table.move_side(Instant(0), &mut second, Side::Callee, place, None, &mut rig.counters);
+        rig.table.move_callee(Instant(0), &mut second, place, true, None, &mut rig.counters);
     assert_eq!(moved, Err(PortsExhausted));
     assert_eq!(rig.port(&second, Side::Callee, 0), before);
     rig.table.release(Instant(0), anchor);
     rig.table.release(Instant(0), second);
     assert_eq!((rig.table.streams(), rig.table.ports_free()), (0, 2 * (4 + 4 + 1) - 10));
+}
+
+/// An attempt that was left may be answered late: its ports are still its own, closed meanwhile, and
+/// rest when nobody else can answer.
+#[test]
+fn a_call_that_moves_back_finds_its_ports() {
+    let ranges = [
+        range(ACCESS, "127.0.0.10", 20_000, 4),
+        range(CORE, "127.0.0.20", 30_000, 4),
+        range(RealmId(2), "127.0.0.30", 40_000, 4),
+    ];
+    let mut rig = Rig::new(table_of(&ranges, Limits::default()));
+    let (a, b) = (addr("127.0.1.1:7000"), addr("127.0.2.1:8000"));
+    let mut anchor = rig.allocate(Instant(0)).unwrap();
+    rig.table.set_remote(Instant(0), &anchor, Side::Caller, 0, remote(a));
+    rig.table.set_remote(Instant(0), &anchor, Side::Callee, 0, remote(b));
+    let (pa, old) = (rig.port(&anchor, Side::Caller, 0), rig.port(&anchor, Side::Callee, 0));
+    let elsewhere = Place { realm: RealmId(2), v6: false };
+    let go = |rig: &mut Rig, anchor: &mut Anchor, place| {
+        rig.table.move_callee(Instant(0), anchor, place, true, None, &mut rig.counters).unwrap();
+    };
+    go(&mut rig, &mut anchor, elsewhere);
+    let new = rig.port(&anchor, Side::Callee, 0);
+    assert_eq!((rig.table.ports_in_use(), rig.table.ports_quarantined()), (6, 0));
+    assert_eq!(rig.relay(old, b, &rtp_packet(1)), Err(DropReason::MediaNoPeer), "not the callee");
+    assert_eq!(rig.relay(pa, a, &rtp_packet(1)), Err(DropReason::MediaNoPeer));
+    rig.table.extend(Instant(0), &mut anchor, 2, None, &mut rig.counters).unwrap();
+    go(&mut rig, &mut anchor, CALLEE);
+    assert_eq!(rig.port(&anchor, Side::Callee, 0), old);
+    rig.table.set_remote(Instant(0), &anchor, Side::Callee, 0, remote(b));
+    assert_eq!(rig.relay(pa, a, &rtp_packet(1)), Ok((old, b)));
+    assert_eq!(rig.relay(old, b, &rtp_packet(1)), Ok((pa, a)));
+    assert_eq!(rig.relay(new, b, &rtp_packet(1)), Err(DropReason::MediaNoPeer));
+    assert_eq!((rig.table.ports_in_use(), rig.table.ports_quarantined()), (12, 0));
+    rig.table.forget_left(Instant(0), &mut anchor);
+    assert_eq!((rig.table.ports_in_use(), rig.table.ports_quarantined()), (8, 4));
+    assert_eq!(rig.relay(new, b, &rtp_packet(1)), Err(DropReason::MediaPortIdle));
+    go(&mut rig, &mut anchor, elsewhere);
+    rig.table.release(Instant(0), anchor);
+    assert_eq!((rig.table.ports_in_use(), rig.table.ports_quarantined()), (0, 16));
 }
 
 #[test]
@@ -514,9 +555,12 @@ proptest! {
                 3 if !anchors.is_empty() => {
                     let at = which % anchors.len();
                     let place = if which % 2 == 0 { CALLER } else { CALLEE };
-                    let _ = rig.table.move_side(
-                        now, &mut anchors[at], Side::Callee, place, None, &mut rig.counters,
+                    let _ = rig.table.move_callee(
+                        now, &mut anchors[at], place, ms % 3 != 0, None, &mut rig.counters,
                     );
+                    if ms % 5 == 0 {
+                        rig.table.forget_left(now, &mut anchors[at]);
+                    }
                 }
                 _ if !anchors.is_empty() => {
                     let anchor = anchors.swap_remove(which % anchors.len());

@@ -189,6 +189,28 @@ fn a_flow_in_the_kernel_is_claimed_as_it_stands_and_counted_on() {
     assert!(changes.is_empty());
 }
 
+/// The interface of a flow went and came back, then the process is killed: what the kernel counts is
+/// what it counted since, and none of it is counted twice.
+#[test]
+fn a_flow_that_began_anew_with_its_interface_is_counted_once_after_a_kill() {
+    let (mut rig, anchor, changes) = forwarded();
+    let port = rig.port(&anchor, Side::Caller, 0);
+    let flow = flows(&changes)[&port];
+    rig.table.fast_counts(&[count(port, &flow, 1_000)]);
+    let since = FastCount { gone: [1_000, 32_000, 0], ..count(port, &flow, 1_300) };
+    rig.table.fast_counts(&[since]);
+    assert_eq!(rig.table.count(&anchor, Side::Caller).packets, 1_304);
+    let parts = parts_of(&rig, &anchor);
+    let (mut rig, anchor) = again_with(&rig, &anchor, &parts, fresh(6));
+    let anchor = anchor.unwrap();
+    rig.table.use_fast_path();
+    let mut changes = Vec::new();
+    rig.table.take_fast_changes(&mut changes);
+    rig.table.fast_counts(&[count(port, &flows(&changes)[&port], 350)]);
+    let counted = rig.table.count(&anchor, Side::Caller);
+    assert_eq!((counted.packets, counted.bytes), (50, 50 * 32), "300 are in the record");
+}
+
 /// A stray of the old epoch finds no search for a party open after the restart.
 #[test]
 fn who_was_found_behind_a_nat_is_not_searched_for_again() {

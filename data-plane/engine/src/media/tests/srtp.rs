@@ -299,3 +299,62 @@ fn no_key_stream_is_used_twice() {
     assert_eq!(call.rig.counters.drops(DropReason::SrtpKeySpent), 1);
     assert_eq!(call.rig.counters.drops(DropReason::SrtpRepeat), 1);
 }
+
+/// RFC 3711 9.1: whatever was in between, keys that come back protect nothing under an index that they
+/// protected before, and let in nothing that they let in before.
+#[test]
+fn keys_that_come_back_go_on_where_they_were() {
+    let between: [fn(Suite) -> Security; 4] = [
+        |_| Security::None,
+        |_| Security::Awaiting,
+        |suite| keyed(suite, 11, 12),
+        |suite| {
+            let mut keying = keying(suite, 1, 2);
+            keying.ours.unencrypted_rtcp = true;
+            keying.theirs.unencrypted_rtcp = true;
+            Security::Keyed(Box::new(keying))
+        },
+    ];
+    for suite in Suite::ALL {
+        for (case, between) in between.iter().enumerate() {
+            let mut call = Call::new(Security::None, keyed(*suite, 1, 2));
+            let (mut sends, mut hears) = (party(*suite, 2), party(*suite, 1));
+            let mut numbers = Vec::new();
+            let mut report_heard = |call: &mut Call| {
+                let heard = call.send(Side::Caller, true, &report()).unwrap();
+                let behind = if suite.is_aead() { 0 } else { suite.rtcp_tag_bytes() };
+                let word = *heard[..heard.len() - behind].last_chunk::<4>().unwrap();
+                numbers.push(u32::from_be_bytes(word) & 0x7fff_ffff);
+                assert_eq!(hears.decrypt_rtcp(&heard).unwrap(), report());
+            };
+            // Two wraps, so that the rollover counter counts.
+            let mut recorded = Vec::new();
+            for index in (0..150_000_u32).step_by(10_000) {
+                call.send(Side::Caller, false, &rtp(index as u16, b"to")).unwrap();
+                recorded = sends.encrypt_rtp(&rtp(index as u16, b"from")).unwrap().to_vec();
+                call.send(Side::Callee, false, &recorded).unwrap();
+            }
+            report_heard(&mut call);
+            report_heard(&mut call);
+            call.stage(Side::Callee, between(*suite));
+            call.commit();
+            if case == 2 {
+                // The first packet under the keys between closes those before.
+                let other = party(*suite, 12).encrypt_rtp(&rtp(1, b"between")).unwrap();
+                call.send(Side::Callee, false, &other).unwrap();
+            }
+            call.stage(Side::Callee, keyed(*suite, 1, 2));
+            call.commit();
+            report_heard(&mut call);
+            assert!(numbers.is_sorted_by(|a, b| a < b), "{suite} {case}: {numbers:?}");
+            let last = 140_000_u32 as u16;
+            let again = call.send(Side::Caller, false, &rtp(last, b"another payload"));
+            assert_eq!(again, Err(DropReason::SrtpRepeat), "{suite} {case}");
+            let copy = call.send(Side::Callee, false, &recorded);
+            assert_eq!(copy, Err(DropReason::SrtpReplay), "{suite} {case}");
+            let next = sends.encrypt_rtp(&rtp(last + 1, b"goes on")).unwrap();
+            let heard = call.send(Side::Callee, false, &next);
+            assert_eq!(heard, Ok(rtp(last + 1, b"goes on")), "{suite} {case}");
+        }
+    }
+}

@@ -2,6 +2,14 @@
 
 use super::*;
 
+/// The host of an address as URIs write it.
+fn host(of: &str) -> String {
+    match addr(of).ip() {
+        std::net::IpAddr::V4(v4) => v4.to_string(),
+        std::net::IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}
+
 /// The caller's side of a call, as the test plays it.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -24,7 +32,7 @@ impl Caller {
 
     pub fn invite(world: &mut World, from: &str, listener: u16, uri: &str, more: &str) -> Self {
         let branch = world.branch();
-        let ip = addr(from).ip();
+        let ip = host(from);
         let call_id = format!("call-{branch}@{ip}");
         let to = format!("<{uri}>");
         let invite = format!(
@@ -54,7 +62,7 @@ impl Caller {
     }
 
     fn head(&self, method: &str, cseq: u32, branch: &str) -> String {
-        let ip = addr(&self.from).ip();
+        let ip = host(&self.from);
         format!(
             "{method} {} SIP/2.0\nVia: SIP/2.0/UDP {};branch={branch}\nMax-Forwards: 70\n\
              From: \"Ann\" <sip:+13135550100@{ip}>;tag=caller\nTo: {}\nCall-ID: {}\n\
@@ -90,7 +98,7 @@ impl Caller {
 
     pub fn cancel(&self, world: &mut World) {
         let uri = self.invite.split(' ').nth(1).unwrap();
-        let ip = addr(&self.from).ip();
+        let ip = host(&self.from);
         let to = self.invite.lines().find(|line| line.starts_with("To:")).unwrap();
         let message = format!(
             "CANCEL {uri} SIP/2.0\nVia: SIP/2.0/UDP {};branch={}\nMax-Forwards: 70\n\
@@ -102,11 +110,17 @@ impl Caller {
 
     /// A new request inside the dialog.
     pub fn request(&mut self, world: &mut World, method: &str, more: &str) {
+        self.request_over(world, method, 70, more);
+    }
+
+    /// The same with so many hops left.
+    pub fn request_over(&mut self, world: &mut World, method: &str, hops: u32, more: &str) {
         self.cseq += 1;
         let branch = world.branch();
         let contact = format!("Contact: <sip:+13135550100@{}>\n", self.from);
-        let message = format!("{}{contact}{more}", self.head(method, self.cseq, &branch));
-        world.send(&self.from, self.listener, &message);
+        let head = self.head(method, self.cseq, &branch);
+        let head = head.replace("Max-Forwards: 70", &format!("Max-Forwards: {hops}"));
+        world.send(&self.from, self.listener, &format!("{head}{contact}{more}"));
     }
 }
 

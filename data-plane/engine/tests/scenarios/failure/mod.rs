@@ -58,7 +58,7 @@ impl Line {
     fn says(&self, setup: &str, honest: bool) -> String {
         let port = addr(&self.at).port();
         let fingerprint = if honest {
-            self.identity.fingerprint().to_string()
+            self.identity.fingerprint().unwrap().to_string()
         } else {
             format!("sha-256 {}", vec!["AB"; 32].join(":"))
         };

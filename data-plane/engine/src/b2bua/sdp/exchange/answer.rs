@@ -30,18 +30,22 @@ impl Exchange<'_> {
             let transport = Transport::of(parsed, media);
             let taken = match media.port {
                 0 => Err(Cause::NotAcceptable),
-                _ => self.accept(parsed, index, media, transport).and_then(|keying| {
+                _ => self.destination(parsed, index, media).and_then(|_| {
+                    let keying = self.accept(parsed, index, media, transport)?;
                     let peering = self.answered_peering(parsed, index, media, transport)?;
                     Ok((keying, peering))
                 }),
             };
+            if taken.is_ok() {
+                self.note_destination(parsed, index, media);
+            }
             let direction = parsed.direction_of(media);
             outcome.both_ways &= taken.is_err() || both_ways(parsed, media, direction);
             outcome.told.push(match taken {
                 Ok((keying, peering)) => {
                     let mux = self.sender.stream(index).is_some_and(|own| own.offer.rtcp_mux);
                     let mux = mux && media.rtcp_mux();
-                    let remote = self.remote(parsed, media, transport, mux);
+                    let remote = self.remote(parsed, index, media, transport, mux);
                     self.anchor.stage(self.from, index, remote);
                     let security = security(&peering, &keying);
                     self.anchor.stage_security(self.from, index, security);
@@ -70,6 +74,7 @@ impl Exchange<'_> {
                 stream.offer.refuse(&mut outcome.tail);
             }
         }
+        outcome.tail.extend_from_slice(&self.receiver.excess);
         let asked = medias.iter().any(|media| media.port != 0);
         if asked && outcome.told.iter().all(|told| told.port == 0) {
             return Err(why);
@@ -117,6 +122,10 @@ impl Exchange<'_> {
         let (end_to_end, emergency) = (self.end_to_end(), self.emergency);
         let stream = self.sender.stream(index).ok_or(Cause::Internal)?;
         let offered = &stream.offer;
+        // RFC 3264 6: the answer to audio is audio.
+        if !offered.kind.eq_ignore_ascii_case(media.kind_text) {
+            return Err(Cause::NotAcceptable);
+        }
         if !offered.usable || offered.protection.is_some() != transport.is_rtp() {
             return Err(Cause::NotAcceptable);
         }
@@ -215,6 +224,7 @@ impl Exchange<'_> {
         let proto = offer.filter(|offer| !end_to_end && !offer.proto.is_empty());
         Told {
             proto: proto.map(|offer| offer.proto.clone()),
+            kind: offer.map(|offer| offer.kind.clone()).filter(|kind| !kind.is_empty()),
             mid: offer.and_then(|offer| offer.mid.clone()),
             ..Told::default()
         }

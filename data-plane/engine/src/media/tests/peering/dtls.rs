@@ -21,7 +21,7 @@ pub(in crate::media::tests) struct Secure {
 
 fn named(identity: &Identity) -> Fingerprints {
     let mut all = Fingerprints::default();
-    assert!(all.add(identity.fingerprint().to_string().as_bytes()));
+    assert!(all.add(identity.fingerprint().unwrap().to_string().as_bytes()));
     all
 }
 
@@ -213,6 +213,49 @@ fn spoofed_hellos_do_not_disturb_a_call() {
     }
     assert_eq!(secure.state(), State::Done);
     secure.keys.as_ref().expect("keys");
+}
+
+/// What a party says that our side cannot take stands with its stream; if it was forged, nothing has
+/// come of it.
+#[test]
+fn a_message_that_breaks_a_handshake_is_counted_and_the_next_one_is_done() {
+    const CLIENT_KEY_EXCHANGE: u8 = 16;
+    let mut secure = Secure::new(Role::Server);
+    let mut to_us = VecDeque::new();
+    secure.party.start(secure.call.rig.now.0, &mut |datagram| to_us.push_back(datagram.to_vec()));
+    let (mut forged, mut broken) = (false, false);
+    while let Some(mut datagram) = to_us.pop_front() {
+        secure.call.rig.now = secure.call.rig.now + Duration::from_millis(5);
+        let mut record = 0;
+        while let Some(length) = datagram.get(record + 11..record + 13) {
+            let end = record + 13 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+            if datagram[record..record + 5] == [22, 0xfe, 0xfd, 0, 0]
+                && datagram[record + 13] == CLIENT_KEY_EXCHANGE
+            {
+                datagram[record + 26..end].fill(0xff);
+                forged = true;
+            }
+            record = end;
+        }
+        let (sent, taken) = secure.call.take(SIGNALLED, &datagram);
+        // It is looked into once its flight is whole.
+        broken = forged && taken == Err(DropReason::DtlsBroken);
+        if broken {
+            break;
+        }
+        assert_eq!(taken, Ok(()));
+        for datagram in sent {
+            let mut send = |answer: &[u8]| to_us.push_back(answer.to_vec());
+            let _ = secure.party.receive(secure.call.rig.now.0, &datagram, &mut send);
+        }
+    }
+    assert!(broken);
+    assert_eq!(secure.call.rig.counters.drops(DropReason::DtlsBroken), 1);
+    assert_ne!(secure.state(), State::Done);
+    secure.party = Secure::association(Role::Server, &secure.identity, &secure.ours);
+    secure.talk(|_| ());
+    assert_eq!(secure.state(), State::Done);
+    secure.exchange();
 }
 
 #[test]
