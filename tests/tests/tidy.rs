@@ -1,6 +1,9 @@
 //! House rules that read the source as text: where `unsafe` may stand, which crates may not look
 //! at a clock, how long a file may be, what must not be left lying about.
 
+#[path = "tidy/limits.rs"]
+mod limits;
+
 use std::path::Path;
 
 use ravelin_tests::tree;
