@@ -66,19 +66,25 @@ fn every_hash_of_a_fingerprint_is_checked() {
     }
 }
 
-/// Flights lost, repeated and out of order; each seed another pattern.
+/// Flights lost, repeated and out of order; each seed another pattern. A datagram that is sent again
+/// and again is lost twice at most: then each of the three exchanges needs five tries at most, two for
+/// the way there and two for the way back, which are 6 s of waits, or 7.5 s where the library makes
+/// each a quarter longer. No chance, the network's or the library's, makes that 44 s.
 #[test]
 fn handshakes_survive_loss_duplication_and_reordering() {
-    for seed in 1..=60_u64 {
-        let mut pair = Pair::new();
-        pair.disturb(seed, 20);
-        pair.run(44 * SECOND);
-        let states = (pair.client.state(), pair.server.state());
-        if let (Some(client), Some(server)) = pair.exported.clone() {
-            assert_eq!(client.local, server.remote, "seed {seed}");
+    for lost_percent in [20, 50, 100] {
+        for seed in 1..=40_u64 {
+            let mut pair = Pair::new();
+            pair.disturb(seed, lost_percent);
+            pair.lose_at_most(2);
+            pair.run(44 * SECOND);
+            let states = (pair.client.state(), pair.server.state());
+            if let (Some(client), Some(server)) = pair.exported.clone() {
+                assert_eq!(client.local, server.remote, "{lost_percent} % lost, seed {seed}");
+            }
+            let done = (State::Done, State::Done);
+            assert_eq!(states, done, "{lost_percent} % lost, seed {seed}");
         }
-        // With one of five datagrams lost, what is sent of each flight in 44 s is enough.
-        assert_eq!(states, (State::Done, State::Done), "seed {seed}");
     }
 }
 

@@ -31,6 +31,10 @@ pub(crate) struct Pair {
     count: u64,
     random: u64,
     lost_percent: u64,
+    /// How often a datagram may be lost that is sent again and again.
+    lost_most: u32,
+    /// By direction and length, which repetitions share.
+    lost: BTreeMap<(bool, usize), u32>,
 }
 
 pub(crate) fn named(identity: &Identity) -> Fingerprints {
@@ -62,6 +66,8 @@ impl Pair {
             count: 0,
             random: 0,
             lost_percent: 0,
+            lost_most: u32::MAX,
+            lost: BTreeMap::new(),
         }
     }
 
@@ -80,6 +86,19 @@ impl Pair {
         self.lost_percent = lost_percent;
     }
 
+    /// Chance ends here: of a datagram and its repetitions no more than `most` are lost.
+    pub(crate) fn lose_at_most(&mut self, most: u32) {
+        self.lost_most = most;
+    }
+
+    fn loses(&mut self, to_client: bool, length: usize) -> bool {
+        let by_chance = self.chance() < self.lost_percent;
+        let lost = self.lost.entry((to_client, length)).or_default();
+        let loses = by_chance && *lost < self.lost_most;
+        *lost += u32::from(loses);
+        loses
+    }
+
     fn chance(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -91,7 +110,7 @@ impl Pair {
     pub(crate) fn carry(&mut self, to_client: bool, datagram: Vec<u8>) {
         let copies = if self.random == 0 {
             1
-        } else if self.chance() < self.lost_percent {
+        } else if self.loses(to_client, datagram.len()) {
             0
         } else if self.chance() < 10 {
             2
