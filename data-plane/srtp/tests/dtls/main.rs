@@ -103,7 +103,12 @@ fn a_silent_peer_ends_in_a_timeout() {
     let transmissions = |percent: u128| {
         let mut at = 0;
         let waits = (0..).map(|number| (FLIGHT_FIRST.as_millis() << number) * percent / 100);
-        1 + waits.take_while(|wait| { at += wait; at < HANDSHAKE_MAX.as_millis() }).count()
+        1 + waits
+            .take_while(|wait| {
+                at += wait;
+                at < HANDSHAKE_MAX.as_millis()
+            })
+            .count()
     };
     let possible = transmissions(125)..=transmissions(75);
     assert!(possible.contains(&pair.sent.0), "{} of {possible:?}", pair.sent.0);
