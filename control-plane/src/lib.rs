@@ -40,7 +40,7 @@ pub mod ui;
 pub use error::{ControlError, StoreError};
 pub use server::{ControlOptions, Server};
 
-/// Runs the control plane until SIGTERM or SIGINT. Blocks.
+/// Runs the control plane until SIGTERM or SIGINT; SIGHUP reads the config file again. Blocks.
 ///
 /// # Errors
 /// See [`ControlError`]. A config file with faults is [`ControlError::Config`], whose text lists
@@ -59,10 +59,15 @@ pub fn run(options: ControlOptions) -> Result<(), ControlError> {
         };
         let mut terminate = signal(tokio::signal::unix::SignalKind::terminate())?;
         let mut interrupt = signal(tokio::signal::unix::SignalKind::interrupt())?;
+        // From the start on: a signal that nobody listens to would end the process.
+        let mut hangup = signal(tokio::signal::unix::SignalKind::hangup())?;
         let server = Server::start(options).await?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => server.reload().await,
+            }
         }
         tracing::info!("control plane stops");
         server.stop().await

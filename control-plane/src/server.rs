@@ -37,7 +37,8 @@ const REFUSALS_PERIOD: Duration = Duration::from_secs(1);
 /// What a start needs to know.
 #[derive(Clone, Debug)]
 pub struct ControlOptions {
-    /// Config file, imported when the store is empty or the file changed since its last import.
+    /// Config file, imported when the store is empty or the file changed since its last import: at
+    /// the start, and by [`Server::reload`].
     pub config: Option<PathBuf>,
     /// Data directory.
     pub data: PathBuf,
@@ -52,6 +53,7 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
     store: Store,
     publisher: Arc<Publisher>,
+    config: Option<PathBuf>,
     _data: DataDir,
 }
 
@@ -150,7 +152,25 @@ impl Server {
             Some(link) => tracing::info!(api = %http.address, %link, "ready"),
             None => tracing::info!(api = %http.address, "ready"),
         }
-        Ok(Self { api: http.address, link, stop, tasks, store, publisher, _data: data })
+        let config = options.config;
+        Ok(Self { api: http.address, link, stop, tasks, store, publisher, config, _data: data })
+    }
+
+    /// Reads the config file again, as at the start: put in force if it changed since it was imported
+    /// last. A file with a fault changes nothing and is told.
+    pub async fn reload(&self) {
+        let Some(path) = &self.config else {
+            return tracing::info!("SIGHUP ignored: there is no config file");
+        };
+        let put = async {
+            let (path, text) = read_config(path)?;
+            self.publisher.import_file(&text).await.map_err(|fault| startup(fault, &path))
+        };
+        match put.await {
+            Ok(true) => tracing::info!("SIGHUP: the config file is in force"),
+            Ok(false) => tracing::info!("SIGHUP: the config file did not change"),
+            Err(error) => tracing::warn!(%error, "SIGHUP changes nothing"),
+        }
     }
 
     /// Where the API listens.

@@ -30,7 +30,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Control plane and data plane as two processes on this machine
     #[command(
-        after_help = "Example:\n  ravelin up --config ravelin.yml --data /var/lib/ravelin\n\nSIGTERM drains, then ends the calls that are left and stops both; a second one does so at once. RAVELIN_LOG=json in the environment makes log lines JSON."
+        after_help = "Example:\n  ravelin up --config ravelin.yml --data /var/lib/ravelin\n\nSIGHUP re-reads the file. SIGTERM drains, then ends the calls that are left and stops both; a second one does so at once. RAVELIN_LOG=json in the environment makes log lines JSON."
     )]
     Up(UpArgs),
     /// The data plane alone, from a file or following a control plane
@@ -40,7 +40,7 @@ pub(crate) enum Command {
     Edge(EdgeArgs),
     /// The control plane alone
     #[command(
-        after_help = "Example:\n  ravelin control --config ravelin.yml --data /var/lib/ravelin"
+        after_help = "Example:\n  ravelin control --config ravelin.yml --data /var/lib/ravelin\n\nSIGHUP re-reads the file. SIGTERM stops."
     )]
     Control(ControlArgs),
     /// Validate a config file: every error with its path and line

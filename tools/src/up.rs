@@ -1,8 +1,10 @@
 //! `ravelin up`, `edge` and `control`: starting the planes. `up` starts the two others as processes
 //! of this binary, restarts the one that dies, and stops both in order: the edge first, so that its
-//! last records still find the control plane.
+//! last records still find the control plane. SIGHUP is passed on to the control plane, which reads
+//! the config file again.
 
 use std::{
+    io::Write,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -35,6 +37,14 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 const CANNOT_RUN: i32 = 2;
 /// How long the planes may take until calls can be placed.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+
+/// One line to standard error. It may be a terminal that was closed: nobody is left to be told then,
+/// and the calls go on.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
 
 /// Tells a child which process started it; see [`end_with_supervisor`].
 const SUPERVISOR: &str = "RAVELIN_SUPERVISOR_PID";
@@ -145,7 +155,7 @@ impl Plane {
         if ran >= CAME_UP_AFTER {
             self.pause = Duration::ZERO;
         }
-        eprintln!(
+        say!(
             "ravelin: alarm: `ravelin {}` ended ({status}) after {} s; starting it again in {} ms",
             self.name,
             ran.as_secs(),
@@ -163,16 +173,16 @@ impl Plane {
     /// Asks the plane to drain and stop; ends it when it does not within `within`. A signal to us
     /// is passed on: to the edge the second one means at once.
     async fn stop(&mut self, within: Duration, signals: &mut Stops) {
-        self.terminate();
+        self.signal(Signal::TERM);
         let deadline = tokio::time::Instant::now() + within;
         loop {
             tokio::select! {
                 _ = self.child.wait() => return,
-                () = signals.next() => self.terminate(),
+                () = signals.next() => self.signal(Signal::TERM),
                 () = tokio::time::sleep_until(deadline) => break,
             }
         }
-        eprintln!(
+        say!(
             "ravelin: alarm: `ravelin {}` did not stop within {} s; ending it",
             self.name,
             within.as_secs()
@@ -180,11 +190,11 @@ impl Plane {
         let _ = self.child.kill().await;
     }
 
-    fn terminate(&self) {
+    fn signal(&self, signal: Signal) {
         let pid = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // An error here means that it has ended already.
-            let _ = kill_process(pid, Signal::TERM);
+            let _ = kill_process(pid, signal);
         }
     }
 }
@@ -207,6 +217,7 @@ fn spawn(name: &str, words: &[std::ffi::OsString]) -> Result<Child, Failure> {
 async fn supervise(args: &UpArgs, api: Option<String>) -> Result<Outcome, Failure> {
     let failed = |error: std::io::Error| Failure::cannot_run(format!("signals: {error}"));
     let mut stops = Stops::new().map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let files = |flag: &str, path: &std::path::Path| [flag.into(), path.as_os_str().to_owned()];
     let config = files("--config", &args.config);
     let data = files("--data", &args.data);
@@ -234,6 +245,7 @@ async fn supervise(args: &UpArgs, api: Option<String>) -> Result<Outcome, Failur
                 if let Err(failure) = edge.restart(status).await { break Err(failure); }
             }
             () = stops.next() => break Ok(Outcome::Passed),
+            _ = hangup.recv() => control.signal(Signal::HUP),
         }
     };
     edge.stop(args.drain_within + ravelin_edge::FAREWELL_WITHIN + STOP_WITHIN, &mut stops).await;
@@ -264,7 +276,7 @@ async fn announce(args: &UpArgs, api: Option<String>) {
             Err(_) => 0,
         };
         if nodes > 0 {
-            eprintln!(
+            say!(
                 "ravelin: up. API and admin UI at {url}/, token in {}, metrics at {url}/metrics; \
                  stop with SIGTERM or Ctrl-C",
                 args.data.join("admin.token").display()
@@ -272,7 +284,7 @@ async fn announce(args: &UpArgs, api: Option<String>) {
             return;
         }
         if Instant::now() >= end {
-            eprintln!(
+            say!(
                 "ravelin: alarm: no edge is in service after {} s; the lines above say why",
                 READY_WITHIN.as_secs()
             );

@@ -1,4 +1,5 @@
-//! The end of a run with calls up: SIGTERM, the drain, and what follows it.
+//! Signals to a run with calls up: SIGTERM, the drain, and what follows it; SIGHUP, and that nothing
+//! ends.
 
 use std::{fs, time::Instant};
 
@@ -112,4 +113,49 @@ fn a_second_signal_ends_the_calls_at_once_and_still_in_order() {
     assert!(status.success(), "{}", process.log());
     assert!(began.elapsed() < crate::support::PATIENCE);
     assert_eq!(causes(&chain(&scratch.data())), [STOPPED]);
+}
+
+/// A reload through `up`: a file with a fault changes nothing, a changed one is put in force, and the
+/// call that is up lives through both, its planes too.
+#[test]
+fn a_hangup_reads_the_file_again_and_ends_no_call() {
+    let scratch = Scratch::new();
+    let good = config(5).replace("127.4.", "127.13.");
+    let file = scratch.write("ravelin.yml", &good);
+    let mut command = ravelin();
+    command.args(["up", "--drain-within", "24h", "--config"]).arg(&file);
+    let mut up = Process::start(command.arg("--data").arg(scratch.data()));
+    up.wait_for_line("ravelin: up.", 1);
+    let at = |net: u8, host: u8, port: u16| ([127, 13, 50 + net, host], port).into();
+    let mut caller = Peer::new(at(1, 7, 0), at(0, 10, 5060));
+    let mut carrier = Peer::new(at(2, 1, 5060), at(0, 20, 5060));
+    connect(&mut caller, &mut carrier, "long", "+12125550001");
+
+    scratch.write("ravelin.yml", &good.replace("trunks: [pbx-detroit]", "trunks: [nowhere]"));
+    up.signal("HUP");
+    up.wait_for_line("SIGHUP changes nothing", 1);
+    assert!(up.log().contains("routes[1]"), "{}", up.log());
+    scratch.write("ravelin.yml", &good);
+    up.signal("HUP");
+    up.wait_for_line("the config file did not change", 1);
+    // The route to the carrier is taken away: new calls feel it.
+    scratch.write(
+        "ravelin.yml",
+        &good.replace("to: \"*\", trunks: [carrier-a", "to: \"+1999*\", trunks: [carrier-a"),
+    );
+    up.signal("HUP");
+    up.wait_for_line("config version 2 is in force", 1);
+    caller.invite("after", "+12125550002");
+    caller.expect("SIP/2.0 404", "after@");
+
+    // Both parties are still in their call: it is the stop that ends it.
+    up.signal("TERM");
+    up.wait_for_line("taking no new calls", 1);
+    up.signal("TERM");
+    for peer in [&mut caller, &mut carrier] {
+        peer.expect("BYE ", "cause=502");
+    }
+    let status = up.wait();
+    assert!(status.success(), "{}", up.log());
+    assert!(!up.log().contains("starting it again"), "{}", up.log());
 }
