@@ -15,17 +15,20 @@
 //! 3. Before the shard has started no timer is pending that could end a wait, so nothing may make the
 //!    first pass run nothing: the preemption timer is a matter of the queue of glommio's tasks, which
 //!    does not exist then. Without this a start hung now and then on a loaded machine.
-//! 4. Spinning instead of parking ends when any timer fires. A ladder of timers, each four times
-//!    as long as the one before, is always pending. When a stall of any length lets a pass run
-//!    nothing, a rung beyond that length is still ahead and ends the spin: the recovery takes
-//!    at most about four times the stall, once, instead of for ever.
+//! 4. Spinning instead of parking ends when any timer fires. A ladder of timers, each twice as long
+//!    as the one before, is always pending. When a stall of any length lets a pass run nothing, a
+//!    rung beyond that length is still ahead and ends the spin: the recovery takes at most about
+//!    twice the stall, once, instead of for ever. A rung whose pass runs nothing again is spent until
+//!    one does, so there are many: with those of the first minute all of sixteen stalls in a row
+//!    would have to come at the wrong moment.
 //!
 //! The shard's sockets do not depend on any of this: datagrams and streams wait in its own driver
 //! ([`crate::driver`], [`crate::stream`]). An executor that is passed over for a while delays
 //! housekeeping tasks only.
 //!
-//! Shown by the tests of this module (without the ladder the storm hangs within 50,000 round trips,
-//! three times of three) and by `examples/host_soak.rs`: 780 s with the whole process stopped
+//! Shown by the tests of this module (without the ladder the storm hangs within 15,000 round trips,
+//! six times of six) and by `examples/host_soak.rs`, then with eight rungs, each four times as long as
+//! the one before: 780 s with the whole process stopped
 //! 4,938 times for 1 to 300 ms, on two cores shared with one other soak and builds. 6.8 million round
 //! trips with a preemption timer of 1 ms, longest 445 ms; 5.3 million with 20 us, longest 724 ms,
 //! stops included; no hang. A soak of hours under a real CPU quota is still to be done.
@@ -70,8 +73,8 @@ const PREEMPT_TIMER_ALONE: Duration = Duration::from_secs(3_600);
 /// have fired when it is first asked.
 const PASS_TIMER: Duration = Duration::from_micros(1);
 
-/// Rungs of the ladder: 1 ms, 4 ms, 16 ms ... about 17 s.
-const LADDER_RUNGS: u32 = 8;
+/// Rungs of the ladder: 1 ms, 2 ms, 4 ms ... about 9 minutes.
+const LADDER_RUNGS: u32 = 20;
 
 /// What a shard wants after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -312,7 +315,7 @@ fn into(queue: TaskQueueHandle, task: impl Future<Output = ()> + 'static) {
 /// Keeps the timers of rule 4 pending.
 fn climb_ladder(queue: TaskQueueHandle) {
     for rung in 0..LADDER_RUNGS {
-        let length = Duration::from_millis(1 << (2 * rung));
+        let length = Duration::from_millis(1 << rung);
         into(queue, async move {
             loop {
                 Timer::new(length).await;
