@@ -101,7 +101,12 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Send RTP over many streams at a fixed rate and check what comes out at the other end
     #[command(
-        after_help = "Examples:\n  ravelin load --from 127.0.0.1:20000 --to 127.0.0.1:30000 --streams 100 --rate 20000\n  ravelin load --plan streams.json --via frames --rate 100000 --seconds 10 --core 0 --json\n\nEach packet carries its stream, number, time and a pattern; every octet is checked on arrival.\nExit code 1 if any packet was lost, doubled, changed or came out in the wrong place.\nA plan is a JSON object: sides (netns, interface, next_hop) and streams (side, from, to,\narrives: side, at, from)."
+        after_help = "Examples:\n  ravelin load --from 127.0.0.1:20000 --to 127.0.0.1:30000 --streams 100 --rate 20000\n  ravelin load --plan streams.json --via frames --rate 100000 --seconds 10 --core 0 --json\n\nEach packet carries its stream, number, time and a pattern; every octet is checked on arrival.\nExit code 1 if any packet was lost, doubled, changed or came out in the wrong place.\n\
+A plan is a JSON object. A side without netns is this network namespace; interface and next_hop\n(the hardware address that frames go to) are for frames and xdp; arrives.from may be left out:\n  \
+{\"sides\": [{\"netns\": \"a\", \"interface\": \"a0\", \"next_hop\": \"02:00:5e:00:00:01\"},\n             \
+{\"netns\": \"b\", \"interface\": \"b0\", \"next_hop\": \"02:00:5e:00:00:02\"}],\n   \
+\"streams\": [{\"side\": 0, \"from\": \"192.0.2.1:6000\", \"to\": \"198.51.100.1:7000\",\n               \
+\"arrives\": {\"side\": 1, \"at\": \"198.51.100.1:7000\", \"from\": \"192.0.2.1:6000\"}}]}"
     )]
     Load(LoadArgs),
 }

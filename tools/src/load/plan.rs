@@ -113,9 +113,18 @@ fn check(plan: &Plan) -> Result<(), String> {
             return Err(format!("streams[{number}]: the same from and to as an earlier one"));
         }
     }
-    for side in plan.sides.iter().filter_map(|side| side.netns.as_deref()) {
-        if side.is_empty() || side.contains('/') || side == ".." {
-            return Err(format!("netns {side:?} is no name"));
+    for (number, side) in plan.sides.iter().enumerate() {
+        if let Some(name) = side.netns.as_deref()
+            && (name.is_empty() || name.contains('/') || name == "..")
+        {
+            return Err(format!("sides[{number}]: netns {name:?} is no name"));
+        }
+        if let Some(hop) = side.next_hop.as_deref()
+            && hardware(hop).is_none()
+        {
+            return Err(format!(
+                "sides[{number}]: next_hop {hop:?} is no hardware address, such as 02:00:5e:00:00:01"
+            ));
         }
     }
     Ok(())
@@ -130,10 +139,9 @@ impl Side {
     /// Interface and next hop, for frames.
     pub(super) fn link(&self) -> Result<(&str, [u8; 6]), Failure> {
         let interface = self.interface.as_deref();
-        let hop = self.next_hop.as_deref().map(hardware);
+        let hop = self.next_hop.as_deref().and_then(hardware);
         match (interface, hop) {
-            (Some(interface), Some(Some(hop))) => Ok((interface, hop)),
-            (_, Some(None)) => Err(Failure::cannot_run("next_hop: six hexadecimal octets")),
+            (Some(interface), Some(hop)) => Ok((interface, hop)),
             _ => Err(Failure::cannot_run(
                 "--via frames and --via xdp need a --plan whose sides name interface and next_hop",
             )),
@@ -182,11 +190,23 @@ mod tests {
             ("{}", &format!("{STREAM},{STREAM}"), "the same from and to"),
             (r#"{"netns":"../x"}"#, STREAM, "is no name"),
             (r#"{"nets":"x"}"#, STREAM, "unknown field"),
+            (r#"{"next_hop":"192.0.2.1"}"#, STREAM, "\"192.0.2.1\" is no hardware address"),
             ("{}", &STREAM.replace(":4\"", "\"").replace("127.0.0.1\"", "[::1]:4\""), "families"),
         ] {
             let error = plan(&text(sides, streams)).expect_err(say);
             assert!(error.contains(say), "{error}");
         }
+    }
+
+    #[test]
+    fn the_plan_of_the_help_text_can_be_run() {
+        use clap::CommandFactory;
+        let mut all = crate::cli::Cli::command();
+        let load = all.find_subcommand_mut("load").expect("the command");
+        let help = load.render_long_help().to_string();
+        let (start, end) = (help.find('{').expect("a plan"), help.rfind('}').expect("its end"));
+        let plan = plan(&help[start..=end]).expect("a plan");
+        assert!(plan.sides.len() == 2 && plan.sides.iter().all(|side| side.link().is_ok()));
     }
 
     #[test]
