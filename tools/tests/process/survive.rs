@@ -79,7 +79,6 @@ fn one_passes(call: &Up, sequence: u16) -> bool {
     to.recv_from(&mut buffer).is_ok_and(|(length, _)| buffer[..length] == packet)
 }
 
-/// Events of it that are on record by now; the last line may be half written.
 /// What a process says while it starts, in this order: media of adopted calls flows before anything is
 /// made that it does not need, and the edge is not ready before that is made, too.
 fn starts_in_order(process: &Process, calls: usize) {
@@ -96,6 +95,7 @@ fn starts_in_order(process: &Process, calls: usize) {
     assert!(made[0] < ready[0], "{log}");
 }
 
+/// Adoptions that are on record by now; the last line may be half written.
 fn adoptions(scratch: &Scratch) -> usize {
     let files = std::fs::read_dir(scratch.data().join("audit")).expect("audit directory");
     let texts = files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok());
