@@ -73,7 +73,9 @@ fn time_in_the_socket_counts(spaces: &Spaces, driver: &str) {
         assert!(begun.elapsed() < PATIENCE, "it never stands still");
     }
     let longest = wait_for(&mut edge, 2 * said);
-    assert!(longest >= HELD && longest <= at_most(begun), "{longest:?} of {:?}", begun.elapsed());
+    // The longest of all may still be one of before.
+    let most = at_most(begun).max(before);
+    assert!(longest >= HELD && longest <= most, "{longest:?} of {most:?}");
     call.end(&mut edge);
     edge.stop();
 }
