@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use ravelin_wire::sip::Message;
+use ravelin_wire::sip::{Framing, Message};
 
 use super::{
     attempt::{abandon, advance, arm},
-    call::{AttemptState, Call, Phase, TURNED_DOWN_MAX},
+    call::{AttemptState, Call, Phase, TURNED_DOWN_MAX, branch_of},
     failure,
     ladder::Peer,
     leg::Leg,
@@ -103,6 +103,9 @@ pub(crate) fn provisional(
     }
     let tag = message.to().tag().unwrap_or_default();
     call.show_branch(core, number, tag, carried.description);
+    if carried.description {
+        call.heard_branch(core, number, message);
+    }
     release::respond_caller(core, call, turn, code, Some((index, message, &body)), None);
     core.pool.give(body);
 }
@@ -292,7 +295,12 @@ fn answered(
     }
     let mut body = core.pool.take();
     match carry_to_caller(core, call, turn, index, message, &mut body) {
-        Ok(carried) => take_answer(core, call, turn, index, message, &carried, &body),
+        Ok(carried) => {
+            if !carried.description {
+                confirm(core, call, turn, index, message);
+            }
+            take_answer(core, call, turn, index, message, &carried, &body);
+        }
         Err(cause) => {
             turn_down(core, call, turn, index);
             let was = Some(AttemptState::Calling);
@@ -309,6 +317,43 @@ fn answered(
         }
     }
     core.pool.give(body);
+}
+
+/// A 2xx without a description confirms the dialog of its own branch (RFC 3261 13.2.2.4), and what that
+/// branch said in an 18x counts as its answer: its media takes the place of that of the branch which was
+/// heard last. One that has said nothing has none, and what another branch said is not meant for it;
+/// only an emergency call keeps what it has, for a silent one helps nobody.
+fn confirm(
+    core: &mut Core,
+    call: &mut Call,
+    turn: &mut Turn<'_>,
+    index: usize,
+    message: &Message<'_>,
+) {
+    let Some(number) = call.attempts.get(index).map(|attempt| attempt.number) else { return };
+    let branch = branch_of(number, message.to().tag().unwrap_or_default());
+    if call.forks.is_empty() || call.heard == Some(branch) {
+        return;
+    }
+    let known = call.forks.iter_mut().find(|fork| fork.branch == branch);
+    let said = known.map(|fork| std::mem::take(&mut fork.said)).unwrap_or_default();
+    let mut body = core.pool.take();
+    let carried = match Message::parse(&said, Framing::Datagram) {
+        Ok(before) => carry_to_caller(core, call, turn, index, &before, &mut body),
+        Err(_) => Ok(Carried::default()),
+    };
+    core.pool.give(body);
+    core.pool.give(said);
+    let described = carried.is_ok_and(|carried| carried.description);
+    if let Some(anchor) = &mut call.anchor {
+        if described {
+            core.media.commit(turn.now.mono, anchor);
+            call.heard = Some(branch);
+        } else if call.emergency.is_none() {
+            core.media.hang_up_callee(turn.now.mono, anchor);
+            call.heard = None;
+        }
+    }
 }
 
 /// Acknowledges the 2xx of an attempt that is not wanted any more, and hangs it up.
@@ -391,8 +436,9 @@ fn take_answer(
     // Without a description before, the first dialog is as good as any.
     if !call.forks.is_empty() {
         let tag = message.to().tag().unwrap_or_default();
-        call.show_branch(core, number, tag, carried.description);
+        call.show_branch(core, number, tag, call.heard.is_none() || carried.description);
     }
+    call.forget_branches(core);
     release::accept_caller(core, call, turn, index, message, body);
     if call.is_emergency() {
         emergency::answered(core, call, turn, index);

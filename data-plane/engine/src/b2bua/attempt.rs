@@ -395,6 +395,8 @@ fn carry_offer(
 ) -> Result<bool, Cause> {
     let places = call.places(core, index);
     let loadout = Arc::clone(&call.loadout);
+    // Whoever was heard before has failed: its media ends here.
+    call.heard = None;
     let Call { attempts, anchor, caller, inbound, source, emergency: token, .. } = call;
     let mut rest = attempts.iter().enumerate().filter(|(at, _)| *at != index);
     let others = rest.any(|(_, attempt)| attempt.client.is_some());

@@ -98,6 +98,23 @@ impl Attempt {
     }
 }
 
+/// A branch of a fork whose description the caller has seen: to the caller it is a dialog of its own
+/// (RFC 3261 12.1, 13.2.1).
+#[derive(Debug)]
+pub(crate) struct Fork {
+    /// See [`branch_of`].
+    pub branch: u64,
+    /// The tag of ours that it was shown under.
+    pub own: TagText,
+    /// Its last response with a description, as received.
+    pub said: Vec<u8>,
+}
+
+/// Tells branch `tag` of attempt `number` from the other branches of the call.
+pub(crate) fn branch_of(number: u16, tag: &[u8]) -> u64 {
+    FixedState::with_seed(0).hash_one((number, tag))
+}
+
 /// How and why a call ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
@@ -197,9 +214,10 @@ pub(crate) struct Call {
     pub winner: Option<usize>,
     pub anchor: Option<Anchor>,
     pub relays: SmallVec<[Relay; 1]>,
-    /// Branches of forks whose description the caller has seen, each with the tag of ours that it
-    /// was shown under: to the caller they are dialogs of their own (RFC 3261 12.1, 13.2.1).
-    pub forks: SmallVec<[(u64, TagText); 1]>,
+    /// Branches of forks whose description the caller has seen.
+    pub forks: SmallVec<[Fork; 1]>,
+    /// Of these, the one whose media is in force.
+    pub heard: Option<u64>,
     /// Tags of answers of other branches of a fork, which were hung up.
     pub turned_down: Vec<PeerTag>,
     pub timers: CallTimers,
@@ -300,9 +318,9 @@ impl Call {
         tag: &[u8],
         described: bool,
     ) {
-        let branch = FixedState::with_seed(0).hash_one((number, tag));
+        let branch = branch_of(number, tag);
         let current = self.caller.dialog.local_tag;
-        let known = self.forks.iter().find(|(known, _)| *known == branch).map(|(_, own)| *own);
+        let known = self.forks.iter().find(|fork| fork.branch == branch).map(|fork| fork.own);
         let own = match known {
             Some(own) => own,
             None if !described || self.forks.len() >= FORKS_MAX => return,
@@ -310,13 +328,31 @@ impl Call {
             None => core.layer.identifiers().handle(self.key.slot).tag(),
         };
         if known.is_none() {
-            self.forks.push((branch, own));
+            self.forks.push(Fork { branch, own, said: Vec::new() });
         }
         if own != current {
             if let Some(pending) = &mut self.pending {
                 replace_tag(&mut pending.head, &current, &own);
             }
             self.caller.dialog.set_local_tag(own);
+        }
+    }
+
+    /// The media that a response of attempt `number` describes is in force now, and comes back if that
+    /// branch is the one that answers.
+    pub(crate) fn heard_branch(&mut self, core: &mut Core, number: u16, message: &Message<'_>) {
+        let branch = branch_of(number, message.to().tag().unwrap_or_default());
+        self.heard = Some(branch);
+        if let Some(fork) = self.forks.iter_mut().find(|fork| fork.branch == branch) {
+            let before = std::mem::replace(&mut fork.said, core.pool.copy(message.raw()));
+            core.pool.give(before);
+        }
+    }
+
+    /// The call is answered, or over: what its branches said is not needed any more.
+    pub(crate) fn forget_branches(&mut self, core: &mut Core) {
+        for fork in std::mem::take(&mut self.forks) {
+            core.pool.give(fork.said);
         }
     }
 

@@ -159,6 +159,7 @@ pub(crate) fn receive(
         anchor: None,
         relays: SmallVec::new(),
         forks: SmallVec::new(),
+        heard: None,
         turned_down: Vec::new(),
         timers: CallTimers {
             ring: TimerId::NEVER,

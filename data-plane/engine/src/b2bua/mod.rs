@@ -29,6 +29,7 @@
 //!   Referred-By and Reply-To, a host that is an address or an element of the other side is replaced.
 //! - A branch of a fork that describes other media than the caller has heard of is another dialog to
 //!   the caller: it gets a tag of its own. So does another attempt after early media.
+//! - A 2xx without a description has the media that its branch described in an 18x of its own.
 //! - Before the answer, INFO, MESSAGE and an UPDATE without offer reach the callee that rings; what
 //!   would change a description is refused with 500 or 491, for provisionals are not reliable here.
 //! - A body of a type that is not SDP passes; one without a type gets 415.

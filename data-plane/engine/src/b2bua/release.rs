@@ -158,6 +158,7 @@ pub(crate) fn release(
     }
     finish_relays(core, call, turn);
     call.phase = Phase::Ending;
+    call.forget_branches(core);
     match call.anchor.take() {
         Some(anchor) if core.media.is_forwarded(&anchor) => {
             core.media.rest(now, &anchor);

@@ -167,6 +167,7 @@ pub(crate) fn restore(
         anchor,
         relays: SmallVec::new(),
         forks: SmallVec::new(),
+        heard: None,
         turned_down: Vec::new(),
         timers: CallTimers {
             ring: TimerId::NEVER,
