@@ -451,6 +451,131 @@ fn a_911_call_with_more_streams_than_are_looked_at_is_answered_all_of_them() {
     world.all_gone();
 }
 
+/// Audio is what a call for help is for: it is heard behind however many other streams.
+#[test]
+fn the_audio_of_a_911_call_is_heard_behind_any_number_of_streams() {
+    let stream = |at: u16| format!("m=video {} RTP/AVP 96\na=mid:v{at}\n", 41_000 + 2 * at);
+    for videos in [7, 8, 12, 40] {
+        let mut world = World::new();
+        let offer = |port: u16, more: &str| {
+            let [head, audio] = [0, 1].map(|half| {
+                let text = sdp_part("127.0.1.1", port);
+                let (head, audio) = text.split_once("m=audio").unwrap();
+                if half == 0 { head.to_owned() } else { format!("m=audio{audio}") }
+            });
+            head + &(0..videos).map(stream).collect::<String>() + &audio + more
+        };
+        let uri = "sip:911@127.0.0.10";
+        let body = offer(40_000, "m=text 45000 RTP/AVP 98\n");
+        let mut caller = Caller::invite(&mut world, PBX, ACCESS, uri, &body);
+        world.expect(PBX, "SIP/2.0 100");
+        let mut psap = Callee::take(&mut world, PSAP_1);
+        let at = usize::from(videos.min(7));
+        let far = psap.invite.media_port(at);
+        assert_ne!(far, 0, "{}", psap.invite.body());
+        let refusals = "m=video 0 RTP/AVP 96\n".repeat(at);
+        let answer = |port: u16| {
+            let text = sdp_part("127.0.9.1", port);
+            text.replace("m=audio", &format!("{refusals}m=audio")) + "m=text 0 RTP/AVP 98\n"
+        };
+        psap.reply(&mut world, "200 OK", &answer(50_000));
+        world.expect(PSAP_1, "ACK ");
+        let ok = world.expect(PBX, "SIP/2.0 200");
+        let kinds = |msg: &Msg| -> Vec<String> {
+            let lines = msg.body().lines().filter(|line| line.starts_with("m="));
+            lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+        };
+        let mut asked = vec!["m=video".to_owned(); usize::from(videos)];
+        asked.extend(["m=audio".to_owned(), "m=text".to_owned()]);
+        assert_eq!(kinds(&ok), asked, "{}", ok.body());
+        let in_use = |msg: &Msg| {
+            (0..kinds(msg).len()).filter(|at| msg.media_port(*at) != 0).collect::<Vec<_>>()
+        };
+        assert_eq!(in_use(&ok), [usize::from(videos)]);
+        let mids = ok.body().matches("a=mid:v").count();
+        assert_eq!(mids, usize::from(videos), "RFC 5888 9.1\n{}", ok.body());
+        caller.learn(&ok);
+        caller.ack(&mut world, "");
+        let near = addr(&format!("127.0.0.10:{}", ok.media_port(usize::from(videos))));
+        let far = addr(&format!("127.0.0.20:{far}"));
+        let packet = [&[0x80, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 9], &[0x55; 20][..]].concat();
+        let heard = |world: &mut World, phone: &str, at: &str| {
+            world.media.clear();
+            world.send_media(phone, near, &packet);
+            world.send_media(at, far, &packet);
+            assert_eq!(world.media, [(addr(at), packet.clone()), (addr(phone), packet.clone())]);
+        };
+        heard(&mut world, "127.0.1.1:40000", "127.0.9.1:50000");
+        // Both parties may offer again, each what it knows of.
+        caller.request(&mut world, "INVITE", &offer(42_000, "m=text 0 RTP/AVP 98\n"));
+        world.expect(PBX, "SIP/2.0 100");
+        let again = world.expect(PSAP_1, "INVITE ");
+        assert_eq!(kinds(&again), kinds(&psap.invite));
+        world.send(PSAP_1, CORE, &again.reply("200 OK", "", &answer(50_000)));
+        world.expect(PSAP_1, "ACK ");
+        let ok = world.expect(PBX, "SIP/2.0 200");
+        assert_eq!((kinds(&ok), in_use(&ok)), (asked.clone(), vec![usize::from(videos)]));
+        caller.ack(&mut world, "");
+        heard(&mut world, "127.0.1.1:42000", "127.0.9.1:50000");
+        psap.request(&mut world, "INVITE", &answer(52_000));
+        world.expect(PSAP_1, "SIP/2.0 100");
+        let again = world.expect(PBX, "INVITE ");
+        assert_eq!((kinds(&again), in_use(&again)), (asked.clone(), vec![usize::from(videos)]));
+        let theirs = offer(43_000, "m=text 0 RTP/AVP 98\n").replace("m=video 41", "m=video 0");
+        let theirs = theirs.lines().map(|line| match line.strip_prefix("m=video ") {
+            Some(_) => "m=video 0 RTP/AVP 96\n".to_owned(),
+            None => format!("{line}\n"),
+        });
+        let theirs: String = theirs.collect();
+        world.send(PBX, ACCESS, &again.reply("200 OK", "", &theirs));
+        world.expect(PBX, "ACK ");
+        let ok = world.expect(PSAP_1, "SIP/2.0 200");
+        assert_eq!(kinds(&ok), kinds(&psap.invite));
+        world.forget_inbox();
+        heard(&mut world, "127.0.1.1:43000", "127.0.9.1:52000");
+        // What it does not know of has no place in an answer without audio either.
+        psap.request(&mut world, "INVITE", &answer(52_000));
+        let again = world.take(PBX);
+        let silent = theirs.replace("m=audio 43000", "m=audio 0");
+        world.send(PBX, ACCESS, &again.reply("200 OK", "", &silent));
+        world.expect(PSAP_1, "SIP/2.0 100");
+        let ok = world.expect(PSAP_1, "SIP/2.0 200");
+        assert_eq!((kinds(&ok), in_use(&ok)), (kinds(&psap.invite), vec![]));
+        world.forget_inbox();
+        caller.request(&mut world, "BYE", "");
+        world.forget_inbox();
+        world.all_gone();
+    }
+}
+
+/// Of a call whose streams are all of no use, the PSAP is offered audio, however many they are.
+#[test]
+fn a_911_call_of_many_useless_streams_is_offered_as_audio() {
+    for streams in [7, 8, 16, 20] {
+        let mut world = World::new();
+        let chat = "m=message 9 TCP/MSRP *\n".repeat(streams);
+        let text = sdp_part("127.0.1.1", 40_000);
+        let body = text.split_once("m=audio").unwrap().0.to_owned() + &chat;
+        let mut caller = Caller::invite(&mut world, PBX, ACCESS, "sip:911@127.0.0.10", &body);
+        world.expect(PBX, "SIP/2.0 100");
+        let psap = Callee::take(&mut world, PSAP_1);
+        assert_ne!(psap.invite.media_port(7), 0, "{}", psap.invite.body());
+        let refusals = "m=message 0 TCP/MSRP *\n".repeat(7);
+        let answer = sdp_part("127.0.9.1", 50_000);
+        let answer = answer.replace("m=audio", &format!("{refusals}m=audio"));
+        psap.reply(&mut world, "200 OK", &answer);
+        world.expect(PSAP_1, "ACK ");
+        let ok = world.expect(PBX, "SIP/2.0 200");
+        let lines = ok.body().matches("\nm=message 0 TCP/MSRP *").count();
+        assert_eq!((lines, ok.body().matches("\nm=").count()), (streams, streams));
+        caller.learn(&ok);
+        caller.ack(&mut world, "");
+        caller.request(&mut world, "BYE", "");
+        world.forget_inbox();
+        world.all_gone();
+    }
+}
+
 /// EM-60: the caller of an emergency call cannot put the PSAP on hold.
 #[test]
 fn a_hold_by_the_caller_is_refused_and_not_carried() {

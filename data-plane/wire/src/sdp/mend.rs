@@ -137,18 +137,8 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     fn take(&mut self, line: &'a [u8]) {
-        let text = line.trim_ascii();
-        let (kind, value) = match text {
-            [kind, b'=', value @ ..]
-                if kind.is_ascii_alphabetic()
-                    && text.len() <= SDP_LINE_MAX_BYTES
-                    && !value.contains(&0) =>
-            {
-                (kind.to_ascii_lowercase(), value.trim_ascii_start())
-            }
-            _ => {
-                return self.mended.fault(SdpError::Line);
-            }
+        let Some((kind, value)) = kind_of(line) else {
+            return self.mended.fault(SdpError::Line);
         };
         match kind {
             b'm' => self.media(value),
@@ -236,13 +226,28 @@ impl<'a> Found<'a> {
     }
 }
 
+/// What a line is, and what it says.
+pub(super) fn kind_of(line: &[u8]) -> Option<(u8, &[u8])> {
+    let text = line.trim_ascii();
+    match text {
+        [kind, b'=', value @ ..]
+            if kind.is_ascii_alphabetic()
+                && text.len() <= SDP_LINE_MAX_BYTES
+                && !value.contains(&0) =>
+        {
+            Some((kind.to_ascii_lowercase(), value.trim_ascii_start()))
+        }
+        _ => None,
+    }
+}
+
 /// Whether it is one of [`PROTOCOLS`] but for the case of its letters.
 fn is_misspelt(proto: &[u8]) -> bool {
     PROTOCOLS.iter().any(|known| known.eq_ignore_ascii_case(proto) && *known != proto)
 }
 
 /// Writes what an m= line was meant to say, as far as that can be told; gives its port.
-fn put_right(value: &[u8], out: &mut Vec<u8>) -> u16 {
+pub(super) fn put_right(value: &[u8], out: &mut Vec<u8>) -> u16 {
     let mut words = value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let kind = words.next().unwrap_or_default();
     let ports = words.next().unwrap_or_default();
@@ -269,7 +274,7 @@ fn put_right(value: &[u8], out: &mut Vec<u8>) -> u16 {
 }
 
 /// Writes an m-line that refuses the stream of another.
-fn refused(value: &[u8], out: &mut Vec<u8>) {
+pub(super) fn refused(value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"m=");
     match Media::parse_line(value).filter(|_| value.len() + 2 <= SDP_LINE_MAX_BYTES) {
         Some(media) => {

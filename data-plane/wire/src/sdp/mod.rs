@@ -7,11 +7,13 @@ mod hide;
 mod line;
 mod media;
 mod mend;
+mod narrow;
 mod rewrite;
 
 pub use line::{Attribute, Connection, Direction, Origin, RtcpAttribute, RtpMap};
 pub use media::{Media, MediaKind};
 pub use mend::{Mended, is_whole, mend};
+pub use narrow::{crowd, leave_out, put_back, streams};
 pub use rewrite::{Rewrite, RewriteError, StreamRewrite, rewrite, rewrite_parsed};
 
 use crate::limits::{SDP_LINE_MAX_BYTES, SDP_LINE_MAX_COUNT, SDP_MAX_BYTES, SDP_MEDIA_MAX_COUNT};

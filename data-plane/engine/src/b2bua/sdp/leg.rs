@@ -1,6 +1,6 @@
 //! What one leg was told about media, and what was offered on it last.
 
-use std::{hash::BuildHasher, net::IpAddr};
+use std::{hash::BuildHasher, net::IpAddr, ops::Range};
 
 use foldhash::fast::FixedState;
 use ravelin_policy::{Ice, Snapshot, Srtp, SrtpSuite, TrunkId, TrunkMedia};
@@ -72,6 +72,17 @@ pub(crate) struct Description {
     pub(super) offered: usize,
     /// Those of the peer's last offer that are more than are looked at, refused, each with its end.
     pub(super) excess: Vec<u8>,
+    /// Those in front of the audio of its emergency call that are left out of what goes on.
+    pub(super) left_out: LeftOut,
+}
+
+/// m-lines that only the peer that offered them knows of: to all others its streams are one behind the
+/// other without them.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut {
+    pub places: Range<usize>,
+    /// Refused, each with its end.
+    pub answer: Vec<u8>,
 }
 
 /// One m-line of a leg.

@@ -8,14 +8,15 @@ mod peering;
 mod profile;
 mod rescue;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, ops::Range};
 
 use ravelin_wire::{
-    sdp::{self, Rewrite, StreamRewrite},
+    sdp::{self, Rewrite, SdpError, StreamRewrite},
     sip::{ContentType, HeaderName, Message, Part},
 };
 use smallvec::SmallVec;
 
+use leg::LeftOut;
 pub(crate) use leg::{Description, LegMedia};
 pub(crate) use rescue::{Oddities, Oddity};
 
@@ -119,6 +120,7 @@ pub(crate) fn carry(
             anchor.unstage(crossing.from);
         }
     })?;
+    put_back(crossing.receiver, start, out);
     let length = out.len().saturating_sub(start);
     out.extend_from_slice(after);
     correct_part_length(body, &part, length, start.saturating_sub(before.len()), out);
@@ -169,21 +171,12 @@ fn rewrite(
     }
     let [caller, callee] = crossing.near;
     let near = if crossing.from == Side::Caller { caller } else { callee };
-    let mut text = Vec::new();
     let coded = is_coded(message);
     let legible = if coded { &[][..] } else { part.body };
-    let (mut oddities, excess) = match rescue::mend(legible, near, &mut text) {
-        Some(found) => found,
-        None => {
-            text.extend_from_slice(part.body);
-            Default::default()
-        }
-    };
-    if crossing.role == Some(Role::Offer) {
-        crossing.sender.excess = excess;
-    }
+    let mut text = Vec::new();
+    let mut oddities = make_legible(legible, part.body, near, crossing, None, &mut text);
     let parsed = sdp::Description::parse(&text).map_err(refused)?;
-    let streams = parsed.medias().len();
+    let mut streams = parsed.medias().len();
     // With no stream at all it may ask for none (RFC 3264 5), or be one of which nothing can be read.
     let nothing = streams == 0 && !oddities.is_empty();
     let first = crossing.first && crossing.role == Some(Role::Offer);
@@ -202,6 +195,13 @@ fn rewrite(
     if nothing {
         oddities.note(Oddity::NoAddress);
     }
+    if streams >= STREAMS_PER_CALL_MAX {
+        // There must be room for it.
+        text.clear();
+        let places = STREAMS_PER_CALL_MAX - 1..sdp::streams(legible);
+        make_legible(legible, part.body, near, crossing, Some(places), &mut text);
+        streams = sdp::streams(&text);
+    }
     rescue::substitute(near, &mut text);
     let parsed = sdp::Description::parse(&text).map_err(refused)?;
     let carried = cross(core, message, &text, parsed, crossing, &mut oddities, out)?;
@@ -209,6 +209,62 @@ fn rewrite(
     // that was, the audio.
     crossing.sender.offered = streams.max(usize::from(nothing));
     Ok(carried)
+}
+
+/// Writes what can be read of a description to `out`, without the streams in these places, or if it is
+/// not said which, without those that the audio has to come in front of; gives what was done.
+fn make_legible(
+    legible: &[u8],
+    body: &[u8],
+    near: IpAddr,
+    crossing: &mut Crossing<'_>,
+    places: Option<Range<usize>>,
+    out: &mut Vec<u8>,
+) -> Oddities {
+    let sender = &mut *crossing.sender;
+    let offer = crossing.role == Some(Role::Offer);
+    // What was left out once has no place on the other leg: not in the next offer either.
+    let before = Some(sender.left_out.places.clone()).filter(|before| !before.is_empty());
+    let before = before.filter(|before| !offer || before.end <= sdp::streams(legible));
+    let places = places.or(before);
+    let places = places.unwrap_or_else(|| sdp::crowd(legible, STREAMS_PER_CALL_MAX));
+    let mut narrow = Vec::new();
+    let mut oddities = Oddities::default();
+    let (legible, body) = if places.is_empty() {
+        if offer {
+            sender.left_out = LeftOut::default();
+        }
+        (legible, body)
+    } else {
+        let answer = sdp::leave_out(legible, &places, &mut narrow);
+        if offer {
+            oddities.note(Oddity::Mended);
+            oddities.fault = Some(SdpError::TooManyMedia);
+            sender.left_out = LeftOut { places, answer };
+        }
+        (narrow.as_slice(), narrow.as_slice())
+    };
+    let (found, excess) = match rescue::mend(legible, near, out) {
+        Some((found, excess)) => (found, excess),
+        None => {
+            out.extend_from_slice(body);
+            Default::default()
+        }
+    };
+    oddities.add(found);
+    if offer {
+        sender.excess = excess;
+    }
+    oddities
+}
+
+/// Gives the receiver back its own m-lines that were left out of what the other party knows.
+fn put_back(receiver: &Description, start: usize, out: &mut Vec<u8>) {
+    let LeftOut { places, answer } = &receiver.left_out;
+    if !places.is_empty() {
+        let text = out.split_off(start);
+        sdp::put_back(&text, places.start, answer, out);
+    }
 }
 
 fn cross(
