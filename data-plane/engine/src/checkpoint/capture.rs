@@ -222,7 +222,8 @@ fn capture<'a>(
             .or_else(|| before?.route.as_deref()),
         emergency: call.emergency.as_ref().map(|token| Emergency {
             site: token.site().and_then(site),
-            chain: token.chain().iter().filter_map(|index| trunk(TrunkId(*index))).collect(),
+            // An answered call has no more use for it.
+            chain: SmallVec::new(),
         }),
         location: call.location.and_then(|found| {
             let site = snapshot.site_settings(found.site)?;

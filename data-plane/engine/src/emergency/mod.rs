@@ -35,9 +35,6 @@ pub(crate) struct Starved {
 /// What a gate is handed: the token, or nothing for an ordinary call.
 pub type Passage<'a> = Option<&'a EmergencyRoute>;
 
-/// Trunks that one emergency call may try. A longer chain is cut: no caller survives that many.
-pub const CHAIN_MAX: usize = 16;
-
 /// The trunks to try, in order, as indices into the snapshot's trunks (EM-50).
 pub type Chain = SmallVec<[u16; 8]>;
 
@@ -57,9 +54,6 @@ impl EmergencyRoute {
     pub(crate) fn decide(site: Option<u32>, chain: impl Iterator<Item = u16>) -> Self {
         let mut trunks = Chain::new();
         for trunk in chain {
-            if trunks.len() == CHAIN_MAX {
-                break;
-            }
             if !trunks.contains(&trunk) {
                 trunks.push(trunk);
             }

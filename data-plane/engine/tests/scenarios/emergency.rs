@@ -451,6 +451,46 @@ fn a_911_call_with_more_streams_than_are_looked_at_is_answered_all_of_them() {
     world.all_gone();
 }
 
+/// EM-50: however many trunks there are, none is left out, and the call outlives a crash.
+#[test]
+fn every_trunk_of_a_long_chain_is_tried() {
+    let more: String = (1..=60)
+        .map(|at| {
+            let name = "x".repeat(50);
+            format!(
+                "  - {{ id: {name}{at}, realm: core, role: emergency, may_carry_emergency: true, \
+                 targets: [{{ uri: \"sip:127.0.8.{at}:5060\" }}] }}\n"
+            )
+        })
+        .collect();
+    let config = CONFIG.replace("routes:\n", &format!("{more}routes:\n"));
+    let mut world = World::with(&config, Limits::default());
+    let mut caller = dial_911(&mut world);
+    world.expect(PBX, "SIP/2.0 100");
+    let near = [PSAP_1, PSAP_2, PSAP_GLOBAL].map(str::to_owned);
+    let chain: Vec<String> =
+        near.into_iter().chain((1..=60).map(|at| format!("127.0.8.{at}:5060"))).collect();
+    let (last, others) = chain.split_last().unwrap();
+    for at in others {
+        let trunk = Callee::take(&mut world, at);
+        trunk.reply(&mut world, "503 Service Unavailable", "");
+        world.expect(at, "ACK ");
+    }
+    let trunk = Callee::take(&mut world, last);
+    trunk.answer(&mut world);
+    world.expect(last, "ACK ");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    assert_eq!(world.crash_into(&config, 0, 1, None, 300).adopted, 1);
+    world.forget_inbox();
+    caller.request(&mut world, "BYE", "");
+    world.expect(PBX, "SIP/2.0 200");
+    world.expect(last, "BYE ");
+    world.forget_inbox();
+    world.all_gone();
+}
+
 /// Audio is what a call for help is for: it is heard behind however many other streams.
 #[test]
 fn the_audio_of_a_911_call_is_heard_behind_any_number_of_streams() {

@@ -11,6 +11,9 @@ use super::{Faults, Names};
 use crate::{EmergencyStep, Realm, Tier, Trunk, TrunkId};
 
 pub(crate) const SITE_TRUNKS_MAX: usize = 16;
+/// Trunks that one emergency call may come to, those for every site among them. A call tries all of
+/// its chain, so a longer one is refused here and not cut there.
+pub(crate) const EMERGENCY_CHAIN_MAX: usize = 64;
 
 pub(super) struct Chains {
     /// The first one is for calls without a site.
@@ -32,6 +35,8 @@ pub(super) fn chains(
         own.chain(tail.iter().copied()).filter(|step| seen.insert(step.trunk)).collect()
     };
     let default_chain = chain(&[]);
+    let tail_is_long =
+        check_length("emergency", "of a call without a site", &default_chain, faults);
     let starts_here =
         realms.iter().any(|realm| realm.kind == RealmKind::Access && realm.emergency_allowed);
     if default_chain.is_empty() && starts_here {
@@ -50,6 +55,11 @@ pub(super) fn chains(
             u32::try_from(chains.len() - 1).unwrap_or(0)
         });
         let steps = chains.get(position as usize).map(|chain| &**chain).unwrap_or_default();
+        // What is too long for every site is said once.
+        if !tail_is_long {
+            let path = format!("sites[{index}].emergency_trunks");
+            check_length(&path, &format!("of site `{}`", site.site_name), steps, faults);
+        }
         check_diversity(index, site, steps, trunks, faults);
         of_site.push(position);
     }
@@ -79,6 +89,26 @@ fn tail(
         steps.extend(others.map(|(trunk, _)| EmergencyStep { trunk, tier: Tier::LastResort }));
     }
     steps
+}
+
+/// Whether a chain is longer than [`EMERGENCY_CHAIN_MAX`], which refuses the config.
+fn check_length(path: &str, whose: &str, steps: &[EmergencyStep], faults: &mut Faults) -> bool {
+    let long = steps.len() > EMERGENCY_CHAIN_MAX;
+    if long {
+        let of = |tier| steps.iter().filter(|step| step.tier == tier).count();
+        let reason = format!(
+            "the emergency chain {whose} has {} trunks; at most {EMERGENCY_CHAIN_MAX} ({} of the site, \
+             {} of `features.karis_law.emergency_trunk_id`, {} with \
+             `may_carry_emergency`, {} by `emergency.last_resort_any_trunk`)",
+            steps.len(),
+            of(Tier::Site),
+            of(Tier::Global),
+            of(Tier::Flagged),
+            of(Tier::LastResort),
+        );
+        faults.error(path, reason);
+    }
+    long
 }
 
 /// Trunks of a site by priority.

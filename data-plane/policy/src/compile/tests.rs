@@ -385,6 +385,53 @@ fn emergency_chains() {
     assert_eq!(tests, [2, 5], "EM-19: only trunks that answer 933");
 }
 
+/// A call tries every trunk of its chain: one that would be too long is refused, with where it comes
+/// from, and none is cut.
+#[test]
+fn a_long_emergency_chain_is_whole_or_refused() {
+    use super::emergency::EMERGENCY_CHAIN_MAX;
+    let of = |emergency: usize, carriers: usize, site: bool| {
+        let trunk = |role: &str, i: usize| {
+            format!(
+                "- {{ id: {role}{i}, realm: core, role: {role}, \
+                 may_carry_emergency: {}, targets: [{{ uri: \"sip:127.7.1.{i}\" }}] }}\n",
+                role == "emergency"
+            )
+        };
+        let trunks: String = (0..emergency)
+            .map(|i| trunk("emergency", i))
+            .chain((0..carriers).map(|i| trunk("carrier", i)))
+            .collect();
+        let site = match site {
+            true => "sites:\n- { name: S, ip_range: 10.0.0.0/24, emergency_trunk: carrier0 }\n",
+            false => "",
+        };
+        document(&format!("emergency: {{ last_resort_any_trunk: true }}\ntrunks:\n{trunks}{site}"))
+    };
+    let most = EMERGENCY_CHAIN_MAX;
+    let snapshot = compiled(&of(20, most - 20, false));
+    let all = chain(&snapshot, None);
+    assert_eq!((all.len(), all[19], all[20]), (most, "emergency19", "carrier0"));
+    let refused = |text: &str| -> Vec<(String, String)> {
+        let faults = compile(text, 7).err().unwrap_or_default();
+        let told = faults.into_iter().filter(|fault| fault.reason.contains("emergency chain"));
+        told.map(|fault| (fault.path, fault.reason)).collect()
+    };
+    assert_eq!(refused(&of(20, most - 20, true)), [], "its own trunk is one of them");
+    let [(path, reason)] = &refused(&of(20, most - 19, true))[..] else { panic!("not once") };
+    assert_eq!(path, "emergency");
+    assert!(reason.contains("has 65 trunks; at most 64"), "{reason}");
+    assert!(
+        reason.contains("20 with `may") && reason.contains("45 by `emergency.last_"),
+        "{reason}"
+    );
+    let site =
+        of(most, 1, true).replace("last_resort_any_trunk: true", "last_resort_any_trunk: false");
+    let [(path, reason)] = &refused(&site)[..] else { panic!("not once") };
+    assert_eq!(path, "sites[0].emergency_trunks");
+    assert!(reason.contains("of site `S` has 65") && reason.contains("1 of the site"), "{reason}");
+}
+
 /// EM-25: pinned, address, assigned, trunk default; EM-26, EM-27.
 #[test]
 fn precedence_of_places() {
