@@ -48,7 +48,8 @@ pub const TCP_REFUSED_TARGETS_MAX: usize = 64;
 pub const TCP_REFUSED_HOLD: Duration = Duration::from_secs(60);
 
 /// Stateless answers per second, so that nobody can use us as a reflector. Beyond: silence,
-/// counted as `ravelin_drops_total{reason="stateless_rate"}`.
+/// counted as `ravelin_drops_total{reason="stateless_rate"}`, or as `table_full` where it was a full
+/// table that left nothing but such an answer.
 pub const STATELESS_REPLIES_PER_SECOND: u32 = 2_000;
 /// Stateless answers at once.
 pub const STATELESS_REPLIES_BURST: u32 = 500;

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use ravelin_engine::{engine::Received, limits::Limits};
+use ravelin_engine::{drops::DropReason, engine::Received, limits::Limits};
 
 use proptest::prelude::*;
 use ravelin_wire::sip::{Framing, Message};
@@ -223,6 +223,8 @@ fn floods_are_bounded() {
     let tables = world.engines[0].tables();
     assert!(tables.server_txns <= 200 && tables.calls <= 20, "{tables:?}");
     assert!(world.count(|counters| counters.transactions_refused) > 0);
+    // Beyond the rate of answers without a transaction nothing is answered, and that is counted.
+    assert!(world.count(|counters| counters.drops(DropReason::TableFull)) > 0);
     // The call that was there still has media and can hang up.
     let to = media_address(ok.message().body());
     assert_eq!(world.send_media("127.0.1.1:6000", to, &rtp(1)), Received::Taken);

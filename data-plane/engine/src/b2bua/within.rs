@@ -19,6 +19,7 @@ use crate::{
     cause::Cause,
     core::{Core, Turn, ctx},
     counters::MethodLabel,
+    drops::DropReason,
     emergency,
     limits::RELAYS_PER_CALL_MAX,
     port::Meta,
@@ -50,7 +51,9 @@ pub(crate) fn request(
     let now = turn.now.mono;
     let peer = call.peer(side);
     call.note_received(now, peer, message);
-    let Some(reply) = response_egress(meta, &message.top_via()) else { return };
+    let Some(reply) = response_egress(meta, &message.top_via()) else {
+        return core.counters.drop(DropReason::BadReplyAddress);
+    };
     let opened = core.layer.open(new, method, reply, Room::Reserved, ctx!(core, turn));
     let Ok(server) = opened else {
         let _ = core.stateless.refuse(

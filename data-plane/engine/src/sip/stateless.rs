@@ -66,7 +66,9 @@ impl Stateless {
             return dropped(DropReason::BadReplyAddress, ctx);
         };
         if !self.take(now) {
-            return dropped(DropReason::StatelessRate, ctx);
+            let full = cause == Cause::TransactionsFull;
+            let reason = if full { DropReason::TableFull } else { DropReason::StatelessRate };
+            return dropped(reason, ctx);
         }
         let tag = self.tag(&[
             request.top_via().branch.unwrap_or_default(),
@@ -277,6 +279,18 @@ mod tests {
         let answer = rig.refuse(Instant(1), INVITE, Cause::TransactionsFull).unwrap();
         assert!(answer.starts_with("SIP/2.0 503 ") && answer.contains("\r\nRetry-After: 5\r\n"));
         assert!(answer.contains("\r\nReason: ravelin;cause=302;"));
+    }
+
+    #[test]
+    fn what_a_full_table_leaves_without_an_answer_is_told_apart() {
+        let mut rig = Rig::new(10, 1);
+        assert!(rig.refuse(Instant(1), INVITE, Cause::TransactionsFull).is_ok());
+        let refused = rig.refuse(Instant(1), INVITE, Cause::TransactionsFull);
+        assert_eq!(refused, Err(DropReason::TableFull));
+        let refused = rig.refuse(Instant(1), INVITE, Cause::NoDialog);
+        assert_eq!(refused, Err(DropReason::StatelessRate));
+        let drops = |reason| rig.counters.drops(reason);
+        assert_eq!((drops(DropReason::TableFull), drops(DropReason::StatelessRate)), (1, 1));
     }
 
     #[test]

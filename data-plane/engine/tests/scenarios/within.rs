@@ -1,6 +1,7 @@
 //! Requests inside a call: hold, codec change, glare, refusal, INFO, MESSAGE, BYE from both sides.
 
 use ravelin_contract::cdr::Party;
+use ravelin_engine::drops::DropReason;
 
 use crate::common::*;
 
@@ -366,4 +367,19 @@ fn a_callee_that_has_not_answered_is_told_to_wait() {
     caller.cancel(&mut world);
     world.forget_inbox();
     world.all_gone();
+}
+
+/// A request in a dialog, from where nothing can be sent to, is counted.
+#[test]
+fn a_request_from_nowhere_is_counted() {
+    let mut world = World::new();
+    let (caller, _) = connected(&mut world);
+    let info = format!(
+        "INFO {} SIP/2.0\nVia: SIP/2.0/UDP {PBX};branch=z9hG4bKnowhere\nMax-Forwards: 70\n\
+         From: \"Ann\" <sip:+13135550100@127.0.1.1>;tag=caller\nTo: {}\nCall-ID: {}\nCSeq: 9 INFO\n",
+        caller.remote, caller.to, caller.call_id
+    );
+    world.send("127.0.1.1:0", ACCESS, &info);
+    world.quiet();
+    assert_eq!(world.engine.counters().drops(DropReason::BadReplyAddress), 1);
 }
