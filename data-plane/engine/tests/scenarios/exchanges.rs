@@ -79,6 +79,19 @@ impl Talk {
         self.world.media.pop().map(|(to, bytes)| (to.to_string(), bytes))
     }
 
+    /// A re-INVITE that is accepted without a word about media: what was said and refused before must
+    /// not take effect with it.
+    #[track_caller]
+    fn agree_on_nothing(&mut self) {
+        let Self { world, caller, .. } = self;
+        caller.request(world, "INVITE", "");
+        let invite = world.expect(CARRIER_A, "INVITE ");
+        world.send(CARRIER_A, CORE, &invite.reply("200 OK", "", ""));
+        world.expect(CARRIER_A, "ACK ");
+        caller.ack(world, "");
+        world.forget_inbox();
+    }
+
     /// Plain RTP passes both ways between these ports of the parties.
     #[track_caller]
     fn heard(&mut self, caller: u16, callee: u16, stream: usize) {
@@ -116,6 +129,8 @@ fn an_offer_that_comes_to_nothing_moves_nothing() {
         world.send(PBX, ACCESS, &asked.reply(status, "", ""));
         world.forget_inbox();
         talk.heard(40_000, 50_000, 0);
+        talk.agree_on_nothing();
+        talk.heard(40_000, 50_000, 0);
         assert_eq!(talk.up(41_000, 0, &rtp(0, 9, 2)), None);
     }
 }
@@ -135,6 +150,12 @@ fn an_offer_that_nobody_answers_moves_nothing_of_a_911_call() {
     world.dead.push(addr(PSAP_1));
     world.pass(40_000);
     assert_eq!(world.engine.tables().calls, 1);
+    world.dead.clear();
+    world.forget_inbox();
+    caller.request(&mut world, "INVITE", "");
+    let invite = world.expect(PSAP_1, "INVITE ");
+    world.send(PSAP_1, CORE, &invite.reply("200 OK", "", ""));
+    world.expect(PSAP_1, "ACK ");
     world.media.clear();
     let to = addr(&format!("127.0.0.10:{}", ok.media_port(0)));
     world.send_media("127.0.1.1:40000", to, &rtp(0, 9, 1));
