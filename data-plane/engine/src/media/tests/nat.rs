@@ -439,3 +439,59 @@ fn the_memory_of_sprayers_is_bounded() {
     assert!((1_500..=2_048).contains(&held), "{held}");
     assert_eq!(rig.table.sprayers_displaced(), 100_000 - 2_048);
 }
+
+/// UDPTL of T.38: a primary sequence number, one packet of data, no secondary ones.
+fn udptl(sequence: u8) -> Vec<u8> {
+    vec![0, sequence, 1, 6, 0, 0]
+}
+
+impl Natted {
+    /// Both parties agree on fax.
+    fn fax(&mut self, address: &str) {
+        let Self { rig, anchor, .. } = self;
+        let ours = Remote { datagrams: true, ..behind_nat(address) };
+        let theirs = Remote { datagrams: true, ..remote(addr(FAR_SIDE)) };
+        for (side, remote) in [(Side::Caller, ours), (Side::Callee, theirs)] {
+            rig.table.set_remote(rig.now, anchor, side, 0, remote);
+        }
+    }
+}
+
+/// A datagram that is not RTP says nothing of who made it, however many come and however well they are
+/// numbered: nobody but who is at the signalled address is heard, or gets anything.
+#[test]
+fn a_spray_of_udptl_finds_no_way_in() {
+    let mut call = Natted::new();
+    call.fax(INSIDE);
+    for sequence in 0..100 {
+        call.wait(20);
+        for from in [OUTSIDE, "198.51.100.9:7000", "192.168.7.2:7002", "203.0.113.5:7000"] {
+            let refused = call.rig.relay(call.caller, addr(from), &udptl(sequence));
+            assert_eq!(refused, Err(DropReason::MediaSource), "{from}");
+        }
+        let passed = call.rig.relay(call.caller, addr(INSIDE), &udptl(sequence));
+        assert_eq!(passed, Ok((call.callee, addr(FAR_SIDE))));
+        let back = call.rig.relay(call.callee, addr(FAR_SIDE), &udptl(sequence)).unwrap();
+        assert_eq!(back.1, addr(INSIDE));
+    }
+    call.end();
+}
+
+/// Fax behind a NAT goes where the voice before it went, if it is signalled for the same address.
+#[test]
+fn fax_follows_the_voice_that_was_found() {
+    let mut call = Natted::new();
+    let mut party = Sender::new(OUTSIDE, 7);
+    call.stream(&mut party, 20);
+    assert_eq!(call.reached(), addr(OUTSIDE));
+    call.fax(INSIDE);
+    let passed = call.rig.relay(call.caller, addr(OUTSIDE), &udptl(1));
+    assert_eq!(passed, Ok((call.callee, addr(FAR_SIDE))));
+    let back = call.rig.relay(call.callee, addr(FAR_SIDE), &udptl(1)).unwrap();
+    assert_eq!(back.1, addr(OUTSIDE));
+    for from in [INSIDE, "198.51.100.9:31004", "203.0.113.5:31002"] {
+        let refused = call.rig.relay(call.caller, addr(from), &udptl(2));
+        assert_eq!(refused, Err(DropReason::MediaSource), "{from}");
+    }
+    call.end();
+}
