@@ -8,7 +8,7 @@ mod sip;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use ravelin_policy::{Document, Listener, Role, Snapshot, Transport};
@@ -117,6 +117,9 @@ fn own_number(pattern: &str) -> String {
     number
 }
 
+/// How long the callee's end of a call is waited for once the caller's is over.
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
+
 fn place(
     snapshot: &Snapshot,
     customer: &Customer,
@@ -150,10 +153,18 @@ fn place(
     };
     let caller =
         caller::place(&call).map_err(|error| in_the_way("the caller", customer.local, &error))?;
-    let took = trunks
-        .iter()
-        .map(|(id, callee)| (id.clone(), callee.seen()))
-        .find(|(_, seen)| seen.invites > 0);
+    // Ravelin answers the caller's BYE itself: the callee has its own later, and hears out what is on
+    // its way.
+    let late = Instant::now() + ENDED_WITHIN;
+    let took = loop {
+        let mut seen = trunks.iter().map(|(id, callee)| (id.clone(), callee.seen()));
+        let took = seen.find(|(_, seen)| seen.invites > 0);
+        let is_up = took.as_ref().is_some_and(|(_, seen)| seen.acknowledged && !seen.ended);
+        if !is_up || Instant::now() >= late {
+            break took;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
     let mut result = Result {
         name,
         from,
