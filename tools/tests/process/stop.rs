@@ -21,6 +21,8 @@ fn start(scratch: &Scratch, place: u8, drain: &str) -> Process {
     process
 }
 
+/// They are there before Ravelin is: that nobody was there for its first OPTIONS would be told while the
+/// first INVITE is on its way.
 fn peers(place: u8) -> (Peer, Peer) {
     let caller = Peer::new(address(place, 1, 7, 0), address(place, 0, 10, 5060));
     let carrier = Peer::new(address(place, 2, 1, 5060), address(place, 0, 20, 5060));
@@ -45,8 +47,8 @@ fn a_stop_drains_then_ends_every_call_in_order_and_on_record() {
     const PLACE: u8 = 18;
     let scratch = Scratch::new();
     // Longer than a loaded machine takes for what happens meanwhile.
-    let mut process = start(&scratch, PLACE, "10s");
     let (mut caller, mut carrier) = peers(PLACE);
+    let mut process = start(&scratch, PLACE, "10s");
     let mut psap = Peer::new(address(PLACE, 9, 1, 5060), address(PLACE, 0, 20, 5060));
     connect(&mut caller, &mut carrier, "answered", "+12125550001");
     caller.invite("ringing", "+12125550002");
@@ -97,8 +99,8 @@ fn a_stop_drains_then_ends_every_call_in_order_and_on_record() {
 fn a_second_signal_ends_the_calls_at_once_and_still_in_order() {
     const PLACE: u8 = 19;
     let scratch = Scratch::new();
-    let mut process = start(&scratch, PLACE, "24h");
     let (mut caller, mut carrier) = peers(PLACE);
+    let mut process = start(&scratch, PLACE, "24h");
     connect(&mut caller, &mut carrier, "answered", "+12125550001");
     process.signal("TERM");
     process.wait_for_line("taking no new calls", 1);
