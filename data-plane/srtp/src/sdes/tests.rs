@@ -165,6 +165,21 @@ fn the_offerers_order_decides() {
 }
 
 #[test]
+fn lines_and_their_lengths_are_bounded() {
+    let good = format!("7 AES_CM_128_HMAC_SHA1_80 inline:{KEY}");
+    let behind = |others: usize| {
+        let mut lines = vec!["1 NEW_SUITE inline:a"; others];
+        lines.push(&good);
+        choose(lines.into_iter().map(str::as_bytes), Suite::ALL).map(|chosen| chosen.tag)
+    };
+    assert_eq!(behind(CRYPTO_LINES_MAX - 1), Ok(7));
+    assert_eq!(behind(CRYPTO_LINES_MAX), Err(Refused::Suite));
+    let padded = |octets: usize| parse(&format!("{good}{}", " ".repeat(octets - good.len())));
+    assert_eq!(padded(CRYPTO_VALUE_MAX_BYTES).map(|line| line.tag), Ok(7));
+    assert_eq!(padded(CRYPTO_VALUE_MAX_BYTES + 1), Err(Refused::Syntax));
+}
+
+#[test]
 fn an_answer_fits_its_offer() {
     let mut random = counting();
     let offered = offer(&[Suite::AeadAes256Gcm, Suite::AesCm128HmacSha1_80], &mut random);

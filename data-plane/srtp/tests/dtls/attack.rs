@@ -20,7 +20,7 @@ pub(crate) fn hello(random: u8, suite: u16, extensions: &[u8]) -> Vec<u8> {
     handshake(1, 0, &body)
 }
 
-fn handshake(kind: u8, sequence: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn handshake(kind: u8, sequence: u8, body: &[u8]) -> Vec<u8> {
     let length = &(body.len() as u32).to_be_bytes()[1..];
     let mut message = vec![kind];
     message.extend_from_slice(length);
@@ -30,7 +30,7 @@ fn handshake(kind: u8, sequence: u8, body: &[u8]) -> Vec<u8> {
     record(22, 0, sequence, &message)
 }
 
-fn record(kind: u8, epoch: u8, sequence: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn record(kind: u8, epoch: u8, sequence: u8, body: &[u8]) -> Vec<u8> {
     let mut out = vec![kind, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 0, sequence];
     out.extend_from_slice(&(body.len() as u16).to_be_bytes());
     out.extend_from_slice(body);

@@ -1,6 +1,7 @@
 //! DTLS-SRTP: two associations with each other, under loss and under attack, and each with OpenSSL.
 
 mod attack;
+mod limits;
 mod openssl;
 
 mod pair;
