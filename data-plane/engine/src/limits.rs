@@ -165,7 +165,7 @@ pub const ICE_RENEWAL_LEAST: Duration = Duration::from_secs(4);
 pub const ICE_RENOMINATION: Duration = Duration::from_secs(1);
 
 /// DTLS handshakes of one shard at once; a hello beyond is not answered
-/// (`ravelin_drops_total{reason="dtls_busy"}`) and comes again.
+/// (`ravelin_drops_total{reason="dtls_busy"}`) and comes again. Emergency calls have as many again.
 pub const DTLS_HANDSHAKES_MAX: usize = 1_024;
 /// How long after an offer and its answer in an answered call the handshake is to have begun; then
 /// the party is taken to have none (`trunks[].media.failure_action`). As long as a handshake may
@@ -173,6 +173,7 @@ pub const DTLS_HANDSHAKES_MAX: usize = 1_024;
 pub const DTLS_BEGIN: Duration = Duration::from_secs(45);
 /// Datagrams of handshakes under way that are taken in one turn, each of which may cost public-key
 /// work of about 0.4 ms on the thread that moves packets. Beyond: `dtls_busy`, and they come again.
+/// Emergency calls have as many again.
 pub const DTLS_STEPS_PER_TURN: u32 = 4;
 /// When a handshake of ours that finds no room tries again.
 pub const DTLS_BUSY_RETRY: Duration = Duration::from_millis(100);

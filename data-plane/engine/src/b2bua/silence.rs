@@ -58,7 +58,7 @@ impl Silence {
 /// An offer was answered, or a call: both parties get their full time again.
 pub(crate) fn agreed(core: &mut Core, call: &mut Call, turn: &Turn<'_>) {
     if let Some(anchor) = &call.anchor {
-        core.media.own(anchor, call.key);
+        core.media.own(anchor, call.key, call.is_emergency());
     }
     call.silence.since = turn.now.mono;
     call.silence.caller.silent_after = None;

@@ -58,16 +58,44 @@ impl TlsId {
 pub(super) struct Handshakes {
     /// `None`: this shard has no certificate, and no DTLS.
     identity: Option<Arc<Identity>>,
-    /// One more than there are handshakes under way.
-    under_way: Arc<()>,
-    /// Datagrams of handshakes that this turn has taken.
-    steps: u32,
+    /// What ordinary calls may cost at once.
+    ordinary: Budget,
+    /// As much again for emergency calls: however many handshakes of others never end, theirs begin.
+    emergency: Budget,
     /// Handshakes that ended, by outcome.
     pub(super) outcomes: Outcomes,
     /// The one that moved last has failed.
     failed: Option<Failure>,
     /// It was not begun in its time.
     late: bool,
+}
+
+/// What handshakes of one kind of call cost.
+#[derive(Debug, Default)]
+struct Budget {
+    /// One more than there are handshakes under way.
+    under_way: Arc<()>,
+    /// Datagrams of handshakes that this turn has taken.
+    steps: u32,
+}
+
+impl Budget {
+    fn count(&self) -> usize {
+        Arc::strong_count(&self.under_way) - 1
+    }
+
+    fn has_room(&self) -> bool {
+        self.count() < DTLS_HANDSHAKES_MAX
+    }
+
+    /// This turn has spent what it may on handshakes.
+    fn is_tired(&self) -> bool {
+        self.steps >= DTLS_STEPS_PER_TURN
+    }
+
+    fn step(&mut self) {
+        self.steps = self.steps.saturating_add(1);
+    }
 }
 
 /// Handshakes that ended.
@@ -106,7 +134,11 @@ impl Handshakes {
 
     /// Handshakes under way.
     pub(super) fn count(&self) -> usize {
-        Arc::strong_count(&self.under_way) - 1
+        self.ordinary.count() + self.emergency.count()
+    }
+
+    fn of(&mut self, emergency: bool) -> &mut Budget {
+        if emergency { &mut self.emergency } else { &mut self.ordinary }
     }
 
     /// That a handshake has failed: told once.
@@ -121,21 +153,13 @@ impl Handshakes {
 
     /// A turn begins.
     pub(super) fn new_turn(&mut self) {
-        self.steps = 0;
-    }
-
-    /// This turn has spent what it may on handshakes.
-    fn is_tired(&self) -> bool {
-        self.steps >= DTLS_STEPS_PER_TURN
+        self.ordinary.steps = 0;
+        self.emergency.steps = 0;
     }
 
     #[cfg(test)]
     pub(super) fn exhaust(&mut self) {
-        self.steps = DTLS_STEPS_PER_TURN;
-    }
-
-    fn has_room(&self) -> bool {
-        self.count() < DTLS_HANDSHAKES_MAX
+        self.ordinary.steps = DTLS_STEPS_PER_TURN;
     }
 }
 
@@ -283,8 +307,8 @@ impl Dtls {
             && self.terms.role == Role::Client
     }
 
-    /// Takes a DTLS datagram from the party's address. `send`: takes each datagram that goes back
-    /// there. Gives the shield once the handshake is done and the fingerprint fits.
+    /// Takes a DTLS datagram from the party's address, `emergency`: of an emergency call. `send`: takes
+    /// each datagram that goes back there. Gives the shield once the handshake is done and the fingerprint fits.
     ///
     /// # Errors
     /// Why it changed nothing.
@@ -293,13 +317,14 @@ impl Dtls {
         now: Instant,
         source: SocketAddr,
         datagram: &[u8],
-        handshakes: &mut Handshakes,
+        (handshakes, emergency): (&mut Handshakes, bool),
         send: &mut dyn FnMut(&[u8]),
     ) -> Result<Option<Box<Shield>>, DropReason> {
         let before = self.association.state();
+        let budget = handshakes.of(emergency);
         let busy = match before {
-            State::Idle => !handshakes.has_room() || handshakes.is_tired(),
-            State::Handshake => handshakes.is_tired(),
+            State::Idle => !budget.has_room() || budget.is_tired(),
+            State::Handshake => budget.is_tired(),
             State::Done | State::Failed(_) => false,
         };
         if busy {
@@ -307,10 +332,10 @@ impl Dtls {
         }
         let restarts = self.association.restarts();
         let exported = self.association.receive(now.0, datagram, send).map_err(reason)?;
-        self.moved_on(before, Some(source), handshakes);
+        self.moved_on(before, Some(source), handshakes, emergency);
         // What was kept out, and a cookie, cost next to nothing.
         if before == State::Handshake || self.association.state() != State::Idle {
-            handshakes.steps = handshakes.steps.saturating_add(1);
+            handshakes.of(emergency).step();
         }
         // If it was the party's own, it is all that is ever seen of what it cannot do.
         if self.association.restarts() != restarts {
@@ -324,7 +349,7 @@ impl Dtls {
         &mut self,
         now: Instant,
         party: Option<SocketAddr>,
-        handshakes: &mut Handshakes,
+        (handshakes, emergency): (&mut Handshakes, bool),
         send: &mut dyn FnMut(&[u8]),
     ) {
         if self.overdue().is_some_and(|by| now >= by) {
@@ -336,27 +361,34 @@ impl Dtls {
             if party.is_none() {
                 return;
             }
-            if !handshakes.has_room() || handshakes.is_tired() {
+            let budget = handshakes.of(emergency);
+            if !budget.has_room() || budget.is_tired() {
                 self.retry = Some(now + DTLS_BUSY_RETRY);
                 return;
             }
-            handshakes.steps = handshakes.steps.saturating_add(1);
+            budget.step();
             self.association.start(now.0, send);
         } else {
             // Keys come of datagrams only.
             let _ = self.association.expire(now.0, send);
         }
-        self.moved_on(before, party, handshakes);
+        self.moved_on(before, party, handshakes, emergency);
     }
 
-    fn moved_on(&mut self, before: State, party: Option<SocketAddr>, handshakes: &mut Handshakes) {
+    fn moved_on(
+        &mut self,
+        before: State,
+        party: Option<SocketAddr>,
+        handshakes: &mut Handshakes,
+        emergency: bool,
+    ) {
         let after = self.association.state();
         if before == State::Idle && after != State::Idle {
             self.party = party;
         }
         match after {
             State::Handshake if self.permit.is_none() => {
-                self.permit = Some(handshakes.under_way.clone());
+                self.permit = Some(handshakes.of(emergency).under_way.clone());
             }
             State::Handshake => {}
             State::Idle | State::Done | State::Failed(_) => self.permit = None,

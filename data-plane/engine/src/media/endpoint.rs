@@ -178,6 +178,11 @@ impl Endpoint {
         self.former.contains(&Some(source))
     }
 
+    /// Whether its call is an emergency call.
+    pub(super) fn serves_emergency(&self) -> bool {
+        self.owner.is_some_and(|owner| owner.emergency)
+    }
+
     /// What the party signalled takes effect: a new epoch.
     pub(super) fn apply(&mut self, now: Instant, remote: Remote) {
         let canonical = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());

@@ -26,6 +26,7 @@ pub(super) struct Owner {
     call: CallKey,
     side: Side,
     stream: u8,
+    pub(super) emergency: bool,
 }
 
 /// What was noticed.
@@ -82,7 +83,7 @@ impl Notices {
             // Counted by outcome where it ends.
             Notice::HandshakeFailed(_) | Notice::HandshakeLate => {}
         }
-        if let Some(Owner { call, side, stream }) = owner
+        if let Some(Owner { call, side, stream, emergency: _ }) = owner
             && self.waiting.len() < NOTICES_MAX
         {
             self.waiting.push(Noticed { call, side, stream, what });
@@ -92,11 +93,11 @@ impl Notices {
 
 impl MediaTable {
     /// The streams of `anchor` are those of this call.
-    pub(crate) fn own(&mut self, anchor: &Anchor, call: CallKey) {
+    pub(crate) fn own(&mut self, anchor: &Anchor, call: CallKey, emergency: bool) {
         for (stream, halves) in (0..).zip(&anchor.streams) {
             for side in [Side::Caller, Side::Callee] {
                 if let Some(end) = self.end_mut(*halves.half(side)) {
-                    end.owner = Some(Owner { call, side, stream });
+                    end.owner = Some(Owner { call, side, stream, emergency });
                 }
             }
         }

@@ -280,13 +280,14 @@ impl Endpoint {
     ) {
         let component = Component::of(port);
         let party = self.gate.source(component);
+        let emergency = self.serves_emergency();
         let dtls = match component {
             Component::Rtp => self.dtls.as_deref_mut(),
             Component::Rtcp => self.control.as_mut().map(|control| &mut control.dtls),
         };
         let Some(dtls) = dtls else { return };
         dtls.armed = None;
-        dtls.expire(now, party, handshakes, &mut |datagram| {
+        dtls.expire(now, party, (handshakes, emergency), &mut |datagram| {
             if let Some(to) = party {
                 tx.push(Egress::Media { port, to }, Token::default(), datagram);
             }

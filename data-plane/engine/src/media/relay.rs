@@ -392,6 +392,7 @@ impl Endpoint {
         tx: &mut TxQueue,
     ) -> Result<(), DropReason> {
         let Arrival { now, port, component, source, bytes } = arrival;
+        let emergency = self.serves_emergency();
         let dtls = match (component, &mut self.control) {
             (Component::Rtp, _) => self.dtls.as_deref_mut(),
             (Component::Rtcp, control) => control.as_mut().map(|control| &mut control.dtls),
@@ -401,7 +402,9 @@ impl Endpoint {
         let mut send = |datagram: &[u8]| {
             tx.push(Egress::Media { port, to: source }, Token::default(), datagram);
         };
-        if let Some(shield) = dtls.receive(now, source, bytes, handshakes, &mut send)? {
+        if let Some(shield) =
+            dtls.receive(now, source, bytes, (handshakes, emergency), &mut send)?
+        {
             match (component, &mut self.control) {
                 (Component::Rtp, _) => self.shield = Some(shield),
                 (Component::Rtcp, Some(control)) => control.shield = *shield,

@@ -16,6 +16,7 @@ mod failover;
 mod failure;
 mod fast;
 mod forks;
+mod handshakes;
 mod help;
 mod hiding;
 mod identity;

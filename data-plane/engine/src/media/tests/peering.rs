@@ -1,5 +1,6 @@
 //! ICE through the media table: who is believed, and where media goes.
 
+mod crowd;
 mod dtls;
 
 use ravelin_srtp::integrity::IntegrityKey;
