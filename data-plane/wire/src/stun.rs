@@ -325,6 +325,31 @@ mod tests {
     }
 
     #[test]
+    fn attributes_are_bounded_in_number() {
+        use crate::limits::STUN_ATTRIBUTE_MAX_COUNT;
+        // The last one is the fingerprint.
+        let with = |count: usize| {
+            written(|w| (1..count).fold(w, |w, _| w.attribute(attribute::USE_CANDIDATE, b"")))
+        };
+        let most = with(STUN_ATTRIBUTE_MAX_COUNT);
+        let message = Message::parse(&most).unwrap();
+        assert_eq!(message.attributes().count(), STUN_ATTRIBUTE_MAX_COUNT);
+        assert_eq!(Message::parse(&with(STUN_ATTRIBUTE_MAX_COUNT + 1)), None);
+    }
+
+    #[test]
+    fn a_user_name_is_bounded() {
+        // RFC 8489 14.3: fewer than 509 octets.
+        for (length, sound) in [(508, true), (509, false)] {
+            let bytes = written(|w| w.attribute(attribute::USERNAME, &vec![b'u'; length]));
+            let check = Check::read(&Message::parse(&bytes).unwrap());
+            let expected =
+                if sound { Ok(Some(length)) } else { Err(Malformed(attribute::USERNAME)) };
+            assert_eq!(check.map(|check| check.username.map(<[u8]>::len)), expected);
+        }
+    }
+
+    #[test]
     fn unknown_attributes_are_bounded() {
         let bytes = written(|w| (0x100..0x130).fold(w, |w, kind| w.attribute(kind, b"")));
         let check = Check::read(&Message::parse(&bytes).unwrap()).unwrap();

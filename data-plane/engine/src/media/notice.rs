@@ -119,3 +119,24 @@ impl MediaTable {
         self.notices.totals
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_that_wait_are_bounded_and_all_are_counted() {
+        let owner = Owner {
+            call: CallKey { slot: 1, generation: 1 },
+            side: Side::Caller,
+            stream: 0,
+            emergency: false,
+        };
+        let mut notices = Notices::default();
+        for _ in 0..NOTICES_MAX + 5 {
+            notices.add(Some(owner), Notice::ConsentLost);
+        }
+        assert_eq!(notices.waiting.len(), NOTICES_MAX);
+        assert_eq!(notices.totals.ice_consent_lost, NOTICES_MAX as u64 + 5);
+    }
+}

@@ -153,6 +153,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn payload_types_of_a_description_are_bounded() {
+        let named = |number: u8| Format::new(number, b"x", 16_000).unwrap();
+        let all = (0..128).rev().map(|number| named(number % 128));
+        let formats = Formats::new(all);
+        let known = |number: &u8| formats.find(*number).is_some_and(|(name, _)| name == "x");
+        let kept: Vec<u8> = (0..128).rev().filter(known).collect();
+        // The first that are named; repeating one takes no room.
+        assert_eq!(kept, (128 - FORMATS_MAX as u8..128).rev().collect::<Vec<_>>());
+        let repeated = (0..128).map(|number| named(number / 4));
+        assert!((0..32).all(|number| Formats::new(repeated.clone()).find(number).is_some()));
+        // One beyond still has what is assigned to it.
+        assert_eq!(formats.name(0), Some("PCMU"));
+    }
+
+    #[test]
     fn what_was_negotiated_comes_before_what_is_assigned() {
         let named = [(96, "opus", 48_000), (101, "TELEPHONE-EVENT", 8_000), (0, "X", 16_000)];
         let mut formats: Vec<_> = named

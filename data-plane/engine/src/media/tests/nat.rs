@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::limits::{
-    LATCH_PACKETS, LATCH_UNPROVEN_MAX, LATCH_WINDOW, SPRAYED_PORTS_MIN, SPRAYER_MEMORY,
+    LATCH_CANDIDATES, LATCH_PACKETS, LATCH_UNPROVEN_MAX, LATCH_WINDOW, SPRAYED_PORTS_MIN,
+    SPRAYER_MEMORY,
 };
 
 /// What the caller's SDP says, where its NAT lets it appear, and where its signalling comes from.
@@ -123,6 +124,36 @@ fn a_party_behind_a_nat_is_found_and_loses_no_packet() {
     for other in ["198.51.100.9:31004", "198.51.100.9:7000", "203.0.113.5:9"] {
         assert_eq!(call.stream(&mut Sender::new(other, 7), 20), 0, "{other}");
     }
+    call.end();
+}
+
+/// The one that has shown least makes room: a party that has begun to show itself is found though
+/// its host sends from many ports once.
+#[test]
+fn candidates_are_bounded_and_the_weakest_makes_room() {
+    let mut call = Natted::new();
+    let mut party = Sender::new(OUTSIDE, 7);
+    call.stream(&mut party, 2);
+    for other in 0..2 * LATCH_CANDIDATES as u16 {
+        let mut other = Sender::new(&format!("{NEAR}:{}", 40_000 + other), 100);
+        let _ = call.send(&mut other);
+    }
+    call.stream(&mut party, LATCH_PACKETS - 2);
+    assert_eq!(call.reached(), addr(OUTSIDE));
+    call.end();
+
+    // As many that have shown as much: the one heard longest ago is forgotten, and begins again.
+    let mut call = Natted::new();
+    let mut party = Sender::new(OUTSIDE, 7);
+    call.stream(&mut party, LATCH_PACKETS - 1);
+    for other in 0..LATCH_CANDIDATES as u16 {
+        let mut other = Sender::new(&format!("{NEAR}:{}", 40_000 + other), 100);
+        for _ in 0..LATCH_PACKETS - 1 {
+            let _ = call.send(&mut other);
+        }
+    }
+    call.stream(&mut party, 1);
+    assert_eq!(call.reached(), addr(INSIDE), "forgotten");
     call.end();
 }
 

@@ -195,6 +195,22 @@ impl Call {
     }
 }
 
+/// RFC 8839 5.4: a ufrag of 4 to 256 characters, a password of 22 to 256.
+#[test]
+fn credentials_are_bounded() {
+    for (ufrag, pwd, sound) in [
+        (4, 22, true),
+        (3, 22, false),
+        (4, 21, false),
+        (256, 256, true),
+        (257, 22, false),
+        (4, 257, false),
+    ] {
+        let parsed = IceRemote::parse(&vec![b'u'; ufrag], &vec![b'p'; pwd]);
+        assert_eq!(parsed.is_some(), sound, "{ufrag} {pwd}");
+    }
+}
+
 #[test]
 fn media_passes_on_the_nominated_pair_and_on_no_other() {
     let mut call = Call::with_ice();
