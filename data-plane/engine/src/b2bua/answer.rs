@@ -332,7 +332,9 @@ fn confirm(
 ) {
     let Some(number) = call.attempts.get(index).map(|attempt| attempt.number) else { return };
     let branch = branch_of(number, message.to().tag().unwrap_or_default());
-    if call.forks.is_empty() || call.heard == Some(branch) {
+    // An 18x without a tag (RFC 2543 allowed that) is of whichever branch answers.
+    let untagged = branch_of(number, b"");
+    if call.forks.is_empty() || [branch, untagged].map(Some).contains(&call.heard) {
         return;
     }
     let known = call.forks.iter_mut().find(|fork| fork.branch == branch);

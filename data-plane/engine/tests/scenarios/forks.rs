@@ -149,6 +149,25 @@ fn the_media_is_that_of_the_branch_that_answers() {
     }
 }
 
+/// RFC 2543 has provisionals without a tag: theirs is the branch that answers.
+#[test]
+fn a_description_without_a_tag_is_that_of_who_answers() {
+    let mut world = World::new();
+    let (mut caller, callee) = dialled(&mut world);
+    let early = branch_of(&callee, "", CARRIER_A);
+    early.reply(&mut world, "183 Session Progress", &sdp_part("127.0.2.1", 50_000));
+    let progress = world.expect(PBX, "SIP/2.0 183");
+    callee.reply(&mut world, "200 OK", "");
+    world.expect(CARRIER_A, "ACK ");
+    let ok = world.expect(PBX, "SIP/2.0 200");
+    assert_eq!(ok.to_tag(), progress.to_tag());
+    let (near, far) = (progress.media_port(0), callee.invite.media_port(0));
+    assert_eq!(heard(&mut world, near, far, &[50_000]), (vec![50_000], vec![50_000]));
+    caller.learn(&ok);
+    caller.ack(&mut world, "");
+    end(&mut world, &mut caller, &callee);
+}
+
 /// The same of a PSAP: silence would help nobody, so its caller keeps whom it hears.
 #[test]
 fn a_call_for_help_keeps_the_media_that_it_has() {
