@@ -12,7 +12,8 @@ use crate::{EmergencyStep, Realm, Tier, Trunk, TrunkId};
 
 pub(crate) const SITE_TRUNKS_MAX: usize = 16;
 /// Trunks that one emergency call may come to, those for every site among them. A call tries all of
-/// its chain, so a longer one is refused here and not cut there.
+/// its chain. Those that the config names for emergency calls are never left out: more of them refuse
+/// it. Of the carriers of the last resort those beyond are left out, and a warning says so.
 pub(crate) const EMERGENCY_CHAIN_MAX: usize = 64;
 
 pub(super) struct Chains {
@@ -29,10 +30,18 @@ pub(super) fn chains(
     faults: &mut Faults,
 ) -> Chains {
     let tail = tail(config, names, trunks, faults);
-    let chain = |own: &[TrunkId]| -> Box<[EmergencyStep]> {
+    let mut left_out = 0;
+    let mut chain = |own: &[TrunkId]| -> Box<[EmergencyStep]> {
         let own = own.iter().map(|&trunk| EmergencyStep { trunk, tier: Tier::Site });
         let mut seen = HashSet::new();
-        own.chain(tail.iter().copied()).filter(|step| seen.insert(step.trunk)).collect()
+        let mut steps: Vec<_> =
+            own.chain(tail.iter().copied()).filter(|step| seen.insert(step.trunk)).collect();
+        // The last resort stands last.
+        let named = steps.iter().filter(|step| step.tier != Tier::LastResort).count();
+        let most = named.max(EMERGENCY_CHAIN_MAX);
+        left_out = left_out.max(steps.len().saturating_sub(most));
+        steps.truncate(most);
+        steps.into()
     };
     let default_chain = chain(&[]);
     let tail_is_long =
@@ -63,6 +72,15 @@ pub(super) fn chains(
         check_diversity(index, site, steps, trunks, faults);
         of_site.push(position);
     }
+    if left_out > 0 {
+        faults.warn(
+            "emergency.last_resort_any_trunk",
+            format!(
+                "an emergency chain has at most {EMERGENCY_CHAIN_MAX} trunks: {left_out} of the \
+                 carriers, the last in this config, are not tried as a last resort"
+            ),
+        );
+    }
     Chains { chains, of_site }
 }
 
@@ -91,20 +109,19 @@ fn tail(
     steps
 }
 
-/// Whether a chain is longer than [`EMERGENCY_CHAIN_MAX`], which refuses the config.
+/// Whether a chain of trunks that the config names is longer than [`EMERGENCY_CHAIN_MAX`], which refuses
+/// the config.
 fn check_length(path: &str, whose: &str, steps: &[EmergencyStep], faults: &mut Faults) -> bool {
     let long = steps.len() > EMERGENCY_CHAIN_MAX;
     if long {
         let of = |tier| steps.iter().filter(|step| step.tier == tier).count();
         let reason = format!(
             "the emergency chain {whose} has {} trunks; at most {EMERGENCY_CHAIN_MAX} ({} of the site, \
-             {} of `features.karis_law.emergency_trunk_id`, {} with \
-             `may_carry_emergency`, {} by `emergency.last_resort_any_trunk`)",
+             {} of `features.karis_law.emergency_trunk_id`, {} with `may_carry_emergency`)",
             steps.len(),
             of(Tier::Site),
             of(Tier::Global),
             of(Tier::Flagged),
-            of(Tier::LastResort),
         );
         faults.error(path, reason);
     }

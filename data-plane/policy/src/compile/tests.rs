@@ -385,8 +385,8 @@ fn emergency_chains() {
     assert_eq!(tests, [2, 5], "EM-19: only trunks that answer 933");
 }
 
-/// A call tries every trunk of its chain: one that would be too long is refused, with where it comes
-/// from, and none is cut.
+/// A call tries every trunk of its chain: one whose trunks are named would be too long is refused, with
+/// where it comes from, and none is cut but at its last resort, with a warning.
 #[test]
 fn a_long_emergency_chain_is_whole_or_refused() {
     use super::emergency::EMERGENCY_CHAIN_MAX;
@@ -403,7 +403,10 @@ fn a_long_emergency_chain_is_whole_or_refused() {
             .chain((0..carriers).map(|i| trunk("carrier", i)))
             .collect();
         let site = match site {
-            true => "sites:\n- { name: S, ip_range: 10.0.0.0/24, emergency_trunk: carrier0 }\n",
+            true => {
+                "sites:\n- { name: S, realm: access, ip_range: 10.0.0.0/24, \
+                 emergency_trunk: carrier0 }\n"
+            }
             false => "",
         };
         document(&format!("emergency: {{ last_resort_any_trunk: true }}\ntrunks:\n{trunks}{site}"))
@@ -417,14 +420,24 @@ fn a_long_emergency_chain_is_whole_or_refused() {
         let told = faults.into_iter().filter(|fault| fault.reason.contains("emergency chain"));
         told.map(|fault| (fault.path, fault.reason)).collect()
     };
-    assert_eq!(refused(&of(20, most - 20, true)), [], "its own trunk is one of them");
-    let [(path, reason)] = &refused(&of(20, most - 19, true))[..] else { panic!("not once") };
+    let warned = |text: &str| -> Vec<String> {
+        let told = compile(text, 7).unwrap().warnings.into_iter();
+        let told = told.filter(|told| told.path == "emergency.last_resort_any_trunk");
+        told.map(|told| told.reason).collect()
+    };
+    assert_eq!(warned(&of(20, most - 20, true)), [""; 0], "its own trunk is one of them");
+    let long = of(20, most - 17, true);
+    let [told] = &warned(&long)[..] else { panic!("not once") };
+    assert!(told.contains("at most 64 trunks: 3 of the carriers"), "{told}");
+    let snapshot = compiled(&long);
+    for (site, first) in [(None, "emergency0"), (Some(SiteId(0)), "carrier0")] {
+        let all = chain(&snapshot, site);
+        assert_eq!((all.len(), all[0]), (most, first));
+        assert!(!all.contains(&"carrier46"));
+    }
+    let [(path, reason)] = &refused(&of(most + 1, 3, true))[..] else { panic!("not once") };
     assert_eq!(path, "emergency");
-    assert!(reason.contains("has 65 trunks; at most 64"), "{reason}");
-    assert!(
-        reason.contains("20 with `may") && reason.contains("45 by `emergency.last_"),
-        "{reason}"
-    );
+    assert!(reason.contains("has 65 trunks") && reason.contains("65 with `may"), "{reason}");
     let site =
         of(most, 1, true).replace("last_resort_any_trunk: true", "last_resort_any_trunk: false");
     let [(path, reason)] = &refused(&site)[..] else { panic!("not once") };
